@@ -1,0 +1,1 @@
+//! The turn as a state machine, and the program that runs it.

@@ -1,0 +1,1 @@
+//! Chat platforms: the common loop, and a program for each.

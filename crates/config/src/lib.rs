@@ -1,0 +1,1 @@
+//! bulkhead.toml and where everything lives.

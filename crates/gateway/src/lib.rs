@@ -1,0 +1,1 @@
+//! Who is this, what may they do: the gateway and the supervisor.

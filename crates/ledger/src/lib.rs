@@ -1,0 +1,1 @@
+//! The record: events, chain, verification, and the program that writes it.

@@ -1,0 +1,1 @@
+//! The decision, pure: what a tool call may do.

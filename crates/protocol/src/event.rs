@@ -1,0 +1,328 @@
+//! What the record is made of: one variant for each kind of thing that can happen.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::TurnFault;
+use crate::call::{Action, Verdict};
+use crate::ids::{
+    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SecretName,
+    SenderId, TurnId,
+};
+use crate::runner::RunOutcome;
+use crate::time::Millis;
+use crate::vault::Subject;
+
+/// An event. Its canonical form is the JSON that serde writes: fields in the order of declaration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// A message was taken in; from here on it survives a crash.
+    Inbound {
+        /// Where it came in.
+        channel: ChannelId,
+        /// The platform's id of it.
+        message: MessageId,
+        /// The platform's id of who sent it.
+        sender: SenderId,
+        /// Whom the gateway knows them as.
+        principal: PrincipalId,
+        /// The platform's id of where.
+        conversation: ConversationId,
+        /// What they wrote.
+        text: String,
+    },
+    /// An agent was given the message.
+    TurnStarted {
+        /// The turn.
+        turn: TurnId,
+        /// The message it answers.
+        message: MessageId,
+    },
+    /// A request goes to the model.
+    ModelRequest {
+        /// The turn.
+        turn: TurnId,
+        /// The model asked for.
+        model: String,
+        /// Of exactly the bytes of the body.
+        sha256: Digest,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// The model's answer is complete, or is not coming.
+    ModelResponse {
+        /// The turn.
+        turn: TurnId,
+        /// The HTTP status; 0 if there was none.
+        status: u16,
+        /// Of exactly the bytes of the body, as far as it came.
+        sha256: Digest,
+        /// How many bytes.
+        bytes: u64,
+        /// Until the last byte.
+        duration_ms: u64,
+        /// Tokens read and written, if the server counted them.
+        tokens: Option<Tokens>,
+        /// Why it is not complete, if so.
+        fault: Option<String>,
+    },
+    /// Old entries were left out so that the rest fits the model's window.
+    ContextTrimmed {
+        /// The turn.
+        turn: TurnId,
+        /// Tool results that were shortened to a note.
+        results: u32,
+        /// Entries that were left out whole.
+        items: u32,
+    },
+    /// The model asked for a tool.
+    ToolIntent {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// The tool's name as the model wrote it.
+        name: String,
+        /// The arguments as the model wrote them.
+        args: String,
+        /// What the model said with it.
+        said: String,
+    },
+    /// What was decided about a call.
+    Decision {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// What the rules say.
+        verdict: Verdict,
+        /// The rule.
+        rule: String,
+        /// Why, in words.
+        reason: String,
+        /// The key under which an approval of it is remembered.
+        key: String,
+    },
+    /// A person is asked about a call.
+    ApprovalAsked {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// The approval.
+        approval: ApprovalId,
+        /// Of the exact call with its nonce.
+        digest: Digest,
+        /// After this it counts as no.
+        expires: Millis,
+    },
+    /// The one answer that counted.
+    ApprovalAnswered {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// The approval.
+        approval: ApprovalId,
+        /// What was answered.
+        answer: Answer,
+        /// Who; nobody if it expired.
+        by: Option<PrincipalId>,
+        /// Over which channel; none if it expired.
+        channel: Option<ChannelId>,
+        /// How long it took, in milliseconds.
+        after_ms: u64,
+    },
+    /// This call may run, exactly so. Written before it runs.
+    Permit {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// On what ground.
+        ground: Ground,
+        /// Of the exact call.
+        digest: Digest,
+        /// What runs.
+        action: Action,
+    },
+    /// A call is over. Every intent has exactly one, or is shown as "outcome unknown".
+    Outcome {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// What came of it.
+        outcome: CallOutcome,
+    },
+    /// The turn is over with an answer.
+    Reply {
+        /// The turn.
+        turn: TurnId,
+        /// The answer.
+        text: String,
+    },
+    /// The turn is over without one.
+    TurnFailed {
+        /// The turn.
+        turn: TurnId,
+        /// Why.
+        fault: TurnEnd,
+    },
+    /// A message from somebody nobody knows; they got a pairing code and nothing else.
+    StrangerSeen {
+        /// Where.
+        channel: ChannelId,
+        /// Who, in the platform's numbering.
+        sender: SenderId,
+    },
+    /// A sender became a principal.
+    Paired {
+        /// Where.
+        channel: ChannelId,
+        /// Who, in the platform's numbering.
+        sender: SenderId,
+        /// Whom the gateway knows them as from now on.
+        principal: PrincipalId,
+    },
+    /// A sender is nobody again.
+    Unpaired {
+        /// Where.
+        channel: ChannelId,
+        /// Who, in the platform's numbering.
+        sender: SenderId,
+    },
+    /// A grant was made by answering an approval of tier 2.
+    GrantMade {
+        /// To whom.
+        principal: PrincipalId,
+        /// For which calls.
+        key: String,
+        /// Until when.
+        expires: Millis,
+    },
+    /// A grant was taken back.
+    GrantRevoked {
+        /// From whom.
+        principal: PrincipalId,
+        /// For which calls.
+        key: String,
+    },
+    /// A browser was let in by a one-time link.
+    LoggedIn {
+        /// Where.
+        channel: ChannelId,
+        /// Who.
+        principal: PrincipalId,
+    },
+    /// A channel's program proved who it is.
+    ChannelUp {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// A channel's program is gone.
+    ChannelDown {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Egress opened a tunnel.
+    TunnelOpened {
+        /// For whom.
+        channel: ChannelId,
+        /// Where to.
+        host: String,
+        /// Which port.
+        port: u16,
+    },
+    /// Egress did not let something out.
+    EgressRefused {
+        /// Who asked.
+        subject: String,
+        /// Where to; without path, query and credentials.
+        target: String,
+        /// Why.
+        reason: String,
+    },
+    /// A secret was opened; its name only.
+    SecretUsed {
+        /// Which.
+        name: SecretName,
+        /// By whom.
+        subject: Subject,
+    },
+}
+
+/// Token counts as the model server gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    /// Read.
+    pub prompt: u64,
+    /// Written.
+    pub answer: u64,
+}
+
+/// What can be answered to an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Run it.
+    Approve,
+    /// Do not.
+    Deny,
+    /// Nobody answered in time.
+    Expired,
+    /// The turn was stopped while it was asked.
+    Cancelled,
+}
+
+/// Why a call may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ground", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ground {
+    /// Tier 1.
+    Policy,
+    /// Tier 2, approved before and remembered.
+    Grant,
+    /// Approved just now.
+    Approval {
+        /// Which approval.
+        approval: ApprovalId,
+    },
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CallOutcome {
+    /// It ran.
+    Ran {
+        /// What came of it, with its receipt.
+        run: RunOutcome,
+    },
+    /// It did not run: malformed, refused by the rules, denied by a person, no box.
+    NotRun {
+        /// Why, as the model was told.
+        reason: String,
+    },
+    /// A program died in between; whether it ran is not known, and it is not run again.
+    Unknown,
+}
+
+/// Why a turn ended without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TurnEnd {
+    /// The agent said why.
+    Fault {
+        /// Its words.
+        fault: TurnFault,
+    },
+    /// The agent's program died.
+    AgentDied,
+    /// The agent broke the protocol and was killed.
+    AgentMisbehaved {
+        /// How.
+        detail: String,
+    },
+}

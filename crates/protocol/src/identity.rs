@@ -1,0 +1,70 @@
+//! How one side of a link proves who it is: Ed25519 (RFC 8032) over a challenge.
+
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+
+use crate::ids::{ChannelId, NoRandom, Nonce, PublicKey, Signature, random};
+
+/// Separates these signatures from all others that such a key could make.
+const DOMAIN: &[u8] = b"bulkhead/link-proof/v1";
+
+/// The private half of an identity. Has no Debug, Display, Clone or Serialize; wiped when dropped.
+pub struct IdentityKey(SigningKey);
+
+impl IdentityKey {
+    /// From the 32 secret bytes of RFC 8032.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// A new one from the kernel's random bytes, with the seed that has to be kept.
+    pub fn generate() -> Result<(Self, [u8; 32]), NoRandom> {
+        let seed = random()?;
+        Ok((Self::from_seed(&seed), seed))
+    }
+
+    /// The half that others may know.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// Proof for this challenge, as this channel.
+    pub fn prove(&self, channel: &ChannelId, nonce: Nonce) -> Signature {
+        Signature(self.0.sign(&statement(channel, nonce)).to_bytes())
+    }
+}
+
+/// Whether `signature` proves that the owner of `key` answered this challenge as this channel.
+#[must_use]
+pub fn proves(key: &PublicKey, channel: &ChannelId, nonce: Nonce, signature: &Signature) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(&key.0) else { return false };
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    key.verify_strict(&statement(channel, nonce), &signature).is_ok()
+}
+
+/// What is signed: every field has a fixed length or carries its length.
+fn statement(channel: &ChannelId, nonce: Nonce) -> Vec<u8> {
+    let name = channel.as_str().as_bytes();
+    let mut bytes = DOMAIN.to_vec();
+    // A channel id has at most 32 bytes.
+    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    bytes.extend(name);
+    bytes.extend(nonce.0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_holds_for_its_key_channel_and_nonce_only() {
+        let (key, _) = IdentityKey::generate().unwrap();
+        let (other, _) = IdentityKey::generate().unwrap();
+        let (web, tg) = (ChannelId::parse("web").unwrap(), ChannelId::parse("telegram").unwrap());
+        let proof = key.prove(&web, Nonce([1; 16]));
+        assert!(proves(&key.public(), &web, Nonce([1; 16]), &proof));
+        assert!(!proves(&other.public(), &web, Nonce([1; 16]), &proof));
+        assert!(!proves(&key.public(), &tg, Nonce([1; 16]), &proof));
+        assert!(!proves(&key.public(), &web, Nonce([2; 16]), &proof));
+    }
+}

@@ -1,0 +1,35 @@
+//! What crosses between programs.
+//!
+//! Programs meet here and not in one another. Every link has a module with one request
+//! enum and one reply enum; every phase of a program matches all variants, so that a new
+//! request is refused until somebody decides about it. Values are newtypes that were
+//! parsed when the frame was read: code behind a link has no checks to forget.
+//!
+//! | link | module | who asks | who answers |
+//! |---|---|---|---|
+//! | control | [`control`] | supervisor | every program |
+//! | supervisor | [`supervisor`] | `bulkhead` | supervisor |
+//! | operator | [`operator`] | `bulkhead` | gateway |
+//! | channel | [`channel`] | channel program, terminal | gateway |
+//! | agent | [`agent`] | agent | gateway |
+//! | model | [`egress`] | agent | egress |
+//! | tunnel | [`egress`] | channel program | egress |
+//! | runner | [`runner`] | gateway | sandbox |
+//! | ledger | [`record`] | gateway, egress | ledger |
+//! | vault | [`vault`] | channel program, egress, `bulkhead` | vault |
+
+pub mod agent;
+pub mod call;
+pub mod channel;
+pub mod control;
+pub mod egress;
+pub mod event;
+pub mod frame;
+pub mod identity;
+pub mod ids;
+pub mod operator;
+pub mod record;
+pub mod runner;
+pub mod supervisor;
+pub mod time;
+pub mod vault;

@@ -1,0 +1,187 @@
+//! The link between `bulkhead` and the gateway, for whoever holds the operator key.
+//!
+//! Phases as on a channel's link; the challenge is answered as channel `operator`. The
+//! same socket takes the terminal, which answers as channel `terminal` and then speaks
+//! [`crate::channel`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::{ApprovalAnswer, ApprovalCard};
+use crate::ids::{
+    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, SenderId, SessionId, TurnId,
+};
+use crate::time::Millis;
+
+/// From `bulkhead`, after the proof. Each gets one reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OperatorRequest {
+    /// What is going on.
+    Status,
+    /// What waits for an answer.
+    Approvals,
+    /// Answer an approval.
+    Answer {
+        /// Which.
+        approval: ApprovalId,
+        /// The digest that was shown.
+        digest: Digest,
+        /// The nonce that came with it.
+        nonce: Nonce,
+        /// What.
+        answer: ApprovalAnswer,
+    },
+    /// Who is known, and who asked to be.
+    Pairs,
+    /// Make a sender with a pairing code known as this principal.
+    PairApprove {
+        /// The code that they were shown.
+        code: String,
+        /// Who they are.
+        principal: PrincipalId,
+    },
+    /// Make a sender unknown again.
+    PairRevoke {
+        /// Where.
+        channel: ChannelId,
+        /// Who.
+        sender: SenderId,
+    },
+    /// The grants in force.
+    Grants,
+    /// Take a grant back.
+    GrantRevoke {
+        /// Its number in the list.
+        grant: u64,
+    },
+    /// A new one-time link to the web page.
+    LoginLink,
+}
+
+/// From the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OperatorReply {
+    /// What is going on.
+    Status {
+        /// The channels and whether their programs are there.
+        channels: Vec<ChannelStatus>,
+        /// The sessions with a living agent.
+        sessions: Vec<SessionStatus>,
+        /// How many approvals wait.
+        approvals: u32,
+        /// Whether the record can be written.
+        record: RecordStatus,
+    },
+    /// What waits.
+    Approvals {
+        /// Oldest first.
+        cards: Vec<ApprovalCard>,
+    },
+    /// Who is known, and who asked to be.
+    Pairs {
+        /// Both.
+        pairs: Vec<Pair>,
+    },
+    /// The grants.
+    Grants {
+        /// By number.
+        grants: Vec<Grant>,
+    },
+    /// The link.
+    LoginLink {
+        /// With its token; good once, for ten minutes.
+        url: String,
+    },
+    /// Done and recorded.
+    Done,
+    /// Not done.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Whether the record can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordStatus {
+    /// The last row was written.
+    Ok,
+    /// The last row was not; nothing runs until one is.
+    Unavailable,
+}
+
+/// A channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelStatus {
+    /// Which.
+    pub channel: ChannelId,
+    /// Whether its program is there and proved who it is.
+    pub connected: bool,
+}
+
+/// A session with a living agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionStatus {
+    /// Which.
+    pub session: SessionId,
+    /// Whose.
+    pub principal: PrincipalId,
+    /// Where it began.
+    pub channel: ChannelId,
+    /// The turn that runs, if one does.
+    pub running: Option<TurnId>,
+}
+
+/// A sender that is known or asked to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// Where.
+    pub channel: ChannelId,
+    /// Who, in the platform's numbering.
+    pub sender: SenderId,
+    /// The name they show; chosen by them.
+    pub sender_name: String,
+    /// Known as this, or waiting with a code.
+    pub state: PairState,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// Whether a sender is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PairState {
+    /// Known.
+    Paired {
+        /// As whom.
+        principal: PrincipalId,
+    },
+    /// Has a code that the owner can approve.
+    Waiting {
+        /// The code.
+        code: String,
+        /// Until when it is good.
+        expires: Millis,
+    },
+}
+
+/// A remembered approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Its number.
+    pub grant: u64,
+    /// To whom.
+    pub principal: PrincipalId,
+    /// For calls that came in over this channel.
+    pub channel: ChannelId,
+    /// For which calls.
+    pub key: String,
+    /// Until when.
+    pub expires: Millis,
+}

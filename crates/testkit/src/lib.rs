@@ -1,0 +1,1 @@
+//! For tests and the demo: a scripted model, platform stand-ins, and a harness that starts the real programs.

@@ -1,0 +1,1 @@
+//! The catalogue of tools, and the built-in ones that run inside the box.
