@@ -1,1 +1,6 @@
-//! For tests and the demo: a scripted model, platform stand-ins, and a harness that starts the real programs.
+//! For tests and the demo: a scripted model, platform stand-ins, and a harness that starts
+//! the real programs.
+
+pub mod model;
+pub mod system;
+pub mod telegram;

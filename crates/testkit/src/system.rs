@@ -1,0 +1,1 @@
+//! The real programs under a home of their own.
