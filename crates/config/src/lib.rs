@@ -1,1 +1,14 @@
-//! bulkhead.toml and where everything lives.
+//! `bulkhead.toml` and where everything lives.
+//!
+//! The file is read once, by the supervisor (and by `bulkhead` for its checks): raw form
+//! ([`file`]), then ready form ([`Config`]). Programs get their slice over their control link.
+
+mod file;
+mod home;
+mod keys;
+mod url;
+
+pub use file::{Config, ConfigError, Telegram, Web};
+pub use home::{Home, HomeError};
+pub use keys::{IDENTITIES, KeyError, OPERATOR, TERMINAL, ensure_key, read_key, read_public};
+pub use url::{BadUrl, BaseUrl};

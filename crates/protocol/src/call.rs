@@ -52,7 +52,9 @@ impl WorkspacePath {
         };
         let relative = match text.starts_with('/') {
             false => text,
-            true => below(WORKSPACE).or_else(|| below(root)).ok_or_else(outside)?,
+            true => below(WORKSPACE)
+                .or_else(|| below(root))
+                .ok_or_else(outside)?,
         };
         let mut parts = Vec::new();
         for part in relative.split('/') {
@@ -92,7 +94,12 @@ impl std::fmt::Display for WorkspacePath {
 
 /// A call of one of the tools that exist, with arguments that have their types.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "tool", content = "args", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(
+    tag = "tool",
+    content = "args",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
 pub enum ToolCall {
     /// Read a text file.
     ReadFile {
@@ -200,9 +207,22 @@ mod tests {
         assert_eq!(ok("/workspace/x"), "x");
         assert_eq!(ok("/workspace"), ".");
         assert_eq!(ok(""), ".");
-        for bad in ["..", "a/../../b", "/etc/passwd", "/workspacex", "/workspace/../etc", "a\nb", "a\0"] {
+        for bad in [
+            "..",
+            "a/../../b",
+            "/etc/passwd",
+            "/workspacex",
+            "/workspace/../etc",
+            "a\nb",
+            "a\0",
+        ] {
             assert!(WorkspacePath::parse(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(WorkspacePath::parse_below("/home/u/w/a", "/home/u/w").unwrap().as_str(), "a");
+        assert_eq!(
+            WorkspacePath::parse_below("/home/u/w/a", "/home/u/w")
+                .unwrap()
+                .as_str(),
+            "a"
+        );
     }
 }

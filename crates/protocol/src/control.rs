@@ -239,7 +239,10 @@ pub type SupervisorEnd<C> = ControlEnd<Control<C>, Report>;
 impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
     /// Speaks frames with descriptors over this socket.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, types: std::marker::PhantomData }
+        Self {
+            stream,
+            types: std::marker::PhantomData,
+        }
     }
 
     /// The link that is this program's standard input.
@@ -265,8 +268,13 @@ impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        let sent = sendmsg(&self.stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
-            .map_err(io::Error::from)?;
+        let sent = sendmsg(
+            &self.stream,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+        .map_err(io::Error::from)?;
         // The descriptor went with the first byte; the rest is plain.
         io::Write::write_all(&mut &self.stream, &bytes[sent..])?;
         Ok(())
@@ -291,7 +299,12 @@ impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut parts = [IoSliceMut::new(&mut buffer[have..])];
-            let got = match recvmsg(&self.stream, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            let got = match recvmsg(
+                &self.stream,
+                &mut parts,
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
                 Ok(got) => got.bytes,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(io::Error::from(error).into()),
@@ -318,7 +331,10 @@ impl<C: DeserializeOwned> ProgramEnd<C> {
     pub fn start(&self) -> Result<C, LinkError> {
         match self.receive()?.0 {
             Control::Start { config } => Ok(config),
-            other => Err(LinkError::OutOfOrder { expected: "start", got: other.name() }),
+            other => Err(LinkError::OutOfOrder {
+                expected: "start",
+                got: other.name(),
+            }),
         }
     }
 }
@@ -345,9 +361,15 @@ mod tests {
         let (a, b) = UnixStream::pair().unwrap();
         let supervisor = SupervisorEnd::<NoConfig>::new(a);
         let program = ProgramEnd::<NoConfig>::new(b);
-        supervisor.send(&Control::Start { config: NoConfig {} }).unwrap();
+        supervisor
+            .send(&Control::Start {
+                config: NoConfig {},
+            })
+            .unwrap();
         let (left, right) = UnixStream::pair().unwrap();
-        supervisor.send_with(&Control::Link { peer: Peer::Ledger }, right.into()).unwrap();
+        supervisor
+            .send_with(&Control::Link { peer: Peer::Ledger }, right.into())
+            .unwrap();
         supervisor.send(&Control::Stop).unwrap();
 
         assert_eq!(program.start().unwrap(), NoConfig {});
@@ -363,8 +385,16 @@ mod tests {
     #[test]
     fn a_start_that_is_not_first_is_out_of_order() {
         let (a, b) = UnixStream::pair().unwrap();
-        SupervisorEnd::<NoConfig>::new(a).send(&Control::Stop).unwrap();
+        SupervisorEnd::<NoConfig>::new(a)
+            .send(&Control::Stop)
+            .unwrap();
         let program = ProgramEnd::<NoConfig>::new(b);
-        assert!(matches!(program.start(), Err(LinkError::OutOfOrder { expected: "start", got: "stop" })));
+        assert!(matches!(
+            program.start(),
+            Err(LinkError::OutOfOrder {
+                expected: "start",
+                got: "stop"
+            })
+        ));
     }
 }

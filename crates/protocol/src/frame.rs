@@ -40,7 +40,10 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LinkError> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, value).map_err(LinkError::Malformed)?;
     let len = bytes.len() - 4;
-    let header = u32::try_from(len).ok().filter(|_| len <= MAX_FRAME).ok_or(LinkError::TooLong(len))?;
+    let header = u32::try_from(len)
+        .ok()
+        .filter(|_| len <= MAX_FRAME)
+        .ok_or(LinkError::TooLong(len))?;
     bytes[..4].copy_from_slice(&header.to_be_bytes());
     Ok(bytes)
 }
@@ -53,7 +56,11 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, LinkError> {
 /// The length that a frame's first four bytes announce, if it is allowed.
 pub fn announced(header: [u8; 4]) -> Result<usize, LinkError> {
     let len = u32::from_be_bytes(header) as usize;
-    if len > MAX_FRAME { Err(LinkError::TooLong(len)) } else { Ok(len) }
+    if len > MAX_FRAME {
+        Err(LinkError::TooLong(len))
+    } else {
+        Ok(len)
+    }
 }
 
 /// Writes one frame in one call.
@@ -96,7 +103,10 @@ pub struct Link<Send, Receive> {
 impl<Send: Serialize, Receive: DeserializeOwned> Link<Send, Receive> {
     /// Speaks frames over this socket.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, types: std::marker::PhantomData }
+        Self {
+            stream,
+            types: std::marker::PhantomData,
+        }
     }
 
     /// Sends one frame; blocks while the peer's buffer is full.
@@ -153,16 +163,31 @@ mod tests {
     #[test]
     fn a_frame_over_the_limit_is_refused_by_its_header_alone() {
         let header = u32::try_from(MAX_FRAME + 1).unwrap().to_be_bytes();
-        assert!(matches!(read::<u32>(&header[..]), Err(LinkError::TooLong(_))));
-        assert!(matches!(encode(&"x".repeat(MAX_FRAME)), Err(LinkError::TooLong(_))));
+        assert!(matches!(
+            read::<u32>(&header[..]),
+            Err(LinkError::TooLong(_))
+        ));
+        assert!(matches!(
+            encode(&"x".repeat(MAX_FRAME)),
+            Err(LinkError::TooLong(_))
+        ));
     }
 
     #[test]
     fn half_a_frame_and_left_over_bytes_are_errors() {
         assert!(matches!(read::<u32>(&[0, 0][..]), Err(LinkError::Io(_))));
-        assert!(matches!(read::<u32>(&[0, 0, 0, 4, b'1'][..]), Err(LinkError::Io(_))));
-        assert!(matches!(read::<u32>(&[0, 0, 0, 3, b'1', b' ', b'2'][..]), Err(LinkError::Malformed(_))));
-        assert!(matches!(read::<u32>(&b"\0\0\0\x04nope"[..]), Err(LinkError::Malformed(_))));
+        assert!(matches!(
+            read::<u32>(&[0, 0, 0, 4, b'1'][..]),
+            Err(LinkError::Io(_))
+        ));
+        assert!(matches!(
+            read::<u32>(&[0, 0, 0, 3, b'1', b' ', b'2'][..]),
+            Err(LinkError::Malformed(_))
+        ));
+        assert!(matches!(
+            read::<u32>(&b"\0\0\0\x04nope"[..]),
+            Err(LinkError::Malformed(_))
+        ));
     }
 
     #[test]
@@ -170,6 +195,9 @@ mod tests {
         let deep = "[".repeat(100_000);
         let mut bytes = u32::try_from(deep.len()).unwrap().to_be_bytes().to_vec();
         bytes.extend(deep.as_bytes());
-        assert!(matches!(read::<serde_json::Value>(&bytes[..]), Err(LinkError::Malformed(_))));
+        assert!(matches!(
+            read::<serde_json::Value>(&bytes[..]),
+            Err(LinkError::Malformed(_))
+        ));
     }
 }

@@ -36,9 +36,12 @@ impl IdentityKey {
 /// Whether `signature` proves that the owner of `key` answered this challenge as this channel.
 #[must_use]
 pub fn proves(key: &PublicKey, channel: &ChannelId, nonce: Nonce, signature: &Signature) -> bool {
-    let Ok(key) = VerifyingKey::from_bytes(&key.0) else { return false };
+    let Ok(key) = VerifyingKey::from_bytes(&key.0) else {
+        return false;
+    };
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-    key.verify_strict(&statement(channel, nonce), &signature).is_ok()
+    key.verify_strict(&statement(channel, nonce), &signature)
+        .is_ok()
 }
 
 /// What is signed: every field has a fixed length or carries its length.
@@ -60,7 +63,10 @@ mod tests {
     fn a_proof_holds_for_its_key_channel_and_nonce_only() {
         let (key, _) = IdentityKey::generate().unwrap();
         let (other, _) = IdentityKey::generate().unwrap();
-        let (web, tg) = (ChannelId::parse("web").unwrap(), ChannelId::parse("telegram").unwrap());
+        let (web, tg) = (
+            ChannelId::parse("web").unwrap(),
+            ChannelId::parse("telegram").unwrap(),
+        );
         let proof = key.prove(&web, Nonce([1; 16]));
         assert!(proves(&key.public(), &web, Nonce([1; 16]), &proof));
         assert!(!proves(&other.public(), &web, Nonce([1; 16]), &proof));

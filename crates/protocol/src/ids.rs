@@ -272,7 +272,10 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect()
 }
 
 #[cfg(test)]
@@ -282,8 +285,14 @@ mod tests {
     #[test]
     fn text_ids_refuse_what_they_do_not_allow() {
         assert_eq!(ChannelId::parse(""), Err(BadId::Empty("channel name")));
-        assert_eq!(ChannelId::parse("a b"), Err(BadId::BadCharacter("channel name", ' ')));
-        assert_eq!(ChannelId::parse("a".repeat(33)), Err(BadId::TooLong("channel name", 32)));
+        assert_eq!(
+            ChannelId::parse("a b"),
+            Err(BadId::BadCharacter("channel name", ' '))
+        );
+        assert_eq!(
+            ChannelId::parse("a".repeat(33)),
+            Err(BadId::TooLong("channel name", 32))
+        );
         assert!(serde_json::from_str::<SessionId>("\"../x\"").is_err());
         assert!(serde_json::from_str::<SenderId>("\"a\\u0000b\"").is_err());
     }
@@ -291,7 +300,10 @@ mod tests {
     #[test]
     fn hexadecimal_goes_there_and_back_and_nothing_else_is_read() {
         let digest = Digest::of("abc");
-        assert_eq!(digest.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            digest.to_string(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         assert_eq!(Digest::parse(&digest.to_string()), Ok(digest));
         assert!(Nonce::parse("AB").is_err());
         assert!(Nonce::parse(&"0".repeat(31)).is_err());

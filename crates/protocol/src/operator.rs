@@ -7,9 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{ApprovalAnswer, ApprovalCard};
-use crate::ids::{
-    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, SenderId, SessionId, TurnId,
-};
+use crate::ids::{ApprovalId, ChannelId, Digest, Nonce, PrincipalId, SenderId, SessionId, TurnId};
 use crate::time::Millis;
 
 /// From `bulkhead`, after the proof. Each gets one reply.
