@@ -1,7 +1,7 @@
 //! Addresses of servers, as the configuration writes them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use protocol::control::Scheme;
 
@@ -57,6 +57,9 @@ impl BaseUrl {
                 let (host, after) = rest
                     .split_once(']')
                     .ok_or_else(|| BadUrl::Host(authority.to_owned()))?;
+                if host.parse::<Ipv6Addr>().is_err() {
+                    return Err(BadUrl::Host(host.to_owned()));
+                }
                 (
                     host,
                     after.strip_prefix(':').or(after.is_empty().then_some("")),
