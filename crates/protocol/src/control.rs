@@ -92,6 +92,12 @@ pub enum Report {
         /// Whose.
         session: SessionId,
     },
+    /// The link to this peer is out of step, because an answer did not come in time: make a
+    /// new one. Both ends get theirs as a [`Control::Link`].
+    Relink {
+        /// Who is at the other end.
+        peer: Peer,
+    },
 }
 
 /// What the ledger, the vault and an agent are told: nothing. Their files are in their arguments.
