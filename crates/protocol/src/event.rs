@@ -318,8 +318,10 @@ pub enum TurnEnd {
         /// Its words.
         fault: TurnFault,
     },
-    /// The agent's program died.
+    /// The agent's program died, or could not be started.
     AgentDied,
+    /// Bulkhead stopped, or lost the record, in the middle of it.
+    Interrupted,
     /// The agent broke the protocol and was killed.
     AgentMisbehaved {
         /// How.

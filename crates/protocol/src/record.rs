@@ -81,7 +81,7 @@ pub enum LedgerReply {
         /// The first row's number; the others follow it without gaps.
         first: RowId,
     },
-    /// What was asked for; fewer than the limit means that these are all.
+    /// What was asked for, as many as fit a frame; none means that there are no more.
     Rows {
         /// Oldest first.
         rows: Vec<Row>,
