@@ -1,0 +1,11 @@
+//! `bulkhead-tool`: one file tool, once, inside the box.
+//!
+//! Security: it runs as whatever the box runs as, holds nothing but a handle of the
+//! workspace, and reads two things, both untrusted: one call on standard input (the
+//! gateway judged and recorded it, the model wrote it) and the files it names.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bulkhead_tools::inside::main()
+}
