@@ -1,58 +1,20 @@
 //! Confinement of every program, and the box that tools run in.
+//!
+//! [`confine`] is what each program calls before it reads its first byte: no capabilities,
+//! no new privileges, not dumpable, a Landlock domain and a list of system calls. The lists
+//! are data with comments, in `profiles/`. A layer that the kernel lacks is an error, never
+//! a warning.
+//!
+//! All `unsafe` code of Bulkhead is in `sys/`.
 
-use std::path::PathBuf;
+#![deny(unsafe_code)]
 
-/// A program of Bulkhead; each has its own profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Program {
-    /// `bulkhead-supervisor`
-    Supervisor,
-    /// `bulkhead-gateway`
-    Gateway,
-    /// `bulkhead-agent`
-    Agent,
-    /// `bulkhead-egress`
-    Egress,
-    /// `bulkhead-vault`
-    Vault,
-    /// `bulkhead-ledger`
-    Ledger,
-    /// `bulkhead-sandbox`
-    Sandbox,
-    /// `bulkhead-channel-web`
-    ChannelWeb,
-    /// `bulkhead-channel-telegram`
-    ChannelTelegram,
-}
+mod confine;
+mod landlock_domain;
+pub mod probe;
+mod profiles;
+mod seccomp;
+pub mod signals;
+mod sys;
 
-/// The files that a program needs beyond its own image and libraries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// Files and folders it reads.
-    pub read: Vec<PathBuf>,
-    /// Folders and files it reads and writes.
-    pub write: Vec<PathBuf>,
-}
-
-/// What was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// The Landlock ABI in force.
-    pub landlock_abi: u32,
-}
-
-/// A layer that the profile needs is missing; the program must not go on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot confine {program:?}: {what}")]
-pub struct ConfineError {
-    /// Which program.
-    pub program: Program,
-    /// What is missing, and what to do.
-    pub what: String,
-}
-
-/// Confines this process for good. Call it before the first byte is read and before any
-/// thread is started.
-pub fn confine(_program: Program, _files: &Files) -> Result<Applied, ConfineError> {
-    Ok(Applied { landlock_abi: 0 })
-}
+pub use confine::{Applied, ConfineError, Files, Program, confine};

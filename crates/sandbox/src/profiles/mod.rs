@@ -1,0 +1,95 @@
+//! What each program may do, as data.
+//!
+//! A [`Rule`] is a system call and when it is allowed; a group is a slice of rules that belong
+//! together; a profile is a list of groups. Each call or group that is not plainly needed says why
+//! it is there. Nothing here executes.
+
+mod groups;
+mod programs;
+
+use rustix::thread::CapabilitySet;
+
+pub(crate) use programs::{NAME_FILES, of};
+
+/// The profile of a program.
+pub(crate) struct Profile {
+    /// Which capabilities stay if the program runs as root. Empty but for the supervisor and the
+    /// sandbox: to map its own user id into a box, root needs `CAP_SETFCAP` (user_namespaces(7)).
+    /// It gives a root process nothing that its user id does not give it already.
+    pub(crate) keep_as_root: CapabilitySet,
+    /// Whether it dies with its parent.
+    pub(crate) lifetime: Lifetime,
+    /// Its Landlock domain.
+    pub(crate) reach: Reach,
+    /// Its system calls.
+    pub(crate) calls: Calls,
+}
+
+/// Whose death ends a program.
+pub(crate) enum Lifetime {
+    /// Only its own.
+    Own,
+    /// That of the thread that started it: the kernel then kills it.
+    OfParent,
+}
+
+/// What a Landlock domain leaves.
+pub(crate) enum Reach {
+    /// No domain: children inherit it, and the supervisor's need everything in sum.
+    Everything,
+    /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. No TCP.
+    AllFilesNoNetwork,
+    /// The files it names. No TCP.
+    OwnFiles,
+    /// The files it names and those that say where names are resolved. TCP out.
+    OwnFilesAndNames,
+}
+
+/// A list of system calls. What is refused fails with `EPERM`; a call of another architecture kills.
+pub(crate) enum Calls {
+    /// All but these: for a program whose children differ too much for a list.
+    AllBut(&'static [&'static [Rule]]),
+    /// Only these.
+    Only {
+        /// What is allowed.
+        allowed: &'static [&'static [Rule]],
+        /// What fails with another error than `EPERM`, because callers then use something else.
+        absent: &'static [(&'static [Rule], i32)],
+    },
+}
+
+/// A system call, and when the rule holds.
+pub(crate) struct Rule {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its number.
+    pub(crate) number: i64,
+    /// Any of these, each of which is all of its tests. Empty: always.
+    pub(crate) when: &'static [&'static [Test]],
+}
+
+/// A test of one argument, counted from 0. Arguments are read as the 32-bit numbers they are.
+pub(crate) enum Test {
+    /// Is this.
+    Is(u8, u32),
+    /// Is not this.
+    Not(u8, u32),
+    /// Has none of these bits.
+    Clear(u8, u32),
+    /// Has all of these bits.
+    Set(u8, u32),
+    /// Is the process id of who installs the filter.
+    Own(u8),
+}
+
+/// Rules from the names of `libc`'s numbers, with tests or without.
+macro_rules! calls {
+    ($($name:ident $(($($test:expr),+))?),* $(,)?) => {
+        &[$($crate::profiles::Rule {
+            name: stringify!($name),
+            number: libc::$name,
+            when: &[$(&[$($test),+])?],
+        }),*]
+    };
+}
+use calls;
