@@ -1,0 +1,312 @@
+//! `bulkhead-vault`: one thread for each link, all of them over one store.
+//!
+//! SECURITY: reads only typed requests from Bulkhead's own programs and from the operator's
+//! command. Has no network. Writes its own folder and nothing else.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use protocol::control::{Control, NoConfig, Peer, ProgramEnd, Report};
+use protocol::frame::LinkError;
+use protocol::ids::{Nonce, PublicKey, random};
+use protocol::vault::{Subject, VaultReply};
+use sandbox::{Files, Program};
+
+use crate::frames::{FrameReader, Patience, send};
+use crate::handle::{Operator, Vault};
+use crate::record::Record;
+use crate::store::Store;
+
+const USAGE: &str = "usage: bulkhead-vault --dir DIR --operator-key-pub FILE [--once]";
+
+/// Connections of the operator at a time; a further one is closed.
+const MAX_OPERATORS: u32 = 8;
+
+/// How long the operator's command may be silent.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a peer may take to read a reply.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whom the vault serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The links that the supervisor hands over.
+    System,
+    /// One operator, whose connection is standard input, while the system is down.
+    Once,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Args {
+    dir: PathBuf,
+    operator_key: PathBuf,
+    mode: Mode,
+}
+
+/// The program.
+pub fn run() -> ExitCode {
+    let Some(args) = Args::parse(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let outcome = match args.mode {
+        Mode::System => serve_system(&args),
+        Mode::Once => serve_once(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("bulkhead-vault: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Args {
+    fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let (mut dir, mut operator_key, mut mode) = (None, None, Mode::System);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--dir" => dir = Some(words.next()?.into()),
+                "--operator-key-pub" => operator_key = Some(words.next()?.into()),
+                "--once" => mode = Mode::Once,
+                _ => return None,
+            }
+        }
+        Some(Self {
+            dir: dir?,
+            operator_key: operator_key?,
+            mode,
+        })
+    }
+}
+
+fn serve_system(args: &Args) -> Result<(), String> {
+    let control = ProgramEnd::<NoConfig>::from_stdin().map_err(|error| error.to_string())?;
+    let vault = match open(args) {
+        Ok(vault) => Arc::new(vault),
+        Err(reason) => {
+            // If the supervisor is gone too, standard error has the reason.
+            let _ = control.send(&Report::Failed {
+                reason: reason.clone(),
+            });
+            return Err(reason);
+        }
+    };
+    let outcome = control
+        .start()
+        .and_then(|NoConfig {}| control.send(&Report::Ready))
+        .and_then(|()| obey(&control, &vault));
+    // Whoever writes at this moment finishes; nobody begins after it.
+    let _last = vault.store();
+    match outcome {
+        Ok(()) | Err(LinkError::Closed) => Ok(()),
+        Err(error) => Err(format!("the control link: {error}")),
+    }
+}
+
+fn serve_once(args: &Args) -> Result<(), String> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let stream = UnixStream::from(stdin.map_err(|error| error.to_string())?);
+    match open(args) {
+        Ok(vault) => serve_operator(&vault, &stream).map_err(|error| error.to_string()),
+        Err(reason) => {
+            let refused = VaultReply::Refused {
+                reason: reason.clone(),
+            };
+            // If the command is gone too, standard error has the reason.
+            let _ = send(&stream, &refused, SEND_LIMIT);
+            Err(reason)
+        }
+    }
+}
+
+/// Confines the process, then reads the key and the secrets.
+fn open(args: &Args) -> Result<Vault, String> {
+    Store::create_folder(&args.dir).map_err(|error| error.to_string())?;
+    let files = Files {
+        read: vec![args.operator_key.clone()],
+        write: vec![args.dir.clone()],
+    };
+    sandbox::confine(Program::Vault, &files).map_err(|error| error.to_string())?;
+    let operator = read_public(&args.operator_key)?;
+    let store = Store::open(&args.dir).map_err(|error| error.to_string())?;
+    Ok(Vault {
+        store: Mutex::new(store),
+        record: Record::default(),
+        operator,
+    })
+}
+
+fn read_public(path: &Path) -> Result<PublicKey, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path:?}: {error}"))?;
+    PublicKey::parse(text.trim_end()).map_err(|error| format!("{path:?}: {error}"))
+}
+
+/// Until the supervisor says stop.
+fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkError> {
+    loop {
+        match control.receive()? {
+            (Control::Link { peer }, Some(fd)) => take_link(vault, peer, fd)?,
+            (Control::Listener, Some(fd)) => {
+                let (vault, listener) = (Arc::clone(vault), UnixListener::from(fd));
+                spawn("operators", move || accept(&vault, &listener))?;
+            }
+            (Control::Stop, _) => return Ok(()),
+            (
+                other @ (Control::Start { .. }
+                | Control::NoAgent { .. }
+                | Control::Link { .. }
+                | Control::Listener),
+                _,
+            ) => {
+                return Err(LinkError::OutOfOrder {
+                    expected: "a link with its socket, or stop",
+                    got: other.name(),
+                });
+            }
+        }
+    }
+}
+
+fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkError> {
+    let stream = UnixStream::from(fd);
+    let subject = match peer {
+        Peer::Ledger => {
+            vault.record.replace(stream);
+            return Ok(());
+        }
+        Peer::Channel(channel) => Subject::Channel(channel),
+        Peer::Egress => Subject::Model,
+        Peer::Gateway | Peer::Vault | Peer::Sandbox | Peer::Agent(_) => {
+            eprintln!("bulkhead-vault: a link to {peer:?} was closed; it has no business here");
+            return Ok(());
+        }
+    };
+    let vault = Arc::clone(vault);
+    spawn("link", move || {
+        match serve_subject(&vault, &subject, &stream) {
+            Ok(()) | Err(LinkError::Closed) => {}
+            Err(error) => eprintln!("bulkhead-vault: the link of {subject} ended: {error}"),
+        }
+        hang_up(&stream);
+    })
+}
+
+fn serve_subject(vault: &Vault, subject: &Subject, stream: &UnixStream) -> Result<(), LinkError> {
+    let mut reader = FrameReader::default();
+    loop {
+        let request = reader.receive(stream, Patience::Endless)?;
+        send(stream, &vault.subject(subject, request)?, SEND_LIMIT)?;
+    }
+}
+
+fn accept(vault: &Arc<Vault>, listener: &UnixListener) {
+    let seats = Arc::new(AtomicU32::new(MAX_OPERATORS));
+    for connection in listener.incoming() {
+        let stream = match connection {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly; it may get better, and must not spin.
+                eprintln!("bulkhead-vault: accept: {error}");
+                thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+        };
+        let Some(seat) = Seat::take(&seats) else {
+            continue;
+        };
+        let vault = Arc::clone(vault);
+        let started = spawn("operator", move || {
+            let _seat = seat;
+            if let Err(error) = serve_operator(&vault, &stream) {
+                eprintln!("bulkhead-vault: the operator's connection ended: {error}");
+            }
+            hang_up(&stream);
+        });
+        if let Err(error) = started {
+            eprintln!("bulkhead-vault: no thread for the operator: {error}");
+        }
+    }
+}
+
+/// One of the operator's connections; given back when dropped.
+struct Seat(Arc<AtomicU32>);
+
+impl Seat {
+    fn take(free: &Arc<AtomicU32>) -> Option<Self> {
+        free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            .ok()?;
+        Some(Self(Arc::clone(free)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Serves one connection of the operator until it is closed.
+fn serve_operator(vault: &Vault, stream: &UnixStream) -> Result<(), LinkError> {
+    let nonce = Nonce(random().map_err(io::Error::other)?);
+    send(stream, &VaultReply::Challenge { nonce }, SEND_LIMIT)?;
+    let mut phase = Operator::Challenged(nonce);
+    let mut reader = FrameReader::default();
+    loop {
+        let request = match reader.receive(stream, Patience::of(OPERATOR_PATIENCE)) {
+            Ok(request) => request,
+            Err(LinkError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (next, reply) = vault.operator(phase, request)?;
+        send(stream, &reply, SEND_LIMIT)?;
+        match next {
+            Some(next) => phase = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Closes the connection for every handle on it.
+fn hang_up(stream: &UnixStream) {
+    // The peer may have closed it first.
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), LinkError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Option<Args> {
+        Args::parse(words.iter().map(|word| (*word).to_owned()))
+    }
+
+    #[test]
+    fn arguments_are_all_or_usage() {
+        let args = parse(&["--dir", "d", "--operator-key-pub", "k"]).unwrap();
+        assert_eq!(
+            (args.dir, args.operator_key, args.mode),
+            ("d".into(), "k".into(), Mode::System)
+        );
+        let once = parse(&["--once", "--dir", "d", "--operator-key-pub", "k"]).unwrap();
+        assert_eq!(once.mode, Mode::Once);
+        for bad in [&["--dir", "d"][..], &["--dir"], &["x"], &[]] {
+            assert_eq!(parse(bad), None);
+        }
+    }
+}
