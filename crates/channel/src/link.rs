@@ -35,6 +35,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 pub enum LinkState {
     /// There is no link, or this program has not proven itself yet.
     Down,
+    /// The gateway did not keep a time limit, and this side ended the link. The supervisor has to
+    /// be asked for a new one (`Report::Relink`).
+    Stuck,
     /// Proven.
     Up,
 }
@@ -126,7 +129,7 @@ impl Gateway {
             self.waiting.added.notify_one();
             return Ok(());
         }
-        if self.state() == LinkState::Down {
+        if self.state() != LinkState::Up {
             return Err(SendError::Down);
         }
         self.requests
@@ -203,7 +206,7 @@ impl Driver {
             };
             if let Err(error) = done {
                 eprintln!("channel {}: the gateway is gone: {error}", self.channel);
-                self.drop_link();
+                self.drop_link(state_after(&error));
             }
         }
     }
@@ -229,7 +232,7 @@ impl Driver {
     }
 
     fn attach(&mut self, socket: StdStream) -> Result<(), LinkError> {
-        self.drop_link();
+        self.drop_link(LinkState::Down);
         socket.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(socket)?.into_split();
         let (frames, queue) = mpsc::channel(QUEUE);
@@ -243,9 +246,9 @@ impl Driver {
         Ok(())
     }
 
-    fn drop_link(&mut self) {
+    fn drop_link(&mut self, state: LinkState) {
         self.link = None;
-        self.changes.send_replace(LinkState::Down);
+        self.changes.send_replace(state);
     }
 
     async fn event(&mut self, event: ChannelEvent) -> Result<(), LinkError> {
@@ -330,6 +333,18 @@ impl Phase {
             Self::Challenge(limit) | Self::Welcome(limit) => Some(limit),
             Self::Up => None,
         }
+    }
+}
+
+/// A peer that closed the link comes again by itself; one that is stuck does not.
+fn state_after(error: &LinkError) -> LinkState {
+    match error {
+        LinkError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => LinkState::Stuck,
+        LinkError::Closed
+        | LinkError::Io(_)
+        | LinkError::TooLong(_)
+        | LinkError::Malformed(_)
+        | LinkError::OutOfOrder { .. } => LinkState::Down,
     }
 }
 

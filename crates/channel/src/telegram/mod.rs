@@ -1,1 +1,5 @@
 //! Telegram.
+
+pub mod markdown;
+pub mod split;
+pub mod styled;

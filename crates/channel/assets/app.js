@@ -1,0 +1,398 @@
+// The page: one conversation, as it is in the record, and what happens in it now.
+
+import { Problem, forgetLogin, get, listen, logIn, post, wait, waits } from "/link.js";
+import { ApprovalView, CallView } from "/cards.js";
+import { element, markdown } from "/markdown.js";
+
+const byId = (id) => document.getElementById(id);
+const view = {
+  status: byId("status"), logout: byId("logout"), login: byId("login"), reason: byId("login-reason"),
+  empty: byId("empty"), log: byId("log"), working: byId("working"), workingText: byId("working-text"),
+  alert: byId("alert"), foot: byId("foot"), composer: byId("composer"), text: byId("text"),
+  send: byId("send"), stop: byId("stop"),
+};
+const LONGEST_TEXT = 60_000;
+
+// What is shown. All of it but `unsent` and `mine` is made anew when the stream is opened anew.
+let turn = null;            // the turn that runs: { id, parts: [{ node, text }], open, whole }
+let calls = new Map();      // "turn/call" to CallView
+let approvals = new Map();  // approval id to ApprovalView
+let replied = new Set();    // turns whose reply is shown
+let early = null;           // events that came before the transcript
+let catchingUp = false;     // while those are taken
+let lastReply = "";
+const unsent = [];          // bubbles of messages that are not accepted yet
+const mine = new Set();     // ids of messages sent from here
+const link = { stream: "connecting", gateway: "up" };
+
+start();
+
+async function start() {
+  bind();
+  const token = location.pathname === "/login" ? location.hash.slice(1) : "";
+  // The token works once; it has no business in the history.
+  if (location.pathname !== "/") history.replaceState(null, "", "/");
+  if (token !== "") {
+    try {
+      await logIn(token);
+    } catch (error) {
+      if (!(await loggedInAlready())) return showLogin(error.message);
+    }
+  }
+  listen({ opened, event: take, lost });
+}
+
+// A used link opened again in a browser that is logged in is no reason to log it out.
+async function loggedInAlready() {
+  try {
+    await get("/transcript");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function bind() {
+  view.composer.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  view.text.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      submit();
+    }
+  });
+  view.text.addEventListener("input", fit);
+  view.stop.addEventListener("click", stop);
+  view.logout.addEventListener("click", logOut);
+  for (const hint of document.querySelectorAll(".hint")) {
+    hint.addEventListener("click", () => {
+      view.text.value = hint.textContent;
+      fit();
+      view.text.focus();
+    });
+  }
+  setInterval(() => approvals.forEach((approval) => approval.tick()), 1000);
+}
+
+// The stream.
+
+function opened() {
+  link.stream = "open";
+  early = [];
+  showChat();
+  load();
+}
+
+function lost(problem) {
+  if (problem.status === 401) {
+    showLogin("");
+    return false;
+  }
+  link.stream = "lost";
+  showStatus();
+  return true;
+}
+
+async function load() {
+  for (const pause of waits()) {
+    try {
+      const transcript = await get("/transcript");
+      return render(transcript);
+    } catch (error) {
+      // The stream notices by itself when the login or the server is gone.
+      if (!(error instanceof Problem) || !error.passes || link.stream !== "open") return;
+      await wait(pause);
+    }
+  }
+}
+
+function render({ entries, running }) {
+  turn = running === null ? null : { id: running, parts: [], open: null, whole: false };
+  calls = new Map();
+  approvals = new Map();
+  replied = new Set();
+  view.log.replaceChildren();
+  for (const entry of entries) show(entry);
+  view.log.append(...unsent);
+  const waiting = early ?? [];
+  early = null;
+  catchingUp = true;
+  for (const event of waiting) take(event);
+  catchingUp = false;
+  showWorking();
+  toEnd();
+}
+
+function show(entry) {
+  if (entry.entry === "user") view.log.append(said(entry.text));
+  if (entry.entry === "assistant") view.log.append(answer((lastReply = entry.text)));
+  if (entry.entry === "notice") view.log.append(notice(entry.text));
+  if (entry.entry === "call") placeCall(entry.card);
+}
+
+// Events, by their type.
+const on = {
+  link({ state }) {
+    if (link.gateway === "down" && state === "up") {
+      early = [];
+      load();
+    }
+    link.gateway = state;
+    showStatus();
+  },
+  said({ message, text }) {
+    if (mine.has(message)) return;
+    keepAtEnd(() => view.log.append(said(text)));
+  },
+  turn_started({ turn: id }) {
+    turn = { id, parts: [], open: null, whole: true };
+  },
+  token({ turn: id, text }) {
+    // Without its beginning a piece makes no sense; the whole comes with the reply.
+    if (turn?.id !== id || !turn.whole) return;
+    if (turn.open === null) {
+      turn.open = { node: answer(""), text: "" };
+      turn.open.node.classList.add("streaming");
+      turn.parts.push(turn.open);
+      keepAtEnd(() => view.log.append(turn.open.node));
+    }
+    turn.open.text += text;
+    redraw(turn.open);
+  },
+  call({ card }) {
+    closePart();
+    keepAtEnd(() => placeCall(card));
+  },
+  approval({ card }) {
+    if (approvals.has(card.approval)) return;
+    const approval = new ApprovalView(card);
+    approvals.set(card.approval, approval);
+    const call = calls.get(`${card.turn}/${card.call}`);
+    keepAtEnd(() => (call ? call.node.after(approval.node) : view.log.append(approval.node)));
+    view.alert.textContent = `Your answer is needed: ${card.action}`;
+  },
+  approval_closed({ approval, answer: how }) {
+    approvals.get(approval)?.close(how);
+  },
+  answer_refused({ approval, text }) {
+    approvals.get(approval)?.refused(text);
+  },
+  reply({ turn: id, text }) {
+    const known = replied.has(id);
+    const parts = turn?.id === id ? turn.parts : [];
+    finish(id);
+    // It may have reached the transcript before this stream.
+    if (known || (catchingUp && text === lastReply)) return;
+    replied.add(id);
+    lastReply = text;
+    keepAtEnd(() => {
+      // What is said again in the whole answer need not stand there twice.
+      for (const part of parts) if (text.includes(part.text.trim())) part.node.remove();
+      view.log.append(answer(text));
+    });
+  },
+  notice({ ends_turn: ended, text }) {
+    if (ended !== null) finish(ended);
+    keepAtEnd(() => view.log.append(notice(text)));
+  },
+};
+
+function take(event) {
+  if (early !== null && event.type !== "link") {
+    early.push(event);
+    return;
+  }
+  on[event.type]?.(event);
+  showWorking();
+}
+
+function finish(id) {
+  if (turn?.id !== id) return;
+  closePart();
+  turn = null;
+}
+
+function closePart() {
+  if (!turn?.open) return;
+  draw(turn.open);
+  turn.open.node.classList.remove("streaming");
+  turn.open = null;
+}
+
+// A part that grows is drawn once a frame.
+function redraw(part) {
+  if (part.waits) return;
+  part.waits = true;
+  requestAnimationFrame(() => {
+    part.waits = false;
+    keepAtEnd(() => draw(part));
+  });
+}
+
+function draw(part) {
+  part.node.replaceChildren(markdown(part.text));
+}
+
+// Pieces of the log.
+
+function said(text) {
+  return element("div", "said-by-me", element("p", "bubble", text));
+}
+
+function answer(text) {
+  const node = element("article", "answer", markdown(text));
+  node.dir = "auto";
+  return node;
+}
+
+function notice(text) {
+  return element("p", "notice", text);
+}
+
+function placeCall(card) {
+  const key = `${card.turn}/${card.call}`;
+  const known = calls.get(key);
+  if (known) return known.update(card);
+  const call = new CallView(card);
+  calls.set(key, call);
+  view.log.append(call.node);
+}
+
+// What the person does.
+
+async function submit() {
+  const text = view.text.value.trim();
+  if (text === "") return;
+  if (text === "/stop") {
+    view.text.value = "";
+    return stop();
+  }
+  if (new TextEncoder().encode(text).length > LONGEST_TEXT) {
+    view.alert.textContent = "This message is too long.";
+    view.text.setCustomValidity("This message is too long.");
+    view.text.reportValidity();
+    return;
+  }
+  view.text.value = "";
+  fit();
+  const id = crypto.randomUUID();
+  mine.add(id);
+  const node = said(text);
+  const state = element("p", "unsent");
+  node.append(state);
+  unsent.push(node);
+  view.log.append(node);
+  showWorking();
+  toEnd();
+  await deliver(id, text, state);
+  unsent.splice(unsent.indexOf(node), 1);
+}
+
+// Sends until it is accepted or refused for good; the same id makes it one message.
+async function deliver(id, text, state) {
+  for (const pause of waits()) {
+    try {
+      await post("/message", { id, text });
+      state.remove();
+      return;
+    } catch (error) {
+      state.textContent = error.message;
+      if (!(error instanceof Problem) || !error.passes) {
+        state.classList.add("failed");
+        if (view.text.value === "") view.text.value = text;
+        fit();
+        return;
+      }
+      state.textContent = `${error.message} Your message is kept and sent again.`;
+    }
+    await wait(pause);
+  }
+}
+
+async function stop() {
+  try {
+    await post("/stop");
+    view.workingText.textContent = "Stopping";
+  } catch (error) {
+    view.alert.textContent = error.message;
+  }
+}
+
+async function logOut() {
+  try {
+    await post("/logout");
+  } catch {
+    // The half that is kept here is forgotten in any case.
+  }
+  forgetLogin();
+  showLogin("You are logged out.");
+}
+
+// The frame around it.
+
+function showLogin(reason) {
+  view.login.hidden = false;
+  view.reason.hidden = !reason;
+  view.reason.textContent = reason;
+  for (const node of [view.foot, view.logout, view.empty, view.working]) node.hidden = true;
+  view.log.replaceChildren();
+  link.stream = "logged out";
+  showStatus();
+}
+
+function showChat() {
+  view.login.hidden = true;
+  view.foot.hidden = false;
+  view.logout.hidden = false;
+  showStatus();
+  if (matchMedia("(hover: hover)").matches) view.text.focus();
+}
+
+function showWorking() {
+  const asks = [...approvals.values()].some((approval) => approval.open);
+  view.working.hidden = turn === null || asks || Boolean(turn.open);
+  view.workingText.textContent = "Thinking";
+  view.stop.hidden = turn === null;
+  view.send.hidden = turn !== null && view.text.value.trim() === "";
+  view.empty.hidden = view.log.childElementCount > 0 || early !== null;
+  document.title = asks ? "Your answer is needed · Bulkhead" : "Bulkhead";
+  showStatus(asks);
+}
+
+function showStatus(asks = [...approvals.values()].some((approval) => approval.open)) {
+  const [state, text] = statusNow(asks);
+  if (view.status.dataset.state !== state) view.status.dataset.state = state;
+  if (view.status.textContent !== text) view.status.textContent = text;
+}
+
+function statusNow(asks) {
+  if (link.stream === "logged out") return ["out", "Not logged in"];
+  if (link.stream === "connecting") return ["connecting", "Connecting"];
+  if (link.stream === "lost") return ["lost", "Reconnecting"];
+  if (link.gateway !== "up") return ["lost", "Gateway is restarting"];
+  if (asks) return ["asks", "Needs your answer"];
+  if (turn !== null) return ["working", "Working"];
+  return ["ready", "Ready"];
+}
+
+function fit() {
+  view.text.setCustomValidity("");
+  view.text.style.height = "auto";
+  view.text.style.height = `${view.text.scrollHeight}px`;
+  view.send.hidden = turn !== null && view.text.value.trim() === "";
+}
+
+// Somebody who reads further up stays there.
+function keepAtEnd(change) {
+  const page = document.scrollingElement;
+  const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 120;
+  change();
+  if (atEnd) toEnd();
+}
+
+function toEnd() {
+  const page = document.scrollingElement;
+  page.scrollTop = page.scrollHeight;
+}

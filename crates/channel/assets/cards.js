@@ -1,0 +1,147 @@
+// Cards: what a tool call is and where it stands, and what a person is asked.
+
+import { element } from "/markdown.js";
+import { Problem, post } from "/link.js";
+
+const CALL_STATES = {
+  waiting: "Waiting for you",
+  running: "Running",
+  done: "Done",
+  failed: "Failed",
+  refused: "Not run",
+  unknown: "Outcome unknown",
+};
+
+const ANSWERS = {
+  approve: "Approved",
+  deny: "Denied",
+  expired: "Expired without an answer, which means no",
+  cancelled: "No longer needed",
+};
+
+// A click within this time after the card came into view was meant for something else.
+const UNSEEN = 700;
+
+export class CallView {
+  constructor(card) {
+    this.state = element("span", "call-state");
+    this.title = element("code", "call-title");
+    this.output = element("pre", "output");
+    this.summary = element("summary", "", element("span", "dot"), this.title, this.state);
+    this.node = element("details", "card call", this.summary, this.output);
+    this.summary.addEventListener("click", (event) => {
+      if (this.output.textContent === "") event.preventDefault();
+    });
+    this.update(card);
+  }
+
+  update(card) {
+    this.node.dataset.state = card.state;
+    this.node.dataset.detail = card.detail === "" ? "none" : "some";
+    this.title.textContent = card.title;
+    this.state.textContent = CALL_STATES[card.state] ?? card.state;
+    this.output.textContent = card.detail;
+  }
+}
+
+export class ApprovalView {
+  constructor(card) {
+    this.card = card;
+    this.ready = false;
+    this.expires = element("span", "expires");
+    this.note = element("p", "note");
+    this.note.setAttribute("role", "status");
+    this.deny = this.button("deny", "Deny");
+    this.approve = this.button("approve", "Approve");
+    const id = `approval-${card.approval}`;
+    const title = element("h3", "", "May I do this?");
+    title.id = id;
+    this.title = title;
+    this.body = element("div", "approval-body", element("pre", "action", card.action), ...facts(card));
+    this.buttons = element("div", "buttons", this.expires, this.deny, this.approve);
+    this.node = element("section", "card approval", title, this.body, this.note, this.buttons);
+    this.node.setAttribute("aria-labelledby", id);
+    this.node.dataset.state = "open";
+    this.tick();
+    this.watch();
+  }
+
+  get open() {
+    return this.node.dataset.state === "open";
+  }
+
+  // Shows how much time is left.
+  tick() {
+    if (!this.open) return;
+    const seconds = Math.max(0, Math.ceil((this.card.expires - Date.now()) / 1000));
+    const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    this.expires.textContent = seconds > 0 ? `No answer in ${clock} means no` : "Time is up";
+    if (seconds === 0) this.enable(false);
+  }
+
+  close(answer) {
+    this.node.dataset.state = answer;
+    this.title.textContent = ANSWERS[answer] ?? answer;
+    this.note.textContent = "";
+    this.buttons.remove();
+    this.seen?.disconnect();
+  }
+
+  refused(text) {
+    this.note.textContent = text;
+    if (this.open) this.enable(true);
+  }
+
+  button(answer, label) {
+    const node = element("button", answer, label);
+    node.type = "button";
+    node.disabled = true;
+    node.addEventListener("click", () => this.answer(answer));
+    return node;
+  }
+
+  // The buttons work once the card has been in view for a moment.
+  watch() {
+    this.seen = new IntersectionObserver((entries) => {
+      clearTimeout(this.timer);
+      const inView = entries.some((entry) => entry.isIntersecting);
+      if (inView && this.open && !this.ready) {
+        this.timer = setTimeout(() => {
+          this.ready = true;
+          this.enable(true);
+        }, UNSEEN);
+      }
+    });
+    this.seen.observe(this.buttons);
+  }
+
+  enable(works) {
+    const usable = works && this.ready && this.card.expires > Date.now();
+    this.approve.disabled = !usable;
+    this.deny.disabled = !usable;
+  }
+
+  async answer(answer) {
+    if (!this.ready || !this.open) return;
+    this.enable(false);
+    this.note.textContent = answer === "approve" ? "Approving…" : "Denying…";
+    const { approval, digest, nonce } = this.card;
+    try {
+      await post("/answer", { approval, digest, nonce, answer });
+    } catch (error) {
+      this.refused(error instanceof Problem ? error.message : "Your answer was not sent. Try again.");
+    }
+  }
+}
+
+function facts(card) {
+  const list = element("dl", "facts", ...fact("Why I ask", card.reason), ...fact("A yes covers", card.covers));
+  if (card.said.trim() === "") return [list];
+  const quote = element("figure", "said", element("figcaption", "", "What the model says about it. Do not rely on it."),
+    element("blockquote", "", card.said));
+  return [list, quote];
+}
+
+function fact(name, text) {
+  return [element("dt", "", name), element("dd", "", text)];
+}

@@ -1,0 +1,5 @@
+//! The program of the web page.
+
+fn main() -> std::process::ExitCode {
+    bulkhead_channel::web::run()
+}
