@@ -248,7 +248,11 @@ impl Driver {
 
     fn drop_link(&mut self, state: LinkState) {
         self.link = None;
-        self.changes.send_replace(state);
+        self.show(state);
+    }
+
+    fn show(&self, state: LinkState) {
+        self.changes.send_if_modified(|shown| std::mem::replace(shown, state) != state);
     }
 
     async fn event(&mut self, event: ChannelEvent) -> Result<(), LinkError> {
@@ -266,7 +270,7 @@ impl Driver {
             }
             (Phase::Welcome(_), ChannelEvent::Welcome) => {
                 self.enter(Phase::Up);
-                self.changes.send_replace(LinkState::Up);
+                self.show(LinkState::Up);
                 self.waiting.lock().link_replaced(Instant::now());
                 self.send_due()
             }

@@ -104,10 +104,6 @@ impl Browsers {
     pub(super) fn forget(&mut self, key: Digest) {
         self.kept.retain(|(browser, _)| browser.key != key);
     }
-
-    pub(super) fn forget_all(&mut self) {
-        self.kept.clear();
-    }
 }
 
 /// So many tries in a minute, from wherever they come.

@@ -165,8 +165,6 @@ impl Site {
             LinkState::Up => Up::Yes,
             LinkState::Down | LinkState::Stuck => Up::No,
         };
-        // Another gateway may know other browsers.
-        self.door().browsers.forget_all();
         self.hub().link_changed(shown(state), up);
     }
 
