@@ -44,7 +44,7 @@ pub struct VaultClient(Exchange);
 impl VaultClient {
     /// Over a link that the supervisor handed over; who asks is known by it.
     pub fn new(stream: UnixStream) -> Self {
-        Self(Exchange::new(stream, LIMIT))
+        Self(Exchange::new(stream))
     }
 
     /// Opens a secret that is bound to this side of the link.
@@ -98,7 +98,7 @@ impl VaultClient {
     }
 
     fn ask(&mut self, request: &VaultRequest) -> Result<VaultReply, VaultError> {
-        match self.0.ask(request)? {
+        match self.0.ask(request, LIMIT)? {
             VaultReply::Refused { reason } => Err(VaultError::Refused(reason)),
             reply => Ok(reply),
         }
@@ -108,7 +108,7 @@ impl VaultClient {
 /// Proves on a fresh connection to the operator's socket that this is the operator.
 pub fn operator(stream: UnixStream, key: &IdentityKey) -> Result<VaultClient, VaultError> {
     let mut client = VaultClient::new(stream);
-    let nonce = match client.0.hear()? {
+    let nonce = match client.0.hear(LIMIT)? {
         VaultReply::Challenge { nonce } => nonce,
         VaultReply::Refused { reason } => return Err(VaultError::Refused(reason)),
         other => return Err(out_of_step("connect", &other)),

@@ -131,26 +131,25 @@ pub(crate) struct Exchange {
     stream: UnixStream,
     reader: FrameReader,
     owed: u32,
-    limit: Duration,
 }
 
 impl Exchange {
-    /// Waits at most `limit` for each reply.
-    pub(crate) fn new(stream: UnixStream, limit: Duration) -> Self {
+    /// Asks over this socket.
+    pub(crate) fn new(stream: UnixStream) -> Self {
         Self {
             stream,
             reader: FrameReader::default(),
             owed: 0,
-            limit,
         }
     }
 
-    /// Sends a request and waits for its reply.
+    /// Sends a request and waits at most `limit` for its reply.
     pub(crate) fn ask<Q: Serialize, A: DeserializeOwned>(
         &mut self,
         request: &Q,
+        limit: Duration,
     ) -> Result<A, LinkError> {
-        let answer = self.try_ask(request);
+        let answer = self.try_ask(request, limit);
         if answer.as_ref().is_err_and(|error| !timed_out(error)) {
             self.close();
         }
@@ -158,17 +157,21 @@ impl Exchange {
     }
 
     /// Waits for what the peer says of itself, before anything was asked.
-    pub(crate) fn hear<A: DeserializeOwned>(&mut self) -> Result<A, LinkError> {
-        self.reader.receive(&self.stream, Patience::of(self.limit))
+    pub(crate) fn hear<A: DeserializeOwned>(&mut self, limit: Duration) -> Result<A, LinkError> {
+        self.reader.receive(&self.stream, Patience::of(limit))
     }
 
-    fn try_ask<Q: Serialize, A: DeserializeOwned>(&mut self, request: &Q) -> Result<A, LinkError> {
-        let patience = Patience::of(self.limit);
+    fn try_ask<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        request: &Q,
+        limit: Duration,
+    ) -> Result<A, LinkError> {
+        let patience = Patience::of(limit);
         while self.owed > 0 {
             self.reader.receive::<A>(&self.stream, patience)?;
             self.owed -= 1;
         }
-        if let Err(error) = send(&self.stream, request, self.limit) {
+        if let Err(error) = send(&self.stream, request, limit) {
             // Half a frame may be out.
             self.close();
             return Err(error);
@@ -194,16 +197,16 @@ mod tests {
     #[test]
     fn a_late_reply_is_thrown_away_and_the_link_stays_in_step() {
         let (a, b) = UnixStream::pair().unwrap();
-        let mut asking = Exchange::new(a, SHORT);
-        let late = asking.ask::<u32, u32>(&1).unwrap_err();
+        let mut asking = Exchange::new(a);
+        let late = asking.ask::<u32, u32>(&1, SHORT).unwrap_err();
         assert!(timed_out(&late));
         // Half of the late reply, then the rest of it.
         (&b).write_all(&[0, 0, 0, 2, b'1']).unwrap();
-        assert!(timed_out(&asking.ask::<u32, u32>(&2).unwrap_err()));
+        assert!(timed_out(&asking.ask::<u32, u32>(&2, SHORT).unwrap_err()));
         (&b).write_all(b"0").unwrap();
         frame::write(&b, &20_u32).unwrap();
         assert_eq!(frame::read::<u32>(&b).unwrap(), 1);
-        assert_eq!(asking.ask::<u32, u32>(&2).unwrap(), 20);
+        assert_eq!(asking.ask::<u32, u32>(&2, SHORT).unwrap(), 20);
         assert_eq!(frame::read::<u32>(&b).unwrap(), 2);
     }
 
@@ -223,13 +226,13 @@ mod tests {
     #[test]
     fn what_is_no_reply_ends_the_link() {
         let (a, b) = UnixStream::pair().unwrap();
-        let mut asking = Exchange::new(a, SHORT);
+        let mut asking = Exchange::new(a);
         frame::write(&b, &"words").unwrap();
         assert!(matches!(
-            asking.ask::<u32, u32>(&1),
+            asking.ask::<u32, u32>(&1, SHORT),
             Err(LinkError::Malformed(_))
         ));
-        assert!(asking.ask::<u32, u32>(&1).is_err());
+        assert!(asking.ask::<u32, u32>(&1, SHORT).is_err());
         assert_eq!(frame::read::<u32>(&b).unwrap(), 1);
         assert!(matches!(frame::read::<u32>(&b), Err(LinkError::Closed)));
     }
