@@ -1,1 +1,20 @@
-//! The only door out.
+//! The only door out: an agent's requests to the model, a channel's tunnels to its platform.
+//!
+//! Egress makes the model's request itself, so that no compartment holds a key or chooses a
+//! server. What may be reached is the configuration's rule and the addresses that a name
+//! resolves to, judged by [`address::check`] before each connection; the connection goes to
+//! exactly those addresses. What goes out is in the record first.
+
+pub mod address;
+mod chat;
+mod dial;
+mod model_link;
+mod program;
+mod record;
+mod text;
+mod tokens;
+mod tunnel;
+mod tunnel_link;
+mod wire;
+
+pub use program::run;

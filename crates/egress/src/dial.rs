@@ -1,0 +1,205 @@
+//! Resolving a host once, judging its addresses, and connecting to exactly those.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::control::{ModelRoute, Reach, Scheme};
+use protocol::egress::EgressFault;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::address::{Allowed, check, is_loopback_host};
+
+/// How long resolving a name may take, connecting to all its addresses, and agreeing on TLS.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The roots that come with the program: Mozilla's.
+pub(crate) fn mozilla_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+/// What TLS is spoken with.
+pub(crate) fn tls(roots: RootCertStore) -> Result<TlsConnector, tokio_rustls::rustls::Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A connection to the model.
+pub(crate) enum ModelStream {
+    /// In the clear, to this machine only.
+    Plain(TcpStream),
+    /// TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects to the model where its route allows it.
+pub(crate) async fn model(
+    route: &ModelRoute,
+    tls: &TlsConnector,
+) -> Result<ModelStream, EgressFault> {
+    let allowed = model_allows(route)?;
+    let tcp = connect(&resolve(&allowed, &route.host, route.port).await?).await?;
+    match route.scheme {
+        Scheme::Http => Ok(ModelStream::Plain(tcp)),
+        Scheme::Https => {
+            let stream = timeout(CONNECT_LIMIT, shake_hands(tls, &route.host, tcp));
+            let stream = stream.await.map_err(|_| no_answer())??;
+            Ok(ModelStream::Tls(Box::new(stream)))
+        }
+    }
+}
+
+/// What the model's route allows. An address that the configuration names as remote is
+/// allowed as it stands, since a person wrote it; a name has to be public.
+fn model_allows(route: &ModelRoute) -> Result<Allowed, EgressFault> {
+    let local = is_loopback_host(&route.host);
+    match (&route.reach, route.scheme) {
+        (Reach::Loopback, _) => Ok(Allowed::Loopback),
+        (Reach::Remote { .. }, Scheme::Http) if !local => Err(EgressFault::NotAllowed {
+            reason: format!("`{}` is another machine; use https for it", route.host),
+        }),
+        (Reach::Remote { .. }, Scheme::Http | Scheme::Https) if local => Ok(Allowed::Loopback),
+        (Reach::Remote { .. }, Scheme::Http | Scheme::Https) => {
+            Ok(route.host.parse().map_or(Allowed::Public, Allowed::Exactly))
+        }
+    }
+}
+
+/// The addresses of a host that it is allowed to have; at least one.
+pub(crate) async fn resolve(
+    allowed: &Allowed,
+    host: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, EgressFault> {
+    let addresses = match host.parse() {
+        Ok(address) => vec![address],
+        Err(_) => look_up(host, port).await?,
+    };
+    let fitting = check(allowed, host, &addresses).map_err(|refusal| EgressFault::NotAllowed {
+        reason: refusal.to_string(),
+    })?;
+    Ok(fitting
+        .into_iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect())
+}
+
+async fn look_up(host: &str, port: u16) -> Result<Vec<IpAddr>, EgressFault> {
+    let found = timeout(CONNECT_LIMIT, lookup_host((host, port))).await;
+    let found = found.map_err(|_| no_answer())?;
+    let addresses = found.map_err(|error| unreachable(&error))?;
+    Ok(addresses.map(|address| address.ip()).collect())
+}
+
+/// Connects to the first of these addresses that answers.
+pub(crate) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, EgressFault> {
+    let trying = async {
+        let mut last = EgressFault::Unreachable {
+            detail: "no address".to_owned(),
+        };
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    // Small pieces go out as they come; without it they come later, not wrong.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => last = unreachable(&error),
+            }
+        }
+        Err(last)
+    };
+    timeout(CONNECT_LIMIT, trying)
+        .await
+        .map_err(|_| no_answer())?
+}
+
+async fn shake_hands(
+    tls: &TlsConnector,
+    host: &str,
+    tcp: TcpStream,
+) -> Result<TlsStream<TcpStream>, EgressFault> {
+    let failed = |detail: String| EgressFault::Protocol {
+        detail: format!("TLS: {detail}"),
+    };
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+    tls.connect(name, tcp)
+        .await
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn unreachable(error: &std::io::Error) -> EgressFault {
+    EgressFault::Unreachable {
+        detail: error.to_string(),
+    }
+}
+
+fn no_answer() -> EgressFault {
+    EgressFault::Unreachable {
+        detail: format!("no answer in {} s", CONNECT_LIMIT.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(scheme: Scheme, host: &str, reach: Reach) -> ModelRoute {
+        ModelRoute {
+            name: "m".to_owned(),
+            scheme,
+            host: host.to_owned(),
+            port: 1,
+            path: "/".to_owned(),
+            reach,
+            idle_seconds: 1,
+        }
+    }
+
+    fn remote() -> Reach {
+        Reach::Remote { secret: None }
+    }
+
+    #[test]
+    fn a_remote_model_is_spoken_to_in_the_clear_on_this_machine_only() {
+        assert!(model_allows(&route(Scheme::Http, "api.example.com", remote())).is_err());
+        assert!(model_allows(&route(Scheme::Http, "192.168.1.2", remote())).is_err());
+        let allows = |scheme, host| model_allows(&route(scheme, host, remote())).unwrap();
+        assert_eq!(allows(Scheme::Http, "localhost"), Allowed::Loopback);
+        assert_eq!(allows(Scheme::Https, "api.example.com"), Allowed::Public);
+        let lan = Allowed::Exactly("192.168.1.2".parse().unwrap());
+        assert_eq!(allows(Scheme::Https, "192.168.1.2"), lan);
+    }
+
+    #[tokio::test]
+    async fn a_loopback_route_reaches_nothing_else() {
+        let tls = tls(mozilla_roots()).unwrap();
+        for host in ["192.0.2.1", "0.0.0.0", "10.0.0.1", "::ffff:127.0.0.1", "::"] {
+            let route = route(Scheme::Http, host, Reach::Loopback);
+            let refused = model(&route, &tls).await.map(drop);
+            assert!(
+                matches!(refused, Err(EgressFault::NotAllowed { .. })),
+                "{host}: {refused:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_public_name_that_is_this_machine_is_refused() {
+        // Every machine resolves its own `localhost`; here it stands for a name of somebody else.
+        let refused = resolve(&Allowed::Public, "localhost", 1).await;
+        assert!(
+            matches!(refused, Err(EgressFault::NotAllowed { .. })),
+            "{refused:?}"
+        );
+    }
+}

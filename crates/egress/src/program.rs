@@ -1,0 +1,184 @@
+//! `bulkhead-egress`: takes links from the supervisor and serves each by a task.
+//!
+//! SECURITY: reads requests of hijacked agents and channels, and the heads of what servers
+//! answer; bodies are passed on unread. Has the network, one secret at a time, and no file.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use protocol::control::{Control, EgressConfig, Peer, ProgramEnd, Report};
+use protocol::frame::LinkError;
+use sandbox::{Files, Program};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use vault::VaultClient;
+
+use crate::chat::{ModelDoor, VaultLink};
+use crate::record::Record;
+use crate::tunnel::TunnelDoor;
+use crate::{dial, model_link, tunnel_link};
+
+/// What the resolver of the system reads (nsswitch.conf(5), resolv.conf(5), gai.conf(5)).
+const RESOLVER_FILES: [&str; 6] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+];
+
+type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
+
+/// The program.
+pub fn run() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("bulkhead-egress: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), String> {
+    let control = ProgramEnd::<EgressConfig>::from_stdin().map_err(|error| error.to_string())?;
+    let files = Files {
+        read: resolver_files(),
+        write: Vec::new(),
+    };
+    if let Err(error) = sandbox::confine(Program::Egress, &files) {
+        let reason = error.to_string();
+        // If the supervisor is gone too, standard error has the reason.
+        let _ = control.send(&Report::Failed {
+            reason: reason.clone(),
+        });
+        return Err(reason);
+    }
+    let config = match control.start() {
+        Ok(config) => config,
+        Err(LinkError::Closed) => return Ok(()),
+        Err(error) => return Err(format!("the control link: {error}")),
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the runtime: {error}"))?;
+    let served = runtime.block_on(serve(control, config));
+    // A name that is still being looked up may take long, and nobody waits for it.
+    runtime.shutdown_background();
+    served
+}
+
+/// Those that are there. A file that is a link, as with systemd-resolved, is replaced whole
+/// where it really is, so the folder there is readable.
+fn resolver_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = RESOLVER_FILES
+        .iter()
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+        .collect();
+    let real = Path::new("/etc/resolv.conf").canonicalize().ok();
+    if let Some(folder) = real.as_deref().and_then(Path::parent)
+        && folder.starts_with("/run")
+    {
+        files.push(folder.to_owned());
+    }
+    files
+}
+
+async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
+    let tls = dial::tls(dial::mozilla_roots()).map_err(|error| format!("TLS: {error}"))?;
+    let record = Record::new();
+    let EgressConfig { model, tunnels } = config;
+    let mut doors = Doors {
+        model: Arc::new(ModelDoor {
+            route: model,
+            tls,
+            record: record.clone(),
+            vault: VaultLink::default(),
+        }),
+        tunnels: Arc::new(TunnelDoor {
+            rules: tunnels,
+            record: record.clone(),
+        }),
+        record,
+        links: HashMap::new(),
+    };
+    let reading = control.try_clone().map_err(|error| error.to_string())?;
+    let (frames, mut received) = mpsc::channel::<Frame>(8);
+    let reader = thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            loop {
+                let frame = reading.receive();
+                let last = frame.is_err();
+                if frames.blocking_send(frame).is_err() || last {
+                    return;
+                }
+            }
+        });
+    reader.map_err(|error| format!("a thread: {error}"))?;
+    control
+        .send(&Report::Ready)
+        .map_err(|error| format!("the control link: {error}"))?;
+    while let Some(frame) = received.recv().await {
+        match frame {
+            Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
+            Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
+            Ok((
+                other @ (Control::Start { .. }
+                | Control::Link { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }),
+                _,
+            )) => {
+                return Err(format!(
+                    "the control link: {} is out of order",
+                    other.name()
+                ));
+            }
+            Err(error) => return Err(format!("the control link: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// What the links lead to, and the links that are served.
+struct Doors {
+    model: Arc<ModelDoor>,
+    tunnels: Arc<TunnelDoor>,
+    record: Record,
+    links: HashMap<Peer, AbortHandle>,
+}
+
+impl Doors {
+    /// Serves this link from now on, instead of an older one of the same peer.
+    fn take_link(&mut self, peer: Peer, stream: UnixStream) {
+        let task = match peer.clone() {
+            Peer::Ledger => return self.record.replace(stream),
+            Peer::Vault => return self.model.vault.replace(VaultClient::new(stream)),
+            Peer::Agent(session) => {
+                tokio::spawn(model_link::serve(Arc::clone(&self.model), session, stream))
+            }
+            Peer::Channel(channel) => tokio::spawn(tunnel_link::serve(
+                Arc::clone(&self.tunnels),
+                channel,
+                stream,
+            )),
+            Peer::Gateway | Peer::Egress | Peer::Sandbox => {
+                return eprintln!(
+                    "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
+                );
+            }
+        };
+        self.links.retain(|_, task| !task.is_finished());
+        if let Some(older) = self.links.insert(peer, task.abort_handle()) {
+            older.abort();
+        }
+    }
+}

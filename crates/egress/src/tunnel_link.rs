@@ -1,0 +1,222 @@
+//! A channel's link. SECURITY: a channel's program reads what strangers send it; all it can
+//! choose is which of its rules to use, and only so many at once.
+//!
+//! Sockets are handed over on this link, so it is read and written by two threads of its own.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::sync::mpsc as threads;
+use std::thread;
+use std::time::Duration;
+
+use protocol::control::ControlEnd;
+use protocol::egress::{EgressFault, TunnelReply, TunnelRequest};
+use protocol::frame::LinkError;
+use protocol::ids::ChannelId;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::address::Allowed;
+use crate::tunnel::{IDLE, TunnelDoor, carry};
+
+/// Tunnels of one channel at a time.
+const MAX_TUNNELS: usize = 64;
+
+/// Replies that may wait for the channel; a channel that leaves more unread loses its link.
+const REPLIES: usize = 64;
+
+/// Requests that may wait.
+const REQUESTS: usize = 8;
+
+/// How long a channel has to wait after a refusal, so that it cannot fill the record.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type End = ControlEnd<TunnelReply, TunnelRequest>;
+type Reply = (TunnelReply, Option<OwnedFd>);
+
+/// One request, and what it takes to answer it.
+struct Asked {
+    door: Arc<TunnelDoor>,
+    channel: ChannelId,
+    id: u64,
+    host: String,
+    port: u16,
+}
+
+/// The channel does not read its replies.
+struct Deaf;
+
+/// Serves the link until either side ends it; the tunnels end with it.
+pub(crate) async fn serve(door: Arc<TunnelDoor>, channel: ChannelId, stream: StdStream) {
+    let (_closer, mut requests, replies) = match start_threads(&channel, stream) {
+        Ok(started) => started,
+        Err(error) => return eprintln!("bulkhead-egress: the link of {channel}: {error}"),
+    };
+    let free = Arc::new(Semaphore::new(MAX_TUNNELS));
+    let mut tunnels = JoinSet::new();
+    while let Some(TunnelRequest::Open { id, host, port }) = requests.recv().await {
+        while tunnels.try_join_next().is_some() {}
+        let asked = Asked {
+            door: Arc::clone(&door),
+            channel: channel.clone(),
+            id,
+            host,
+            port,
+        };
+        let allowed = match door.judge(&channel, &asked.host, port) {
+            Ok(allowed) => allowed,
+            Err(fault) => match asked.refuse(fault, &replies).await {
+                Ok(()) => continue,
+                Err(Deaf) => break,
+            },
+        };
+        match Arc::clone(&free).try_acquire_owned() {
+            Ok(seat) => {
+                let replies = replies.clone();
+                tunnels.spawn(async move {
+                    // A deaf channel loses its link at the next request.
+                    let _ = asked.run(&allowed, &replies).await;
+                    drop(seat);
+                });
+            }
+            Err(_) => {
+                let reason = format!("{MAX_TUNNELS} tunnels are open; close one first");
+                let fault = EgressFault::NotAllowed { reason };
+                if asked.refuse(fault, &replies).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Asked {
+    async fn run(
+        &self,
+        allowed: &Allowed,
+        replies: &threads::SyncSender<Reply>,
+    ) -> Result<(), Deaf> {
+        let Self {
+            door,
+            channel,
+            id,
+            host,
+            port,
+        } = self;
+        let tcp = match door.connect(channel, allowed, host, *port).await {
+            Ok(tcp) => tcp,
+            Err(fault) => return self.refuse(fault, replies).await,
+        };
+        match pair() {
+            Ok((ours, theirs)) => {
+                reply(replies, TunnelReply::Opened { id: *id }, Some(theirs))?;
+                carry(tcp, ours, IDLE).await;
+                Ok(())
+            }
+            Err(error) => {
+                let fault = EgressFault::Unreachable {
+                    detail: error.to_string(),
+                };
+                reply(replies, TunnelReply::Failed { id: *id, fault }, None)
+            }
+        }
+    }
+
+    /// Records it if it is a refusal, answers, and makes the channel wait.
+    async fn refuse(
+        &self,
+        fault: EgressFault,
+        replies: &threads::SyncSender<Reply>,
+    ) -> Result<(), Deaf> {
+        if let EgressFault::NotAllowed { reason } = &fault {
+            self.door
+                .refused(&self.channel, &self.host, self.port, reason)
+                .await;
+        }
+        reply(replies, TunnelReply::Failed { id: self.id, fault }, None)?;
+        sleep(PAUSE).await;
+        Ok(())
+    }
+}
+
+fn reply(
+    replies: &threads::SyncSender<Reply>,
+    frame: TunnelReply,
+    socket: Option<OwnedFd>,
+) -> Result<(), Deaf> {
+    replies.try_send((frame, socket)).map_err(|_| Deaf)
+}
+
+/// A pair of sockets: ours for the runtime, theirs as a program expects one.
+fn pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = StdStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
+}
+
+/// Ends both threads when dropped.
+struct Closer(StdStream);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        // The channel may have closed it first.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+type Started = (
+    Closer,
+    mpsc::Receiver<TunnelRequest>,
+    threads::SyncSender<Reply>,
+);
+
+fn start_threads(channel: &ChannelId, stream: StdStream) -> Result<Started, LinkError> {
+    let closer = Closer(stream.try_clone()?);
+    let reading = End::new(stream);
+    let writing = reading.try_clone()?;
+    let (asked, requests) = mpsc::channel(REQUESTS);
+    let (replies, answers) = threads::sync_channel::<Reply>(REPLIES);
+    let channel = channel.clone();
+    thread::Builder::new()
+        .name("asked".to_owned())
+        .spawn(move || {
+            read(&channel, &reading, &asked);
+        })?;
+    thread::Builder::new()
+        .name("answers".to_owned())
+        .spawn(move || {
+            for (frame, socket) in answers {
+                let sent = match socket {
+                    Some(socket) => writing.send_with(&frame, socket),
+                    None => writing.send(&frame),
+                };
+                // The channel is gone; the other thread sees it too.
+                if sent.is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok((closer, requests, replies))
+}
+
+fn read(channel: &ChannelId, link: &End, asked: &mpsc::Sender<TunnelRequest>) {
+    loop {
+        match link.receive() {
+            // A socket that came along is closed: nobody asked for one.
+            Ok((request, _)) => {
+                if asked.blocking_send(request).is_err() {
+                    return;
+                }
+            }
+            Err(LinkError::Closed) => return,
+            Err(error) => {
+                return eprintln!("bulkhead-egress: the link of {channel} ended: {error}");
+            }
+        }
+    }
+}
