@@ -1,1 +1,50 @@
 //! The decision, pure: what a tool call may do.
+//!
+//! A call comes in typed, together with who asked, over which channel, the grants in force
+//! and the time; out comes a [`Decision`]. There are no files, clocks, threads or random
+//! numbers in here, and no text of the model has a say: the same facts give the same
+//! decision, always.
+//!
+//! A [`Permit`] is the only thing that makes a call run, and it cannot be had without this
+//! crate: [`decide`] makes one where the rules allow the call or a grant covers it, and
+//! [`ApprovalRequest::approved`] makes one from a fresh yes to exactly that call.
+//!
+//! ```compile_fail,E0451
+//! # fn forge(call: protocol::ids::CallRef) -> bulkhead_policy::Permit {
+//! bulkhead_policy::Permit { call }
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! # fn forge(json: &str) -> bulkhead_policy::Permit {
+//! serde_json::from_str(json).unwrap()
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # use bulkhead_policy::{ApprovalRequest, Approved};
+//! # fn twice(request: ApprovalRequest, yes: Approved, again: Approved, now: protocol::time::Millis) {
+//! let first = request.approved(&yes, now);
+//! let second = request.approved(&again, now);
+//! # }
+//! ```
+
+mod approval;
+pub mod command;
+mod decision;
+mod exact;
+mod explain;
+mod judge;
+mod permit;
+mod programs;
+pub mod visible;
+
+pub use approval::{
+    ApprovalRefused, ApprovalRequest, Approved, BadStored, StoredApproval, WhyRefused,
+};
+pub use decision::{Decision, Question, Request, decide};
+pub use exact::Profile;
+pub use explain::explain;
+pub use judge::{Effects, Judgement, Label, Reason, judge};
+pub use permit::{GRANT_TIME, NewGrant, Permit};
+pub use programs::version;

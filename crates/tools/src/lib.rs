@@ -10,6 +10,7 @@
 
 pub mod inside;
 mod resolve;
+pub mod text;
 mod tool;
 
 use protocol::agent::ToolSpec;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::ToolError;
 use super::root::{Root, open_name, read_all, regular, word};
+use crate::text::is_hidden;
 
 /// The most names that are read of one folder.
 const MAX_NAMES: usize = 10_000;
@@ -197,8 +198,7 @@ pub(crate) fn shown(name: &[u8]) -> String {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => text.push_str("\\\\"),
-                ' ' => text.push(' '),
-                c if hidden(c) => text.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+                c if is_hidden(c) => text.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
                 c => text.push(c),
             }
         }
@@ -207,17 +207,6 @@ pub(crate) fn shown(name: &[u8]) -> String {
         }
     }
     text
-}
-
-/// Whether a character does not show, or changes how others show.
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || c.is_whitespace()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

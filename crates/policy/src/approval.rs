@@ -1,0 +1,305 @@
+//! A question to a person, bound to one exact call.
+
+use protocol::call::{ToolCall, Verdict};
+use protocol::channel::ApprovalCard;
+use protocol::event::Event;
+use protocol::ids::{ApprovalId, CallRef, Digest, Nonce, PrincipalId};
+use protocol::record::{NewRow, Recordable};
+use protocol::time::Millis;
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Question;
+use crate::exact::Exact;
+use crate::judge::{Judgement, judge};
+use crate::permit::Permit;
+use crate::{programs, visible};
+
+/// Asks whether one exact call may run. Becomes a [`Permit`] by a matching yes in time, and
+/// never by anything else.
+#[must_use]
+#[derive(Debug)]
+pub struct ApprovalRequest {
+    exact: Exact,
+    judgement: Judgement,
+    question: Question,
+    digest: Digest,
+}
+
+/// A yes, with what was shown to the person who said it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approved {
+    /// The approval that was answered.
+    pub approval: ApprovalId,
+    /// The digest that was shown.
+    pub digest: Digest,
+    /// The nonce that came with it.
+    pub nonce: Nonce,
+}
+
+/// A yes that does not count, and the request, which is as open as before unless it expired.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct ApprovalRefused {
+    /// Still to be answered.
+    pub request: Box<ApprovalRequest>,
+    /// Why this answer does not count.
+    pub why: WhyRefused,
+}
+
+/// Why a yes does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyRefused {
+    /// It answers another request.
+    #[error("the answer is to another request")]
+    OtherApproval,
+    /// It was shown something else.
+    #[error("the answer is to another call than the one that is asked about; look at it again")]
+    OtherCall,
+    /// The nonce is not the one that was given out.
+    #[error("the answer does not come from where the request was shown")]
+    OtherNonce,
+    /// It came too late.
+    #[error("the request has expired; the call has to be asked for again")]
+    Expired,
+}
+
+impl ApprovalRequest {
+    pub(crate) fn new(exact: Exact, judgement: Judgement, question: Question) -> Self {
+        let digest = exact.digest(&judgement.action, Some(question));
+        Self {
+            exact,
+            judgement,
+            question,
+            digest,
+        }
+    }
+
+    /// Turns a yes into the permit. The request is used up by it.
+    pub fn approved(self, yes: &Approved, now: Millis) -> Result<Permit, ApprovalRefused> {
+        let why = match () {
+            () if yes.approval != self.question.approval => WhyRefused::OtherApproval,
+            () if yes.digest != self.digest => WhyRefused::OtherCall,
+            () if yes.nonce != self.question.nonce => WhyRefused::OtherNonce,
+            () if self.is_expired(now) => WhyRefused::Expired,
+            () => {
+                return Ok(Permit::approved(
+                    self.exact,
+                    self.judgement,
+                    self.question,
+                    self.digest,
+                ));
+            }
+        };
+        Err(ApprovalRefused {
+            request: Box::new(self),
+            why,
+        })
+    }
+
+    /// Whether it counts as a no by now.
+    pub fn is_expired(&self, now: Millis) -> bool {
+        now >= self.question.expires
+    }
+
+    /// What it is called by.
+    pub fn id(&self) -> ApprovalId {
+        self.question.approval
+    }
+
+    /// Which call it is about.
+    pub fn reference(&self) -> &CallRef {
+        &self.exact.reference
+    }
+
+    /// The call itself.
+    pub fn call(&self) -> &ToolCall {
+        &self.exact.call
+    }
+
+    /// Who asked for the turn.
+    pub fn principal(&self) -> &PrincipalId {
+        &self.exact.principal
+    }
+
+    /// [`Verdict::AskOnce`] or [`Verdict::AskAlways`].
+    pub fn verdict(&self) -> Verdict {
+        self.judgement.verdict
+    }
+
+    /// What the rules say of the call.
+    pub fn judgement(&self) -> &Judgement {
+        &self.judgement
+    }
+
+    /// Of the exact call, with the nonce and the expiry.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Good for one answer.
+    pub fn nonce(&self) -> Nonce {
+        self.question.nonce
+    }
+
+    /// From then on it is a no.
+    pub fn expires(&self) -> Millis {
+        self.question.expires
+    }
+
+    /// The whole action for a person: nothing cut, nothing invisible, lookalikes named.
+    pub fn text(&self) -> String {
+        visible::action(&self.judgement.action)
+    }
+
+    /// What a yes covers.
+    pub fn covers(&self) -> String {
+        match self.judgement.verdict {
+            Verdict::AskOnce => format!(
+                "this call now, and exactly the same one again for 30 days when {} asks for it over {}",
+                self.exact.principal, self.exact.channel
+            ),
+            Verdict::Allow | Verdict::AskAlways | Verdict::Deny => {
+                "this one call; the next one like it is asked about again".into()
+            }
+        }
+    }
+
+    /// What a person is shown. What the model said is only quoted.
+    pub fn card(&self, said: &str) -> ApprovalCard {
+        let CallRef {
+            session,
+            turn,
+            call,
+        } = self.exact.reference.clone();
+        ApprovalCard {
+            approval: self.question.approval,
+            nonce: self.question.nonce,
+            digest: self.digest,
+            session,
+            turn,
+            call,
+            action: self.text(),
+            reason: self.judgement.reason.clone(),
+            covers: self.covers(),
+            said: visible::text(said),
+            expires: self.question.expires,
+        }
+    }
+
+    /// The form that survives a restart.
+    pub fn stored(&self) -> StoredApproval {
+        let stored = Stored {
+            policy: programs::version().to_owned(),
+            exact: self.exact.clone(),
+            approval: self.question.approval,
+            nonce: self.question.nonce,
+            expires: self.question.expires,
+            digest: self.digest,
+        };
+        // Texts, numbers and lists of them always have a JSON form, and memory takes it.
+        StoredApproval(serde_json::to_string(&stored).expect("an approval has a JSON form"))
+    }
+}
+
+impl Recordable for ApprovalRequest {
+    fn row(&self) -> NewRow {
+        let CallRef {
+            session,
+            turn,
+            call,
+        } = self.exact.reference.clone();
+        let Question {
+            approval, expires, ..
+        } = self.question;
+        NewRow {
+            session,
+            event: Event::ApprovalAsked {
+                turn,
+                call,
+                approval,
+                digest: self.digest,
+                expires,
+            },
+        }
+    }
+}
+
+/// A pending approval as a text to be kept. Loading it judges the call anew and refuses it
+/// if one byte is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoredApproval(String);
+
+/// Why a stored approval is not one any more; it then counts as a no.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadStored {
+    /// It is no JSON of the right form.
+    #[error("the stored approval cannot be read: {0}")]
+    Broken(String),
+    /// The rules have changed since it was asked.
+    #[error("the stored approval was asked under other rules")]
+    OtherRules,
+    /// Its parts do not belong together.
+    #[error("the stored approval has been changed")]
+    Changed,
+}
+
+impl StoredApproval {
+    /// A text that was kept.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text to keep.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The request again, exactly as it was.
+    pub fn load(&self) -> Result<ApprovalRequest, BadStored> {
+        let stored: Stored =
+            serde_json::from_str(&self.0).map_err(|e| BadStored::Broken(e.to_string()))?;
+        if stored.policy != programs::version() {
+            return Err(BadStored::OtherRules);
+        }
+        let Stored {
+            exact,
+            approval,
+            nonce,
+            expires,
+            digest,
+            ..
+        } = stored;
+        let judgement = judge(&exact.call, &exact.workspace, &exact.labels);
+        match judgement.verdict {
+            Verdict::AskOnce | Verdict::AskAlways => {}
+            Verdict::Allow | Verdict::Deny => return Err(BadStored::Changed),
+        }
+        let request = ApprovalRequest::new(
+            exact,
+            judgement,
+            Question {
+                approval,
+                nonce,
+                expires,
+            },
+        );
+        // The text is compared as well, since the same values can be written in many ways.
+        match request.digest == digest && request.stored() == *self {
+            true => Ok(request),
+            false => Err(BadStored::Changed),
+        }
+    }
+}
+
+/// What [`StoredApproval`] holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    policy: String,
+    exact: Exact,
+    approval: ApprovalId,
+    nonce: Nonce,
+    expires: Millis,
+    digest: Digest,
+}

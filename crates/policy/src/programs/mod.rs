@@ -1,0 +1,266 @@
+//! What is known about programs, and the judgement of one that is run by its words.
+//!
+//! The table is `programs.txt`. A program is allowed without asking only by an entry there
+//! that lists every one of its options; what is not in the table is an ordinary program.
+
+mod options;
+mod script;
+mod table;
+
+use std::sync::LazyLock;
+
+use protocol::call::{Verdict, WORKSPACE, WorkspacePath};
+use protocol::ids::Digest;
+
+use crate::judge::Effects;
+use options::Arguments;
+use table::{Class, Grammar, Operands};
+
+/// Counts the changes of the rules that are not in the table.
+const RULES: u32 = 1;
+
+/// The rules in force: their number and the SHA-256 of the table.
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> =
+        LazyLock::new(|| format!("rules {RULES}, programs {}", Digest::of(table::SOURCE)));
+    &VERSION
+}
+
+/// What the rules say of a program and its arguments.
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    pub(crate) rule: &'static str,
+    pub(crate) reason: String,
+    pub(crate) effects: Effects,
+}
+
+/// Judges a program by its words; the first is its name or path.
+pub(crate) fn judge(argv: &[String], workspace: &str) -> Finding {
+    let (program, args) = argv
+        .split_first()
+        .map_or(("", argv), |(first, rest)| (first.as_str(), rest));
+    let effects = Effects {
+        programs: vec![program.to_owned()],
+        // What an ordinary program does is bounded by the box, where only the workspace stays.
+        reads: vec![WORKSPACE.into()],
+        writes: vec![WORKSPACE.into()],
+        hosts: hosts(args),
+        opaque: false,
+    };
+    let find = |verdict, rule, reason: String| Finding {
+        verdict,
+        rule,
+        reason,
+        effects: effects.clone(),
+    };
+    let name = program.rsplit('/').next().unwrap_or(program);
+    if !name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b))
+        || name.starts_with('-')
+    {
+        return find(
+            Verdict::AskAlways,
+            "odd-program-name",
+            format!("{name:?} is an odd name for a program"),
+        );
+    }
+    match class(name) {
+        Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(program, name) => {
+            inspection(grammar, name, args, workspace, effects)
+        }
+        Some((Class::Guarded(grammar), Name::Exact)) => match unguarded(grammar, args) {
+            None => find(
+                Verdict::AskOnce,
+                "ordinary",
+                format!("{name} is an ordinary program"),
+            ),
+            Some(word) => {
+                let reason = format!(
+                    "{name} can start other programs, and {word:?} is not known to be harmless"
+                );
+                find(Verdict::AskAlways, "high-risk", reason)
+            }
+        },
+        Some((Class::Guarded(_), Name::Variant)) => find(
+            Verdict::AskAlways,
+            "high-risk",
+            format!("{name} can start other programs"),
+        ),
+        Some((Class::Interpreter, _)) => {
+            match args.first().filter(|first| first.starts_with('-')) {
+                None => find(
+                    Verdict::AskOnce,
+                    "ordinary",
+                    format!("{name} runs a script"),
+                ),
+                Some(option) => {
+                    let reason =
+                        format!("{name} is an interpreter, and {option:?} can give it code");
+                    find(Verdict::AskAlways, "interpreter-code", reason)
+                }
+            }
+        }
+        Some((Class::Always { because }, _)) => {
+            find(Verdict::AskAlways, "high-risk", format!("{name} {because}"))
+        }
+        Some((Class::Inspect(_), _)) => find(
+            Verdict::AskOnce,
+            "ordinary",
+            format!("{program} is not the {name} of the system"),
+        ),
+        None => find(
+            Verdict::AskOnce,
+            "ordinary",
+            format!("{name} is an ordinary program"),
+        ),
+    }
+}
+
+/// How a name was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Exact,
+    /// Without a version or an ending: `python3.11`, `mkfs.ext4`.
+    Variant,
+}
+
+fn class(name: &str) -> Option<(&'static Class, Name)> {
+    let versionless = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+    let stem = name.split('.').next().unwrap_or(name);
+    let stem_versionless = stem.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+    let variants = [versionless, stem, stem_versionless];
+    table::find(name)
+        .map(|class| (class, Name::Exact))
+        .or_else(|| {
+            let variant = variants.iter().find_map(|name| table::find(name));
+            variant.map(|class| (class, Name::Variant))
+        })
+}
+
+/// Whether the program is the one that the box takes from the host's system.
+fn is_from_the_system(program: &str, name: &str) -> bool {
+    program == name
+        || ["/bin/", "/usr/bin/", "/usr/local/bin/"]
+            .iter()
+            .any(|folder| program.strip_prefix(folder) == Some(name))
+}
+
+fn inspection(
+    grammar: &Grammar,
+    name: &str,
+    args: &[String],
+    workspace: &str,
+    effects: Effects,
+) -> Finding {
+    let Arguments {
+        paths,
+        scripts,
+        unknown,
+        danger,
+        ..
+    } = options::read(grammar, args);
+    let only_prints: fn(&str) -> bool = match grammar.operands {
+        Operands::Sed => script::sed_only_prints,
+        Operands::Awk => script::awk_only_prints,
+        _ => |_| true,
+    };
+    let changing = Effects {
+        hosts: Vec::new(),
+        ..effects
+    };
+    if let Some(word) = danger {
+        let reason = format!("with {word:?} {name} can execute or write");
+        return Finding {
+            verdict: Verdict::AskAlways,
+            rule: "high-risk",
+            reason,
+            effects: changing,
+        };
+    }
+    if let Some(script) = scripts.iter().find(|script| !only_prints(script)) {
+        let reason = format!("{name} can execute or write by the script {script:?}");
+        return Finding {
+            verdict: Verdict::AskAlways,
+            rule: "high-risk",
+            reason,
+            effects: changing,
+        };
+    }
+    if let Some(word) = unknown {
+        let reason = format!("{word:?} is not known to be harmless for {name}");
+        return Finding {
+            verdict: Verdict::AskOnce,
+            rule: "unknown-option",
+            reason,
+            effects: changing,
+        };
+    }
+    let reads = paths
+        .iter()
+        .filter(|path| **path != "-")
+        .map(|path| (*path).to_owned())
+        .collect();
+    let reading = Effects {
+        reads,
+        writes: Vec::new(),
+        ..changing
+    };
+    if let Some(path) = paths.iter().find(|path| !is_inside(path, workspace)) {
+        let reason = format!("{path:?} is outside the workspace");
+        return Finding {
+            verdict: Verdict::AskOnce,
+            rule: "path-outside-workspace",
+            reason,
+            effects: reading,
+        };
+    }
+    let reason = format!("{name} only reads, inside the workspace");
+    Finding {
+        verdict: Verdict::Allow,
+        rule: "inspection",
+        reason,
+        effects: reading,
+    }
+}
+
+/// What a guarded program must not be given, if it is.
+fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
+    let first = args.first().map(String::as_str);
+    let found = options::read(grammar, args);
+    let words = args.iter().map(String::as_str);
+    let by_kind = match &grammar.operands {
+        // Options before the subcommand belong to the program itself.
+        Operands::Sub(known) => first.filter(|word| !known.contains(word)),
+        Operands::Sources => words
+            .clone()
+            .find(|word| word.contains(',') || word.contains("plugin")),
+        // `host:file` makes tar start a remote shell.
+        Operands::Bundle => words.clone().find(|word| word.contains(':')),
+        _ => None,
+    };
+    found.danger.or(by_kind).or(found.unknown)
+}
+
+/// Whether a path is in the workspace, or something that says nothing about its owner:
+/// the system's programs and documentation, `/dev/null`, standard input.
+fn is_inside(path: &str, workspace: &str) -> bool {
+    path == "-"
+        || path == "/dev/null"
+        || WorkspacePath::parse_below(path, workspace).is_ok()
+        || (path.starts_with('/') && WorkspacePath::parse_below(path, "/usr").is_ok())
+}
+
+/// The hosts of the URLs among the arguments.
+fn hosts(args: &[String]) -> Vec<String> {
+    let host = |arg: &String| {
+        let (_, rest) = arg.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        authority
+            .rsplit('@')
+            .next()
+            .filter(|host| !host.is_empty())
+            .map(str::to_owned)
+    };
+    args.iter().filter_map(host).collect()
+}
