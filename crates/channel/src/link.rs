@@ -252,7 +252,8 @@ impl Driver {
     }
 
     fn show(&self, state: LinkState) {
-        self.changes.send_if_modified(|shown| std::mem::replace(shown, state) != state);
+        self.changes
+            .send_if_modified(|shown| std::mem::replace(shown, state) != state);
     }
 
     async fn event(&mut self, event: ChannelEvent) -> Result<(), LinkError> {
