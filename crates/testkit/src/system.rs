@@ -1,1 +1,218 @@
 //! The real programs under a home of their own.
+//!
+//! Everything is done as a person would do it: a `bulkhead.toml` is written and `bulkhead`
+//! is called. The programs are those beside the running test, built by the same command.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running Bulkhead. Stopped when it is dropped.
+pub struct System {
+    home: tempfile::TempDir,
+    config: String,
+    web_port: u16,
+}
+
+impl System {
+    /// Writes a configuration for the model at this port of loopback, with `extra` behind
+    /// it, and starts everything.
+    pub fn start(model_port: u16, extra: &str) -> Self {
+        let system = Self::prepare(model_port, extra);
+        system.up();
+        system
+    }
+
+    /// Like [`Self::start`], but nothing is started yet.
+    pub fn prepare(model_port: u16, extra: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("bulkhead-").tempdir().expect("a temporary folder");
+        let web_port = free_port();
+        let config = format!(
+            "[model]\napi = \"openai\"\nurl = \"http://127.0.0.1:{model_port}\"\nname = \"scripted\"\n\
+             [channel.web]\nport = {web_port}\n{extra}"
+        );
+        let system = Self { home, config, web_port };
+        system.configure(|config| config.to_owned());
+        system
+    }
+
+    /// Writes the configuration anew; takes effect with the next [`Self::up`].
+    pub fn configure(&self, change: impl Fn(&str) -> String) {
+        fs::write(self.home().join("bulkhead.toml"), change(&self.config)).expect("the configuration is written");
+    }
+
+    /// The folder with everything in it.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The workspace.
+    pub fn workspace(&self) -> PathBuf {
+        self.home().join("workspace")
+    }
+
+    /// The page's port.
+    pub fn web_port(&self) -> u16 {
+        self.web_port
+    }
+
+    /// Starts everything and waits until it is ready.
+    pub fn up(&self) {
+        let output = self.bulkhead(&["up", "--detach"]);
+        assert!(output.status.success(), "bulkhead up: {}", said(&output));
+    }
+
+    /// `bulkhead ARGUMENTS`, to be run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("bulkhead"));
+        command.args(arguments).env("BULKHEAD_HOME", self.home()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `bulkhead ARGUMENTS` to its end.
+    pub fn bulkhead(&self, arguments: &[&str]) -> Output {
+        finish(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bulkhead starts"))
+    }
+
+    /// Runs `bulkhead ARGUMENTS` with this standard input.
+    pub fn bulkhead_with(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("bulkhead starts");
+        // A program that needs no input may be gone already.
+        let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+        finish(child)
+    }
+
+    /// Runs `bulkhead ARGUMENTS --json` and reads what it prints.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let output = self.bulkhead(&arguments);
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("bulkhead {arguments:?}: {error}: {}", said(&output)))
+    }
+
+    /// The answer to a question, asked in the terminal.
+    pub fn ask(&self, text: &str) -> Value {
+        self.json(&["ask", text])
+    }
+
+    /// The rows of the record, oldest first.
+    pub fn record(&self) -> Vec<Value> {
+        let output = self.bulkhead(&["audit", "log", "--json"]);
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        lines.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
+    }
+
+    /// The rows of one kind.
+    pub fn rows(&self, kind: &str) -> Vec<Value> {
+        self.record().into_iter().filter(|row| row["event"]["kind"] == kind).collect()
+    }
+
+    /// Fails unless the whole record verifies.
+    pub fn assert_record_is_sound(&self) {
+        let output = self.bulkhead(&["audit", "verify", "--json"]);
+        assert!(output.status.success(), "audit verify: {}", said(&output));
+    }
+
+    /// The process id of a running program.
+    pub fn pid(&self, name: &str) -> u32 {
+        wait_for(&format!("{name} runs"), || {
+            let status = self.json(&["status"]);
+            let programs = status["programs"].as_array()?.clone();
+            let program = programs.into_iter().find(|program| program["name"] == name)?;
+            (program["state"]["state"] == "running").then(|| program["state"]["pid"].as_u64())?
+        })
+        .try_into()
+        .expect("a process id")
+    }
+
+    /// The process ids of all programs below the supervisor, agents included.
+    pub fn pids(&self) -> Vec<u32> {
+        let status = self.json(&["status"]);
+        let programs = status["programs"].as_array().cloned().unwrap_or_default();
+        let supervisor = status["pid"].as_u64().into_iter();
+        let pids = programs.iter().filter_map(|program| program["state"]["pid"].as_u64());
+        supervisor.chain(pids).map(|pid| u32::try_from(pid).expect("a process id")).collect()
+    }
+
+    /// Sends a signal to a program, by the number or name that kill(1) takes.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let pid = self.pid(name).to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill runs");
+        assert!(status.success(), "kill -{signal} {name}");
+    }
+
+    /// A new one-time link to the page.
+    pub fn login_link(&self) -> String {
+        self.json(&["login"])["url"].as_str().expect("a link").to_owned()
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Ok(log) = fs::read_to_string(self.home().join("log/supervisor.log"))
+        {
+            eprintln!("--- what the programs said ---\n{log}");
+        }
+        self.bulkhead(&["down"]);
+    }
+}
+
+/// One of the programs, beside the test that runs.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test has a path");
+    let folder = own.ancestors().find(|folder| folder.join("bulkhead").is_file());
+    folder.expect("the programs are built first: ./test, or cargo build --workspace --bins").join(name)
+}
+
+/// A port of loopback that nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Waits until there is something, and fails with `what` if it does not come.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Both outputs and the exit code, for the message of a failed assertion.
+pub fn said(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\n{out}\n{err}", output.status)
+}
+
+/// Waits for a program, but not for ever.
+fn finish(child: Child) -> Output {
+    let pid = child.id();
+    let (done, over) = std::sync::mpsc::channel();
+    let watch = thread::spawn(move || {
+        if over.recv_timeout(PATIENCE * 4).is_err() {
+            // The numbers of processes that were not waited for are not used again.
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    });
+    let output = child.wait_with_output().expect("a child's output can be read");
+    // The watch may be over already.
+    let _ = done.send(());
+    watch.join().expect("the watch does not panic");
+    output
+}

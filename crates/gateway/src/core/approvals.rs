@@ -1,0 +1,280 @@
+//! Questions to people. Exactly one answer counts; silence means no.
+
+use std::time::Duration;
+
+use policy::{ApprovalRequest, Approved};
+use protocol::channel::{ApprovalAnswer, ApprovalCard, CallState, ChannelEvent};
+use protocol::event::{Answer, Event as Fact};
+use protocol::ids::{ApprovalId, ChannelId, ConversationId, Digest, Nonce, PrincipalId, SessionId};
+use protocol::record::Recordable as _;
+use protocol::time::Millis;
+
+use super::inbound::owner;
+use super::state::Place;
+use super::wire::LinkId;
+use super::{Fatal, Gateway};
+
+/// A question that waits for its answer.
+pub(super) struct Pending {
+    request: ApprovalRequest,
+    place: Place,
+    card: ApprovalCard,
+    asked: Millis,
+}
+
+impl Pending {
+    /// What a person is shown.
+    pub(super) fn card(&self) -> &ApprovalCard {
+        &self.card
+    }
+}
+
+/// Who answered, and over what.
+struct Answerer<'a> {
+    principal: &'a PrincipalId,
+    channel: &'a ChannelId,
+}
+
+impl Gateway {
+    /// Records the question and shows it.
+    pub(super) fn ask(
+        &mut self,
+        before: Vec<Fact>,
+        request: ApprovalRequest,
+        place: &Place,
+        said: &str,
+    ) -> Result<(), Fatal> {
+        let mut facts = before;
+        facts.push(request.row().event);
+        let reference = request.reference().clone();
+        if let Err(error) = self.record.write(&reference.session, facts) {
+            return self.record_lost(&error);
+        }
+        let pending = Pending {
+            card: request.card(said),
+            request,
+            place: place.clone(),
+            asked: Millis::now(),
+        };
+        self.show_card(&reference, CallState::Waiting, "");
+        for place in self.watchers(&pending.place) {
+            let (conversation, card) = (place.conversation.clone(), pending.card.clone());
+            self.surfaces
+                .show(&place, &ChannelEvent::Approval { conversation, card });
+        }
+        self.pending.push(pending);
+        Ok(())
+    }
+
+    /// Takes an answer; the error is for whoever gave it.
+    pub(super) fn answer_approval(
+        &mut self,
+        approval: ApprovalId,
+        digest: Digest,
+        nonce: Nonce,
+        answer: ApprovalAnswer,
+        by: &PrincipalId,
+        channel: &ChannelId,
+    ) -> Result<Result<(), String>, Fatal> {
+        let Some(index) = self
+            .pending
+            .iter()
+            .position(|pending| pending.request.id() == approval)
+        else {
+            return Ok(Err("That question is closed already.".to_owned()));
+        };
+        if *by != owner() && by != self.pending[index].request.principal() {
+            return Ok(Err(
+                "Only the owner or whoever asked for it can answer that.".to_owned(),
+            ));
+        }
+        let Pending {
+            request,
+            place,
+            card,
+            asked,
+        } = self.pending.swap_remove(index);
+        let who = Answerer {
+            principal: by,
+            channel,
+        };
+        let yes = Approved {
+            approval,
+            digest,
+            nonce,
+        };
+        // A no has to be to what was shown as well: somebody may have meant another call.
+        match request.approved(&yes, Millis::now()) {
+            Ok(permit) => {
+                let reference = permit.call().clone();
+                let said = match answer {
+                    ApprovalAnswer::Approve => Answer::Approve,
+                    ApprovalAnswer::Deny => Answer::Deny,
+                };
+                let mut facts = vec![answered(&card, said, Some(&who), asked)];
+                self.show_closed(&place, approval, said);
+                match answer {
+                    ApprovalAnswer::Deny => {
+                        self.refuse(&reference, facts, "a person said no".to_owned())?
+                    }
+                    ApprovalAnswer::Approve => {
+                        if let Some(grant) = permit.grant(Millis::now()) {
+                            self.state.add_grant(&place, &grant.key, grant.expires)?;
+                            let (principal, key, expires) =
+                                (grant.principal, grant.key, grant.expires);
+                            facts.push(Fact::GrantMade {
+                                principal,
+                                key,
+                                expires,
+                            });
+                        }
+                        self.permit(facts, permit)?;
+                    }
+                }
+                Ok(Ok(()))
+            }
+            Err(refused) => {
+                self.pending.push(Pending {
+                    request: *refused.request,
+                    place,
+                    card,
+                    asked,
+                });
+                Ok(Err(format!("That does not count: {}.", refused.why)))
+            }
+        }
+    }
+
+    /// Whoever has not answered by now has said no.
+    pub(super) fn expire_approvals(&mut self) -> Result<(), Fatal> {
+        let now = Millis::now();
+        self.close_approvals(Answer::Expired, "nobody answered in time", |pending| {
+            pending.request.is_expired(now)
+        })
+    }
+
+    /// The turn is over or stopped; nobody needs to answer any more.
+    pub(super) fn cancel_approvals_of(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        let id = id.clone();
+        self.close_approvals(
+            Answer::Cancelled,
+            "the person stopped this turn",
+            move |pending| pending.card.session == id,
+        )
+    }
+
+    /// Drops the questions of a session without a word in the record.
+    pub(super) fn forget_approvals_of(&mut self, id: &SessionId) {
+        let (gone, kept) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|pending| pending.card.session == *id);
+        self.pending = kept;
+        let gone: Vec<Pending> = gone;
+        for pending in gone {
+            self.show_closed(&pending.place, pending.request.id(), Answer::Cancelled);
+        }
+    }
+
+    fn close_approvals(
+        &mut self,
+        how: Answer,
+        reason: &str,
+        over: impl Fn(&Pending) -> bool,
+    ) -> Result<(), Fatal> {
+        while let Some(index) = self.pending.iter().position(&over) {
+            let Pending {
+                request,
+                place,
+                card,
+                asked,
+            } = self.pending.swap_remove(index);
+            let reference = request.reference().clone();
+            self.show_closed(&place, card.approval, how);
+            self.refuse(
+                &reference,
+                vec![answered(&card, how, None, asked)],
+                reason.to_owned(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn show_closed(&self, place: &Place, approval: ApprovalId, answer: Answer) {
+        for place in self.watchers(place) {
+            let conversation = place.conversation.clone();
+            self.surfaces.show(
+                &place,
+                &ChannelEvent::ApprovalClosed {
+                    conversation,
+                    approval,
+                    answer,
+                },
+            );
+        }
+    }
+
+    /// Where a question is shown: where the call was asked for, and on the owner's page.
+    fn watchers(&self, place: &Place) -> Vec<Place> {
+        let page = page();
+        if *place == page || place.principal != page.principal {
+            vec![place.clone()]
+        } else {
+            vec![place.clone(), page]
+        }
+    }
+
+    /// Shows what waits to somebody who just came to this place.
+    pub(super) fn show_pending(&self, link: LinkId, place: &Place) {
+        for pending in self
+            .pending
+            .iter()
+            .filter(|pending| self.watchers(&pending.place).contains(place))
+        {
+            let (conversation, card) = (place.conversation.clone(), pending.card.clone());
+            self.surfaces
+                .answer(link, ChannelEvent::Approval { conversation, card });
+        }
+    }
+
+    /// Shows what waits on a channel whose program was started again.
+    pub(super) fn show_pending_to(&self, channel: &ChannelId) {
+        for pending in &self.pending {
+            for place in self
+                .watchers(&pending.place)
+                .iter()
+                .filter(|place| place.channel == *channel)
+            {
+                let (conversation, card) = (place.conversation.clone(), pending.card.clone());
+                self.surfaces
+                    .show(place, &ChannelEvent::Approval { conversation, card });
+            }
+        }
+    }
+}
+
+/// The owner's page.
+pub(super) fn page() -> Place {
+    Place {
+        principal: owner(),
+        channel: ChannelId::parse("web").expect("it has only letters"),
+        conversation: ConversationId::parse("main").expect("it has only letters"),
+    }
+}
+
+fn answered(
+    card: &ApprovalCard,
+    answer: Answer,
+    who: Option<&Answerer<'_>>,
+    asked: Millis,
+) -> Fact {
+    let after = Millis::now().since(asked);
+    Fact::ApprovalAnswered {
+        turn: card.turn,
+        call: card.call,
+        approval: card.approval,
+        answer,
+        by: who.map(|who| who.principal.clone()),
+        channel: who.map(|who| who.channel.clone()),
+        after_ms: Duration::as_millis(&after).try_into().unwrap_or(u64::MAX),
+    }
+}

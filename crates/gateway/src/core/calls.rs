@@ -1,0 +1,302 @@
+//! Tool calls: read, judged, recorded, run, answered. In this order.
+
+use protocol::agent::AgentCommand;
+use protocol::call::ToolCall;
+use protocol::channel::{CallCard, CallState, ChannelEvent};
+use protocol::event::{CallOutcome, Event as Fact};
+use protocol::ids::{ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
+use protocol::runner::RunReply;
+use protocol::time::Millis;
+use std::time::Duration;
+
+use policy::{Decision, Permit, Profile, Question, Request};
+
+use super::session::{Agent, MAX_CALLS, MAX_OPEN_CALLS, OpenCall};
+use super::state::Place;
+use super::wire::LinkId;
+use super::{Fatal, Gateway, texts};
+
+/// The longest words of a model that are kept with a call, in bytes.
+const MAX_SAID: usize = 4096;
+
+/// The longest name and arguments that are kept of a call, in bytes.
+const MAX_CALL: usize = 512 * 1024;
+
+impl Gateway {
+    pub(super) fn call_tool(
+        &mut self,
+        id: &SessionId,
+        turn: TurnId,
+        call: CallId,
+        name: String,
+        args: String,
+        said: String,
+    ) -> Result<(), Fatal> {
+        let Some(running) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn(turn))
+        else {
+            return Ok(());
+        };
+        if call.0 != running.last_call + 1 || name.len() + args.len() > MAX_CALL {
+            return self.misbehaved(
+                id,
+                "it numbered its calls wrongly, or sent one that is too large",
+            );
+        }
+        if running.open.len() >= MAX_OPEN_CALLS || call.0 > MAX_CALLS {
+            return self.misbehaved(id, "it asked for more calls than one turn may have");
+        }
+        running.last_call = call.0;
+        let cancelled = running.cancelled.is_some();
+        let place = running.message.place.clone();
+        let reference = CallRef {
+            session: id.clone(),
+            turn,
+            call,
+        };
+        let root = self.config.workspace.to_string_lossy().into_owned();
+        let resolved = tools::resolve(&name, &args, &root);
+        let title = self.title(&name, &args);
+        if let Some(running) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn(turn))
+        {
+            running.open.insert(call, OpenCall { title });
+        }
+        let said = texts::shortened(&said, MAX_SAID);
+        let intent = Fact::ToolIntent {
+            turn,
+            call,
+            name,
+            args,
+            said: said.clone(),
+        };
+        if cancelled {
+            return self.refuse(
+                &reference,
+                vec![intent],
+                "the person stopped this turn".to_owned(),
+            );
+        }
+        match resolved {
+            Err(bad) => self.refuse(&reference, vec![intent], bad.to_string()),
+            Ok(tool) => self.judge(&reference, &place, &tool, intent, &said),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        reference: &CallRef,
+        place: &Place,
+        call: &ToolCall,
+        intent: Fact,
+        said: &str,
+    ) -> Result<(), Fatal> {
+        let now = Millis::now();
+        let wait = Duration::from_secs(self.config.approval_seconds.into());
+        let grants = self.state.grants(now)?;
+        let profile = Profile {
+            limits: self.config.limits.clone(),
+            ..Profile::default()
+        };
+        let decision = policy::decide(&Request {
+            call,
+            reference,
+            principal: &place.principal,
+            channel: &place.channel,
+            workspace: &self.config.workspace.to_string_lossy(),
+            labels: &[],
+            profile: &profile,
+            grants: &grants,
+            now,
+            question: Question {
+                approval: ApprovalId(random()?),
+                nonce: Nonce(random()?),
+                expires: now.after(wait),
+            },
+        });
+        let judgement = decision.judgement();
+        let decided = Fact::Decision {
+            turn: reference.turn,
+            call: reference.call,
+            verdict: judgement.verdict,
+            rule: judgement.rule.to_string(),
+            reason: judgement.reason.clone(),
+            key: judgement.key.clone(),
+        };
+        let before = vec![intent, decided];
+        match decision {
+            Decision::Allow(permit) => self.permit(before, permit),
+            Decision::Ask(request) => self.ask(before, request, place, said),
+            Decision::Deny(reason) => {
+                let reason = reason.judgement().reason.clone();
+                self.refuse(
+                    reference,
+                    before,
+                    format!("the rules do not allow it: {reason}"),
+                )
+            }
+        }
+    }
+
+    /// Records the permit with what led to it, and runs it. There is no other way to the runner.
+    pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
+        let reference = permit.call().clone();
+        if !self.runner.is_there() {
+            return self.refuse(&reference, before, texts::NO_RUNNER.to_owned());
+        }
+        match self.record.record(&reference.session, before, permit) {
+            Err(error) => self.record_lost(&error),
+            Ok(recorded) => {
+                self.show_card(&reference, CallState::Running, "");
+                match self.runner.run(recorded) {
+                    Ok(()) => Ok(()),
+                    Err(reference) => {
+                        self.refuse(&reference, Vec::new(), texts::NO_RUNNER.to_owned())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records that a call did not run, and tells the agent.
+    pub(super) fn refuse(
+        &mut self,
+        reference: &CallRef,
+        before: Vec<Fact>,
+        reason: String,
+    ) -> Result<(), Fatal> {
+        self.finish(reference, before, CallOutcome::NotRun { reason })
+    }
+
+    /// Records what came of a call, and tells the agent and whoever watches.
+    pub(super) fn finish(
+        &mut self,
+        reference: &CallRef,
+        before: Vec<Fact>,
+        outcome: CallOutcome,
+    ) -> Result<(), Fatal> {
+        let CallRef {
+            session,
+            turn,
+            call,
+        } = reference;
+        let (state, text) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
+        let mut facts = before;
+        facts.push(Fact::Outcome {
+            turn: *turn,
+            call: *call,
+            outcome,
+        });
+        if let Err(error) = self.record.write(session, facts) {
+            return self.record_lost(&error);
+        }
+        self.show_card(reference, state, &text);
+        let Some(living) = self.sessions.get_mut(session) else {
+            return Ok(());
+        };
+        let Some(running) = living.turn(*turn) else {
+            return Ok(());
+        };
+        if running.open.remove(call).is_some()
+            && let Agent::Live { outlet, .. } = &living.agent
+        {
+            // An agent that is cut off here is reported gone by its reader.
+            let _ = outlet.send(AgentCommand::ToolResult {
+                turn: *turn,
+                call: *call,
+                text,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn runner_reply(&mut self, link: LinkId, reply: RunReply) -> Result<(), Fatal> {
+        let (RunReply::Finished { call, .. } | RunReply::Refused { call, .. }) = &reply;
+        if !self.runner.is_over(link, call) {
+            return Ok(());
+        }
+        match reply {
+            RunReply::Finished { call, outcome } => {
+                self.finish(&call, Vec::new(), CallOutcome::Ran { run: outcome })
+            }
+            RunReply::Refused { call, reason, fix } => {
+                eprintln!("bulkhead-gateway: no box: {reason}. {fix}");
+                self.refuse(
+                    &call,
+                    Vec::new(),
+                    format!("there is no box to run it in: {reason}. {fix}"),
+                )
+            }
+        }
+    }
+
+    pub(super) fn runner_gone(&mut self, link: LinkId) -> Result<(), Fatal> {
+        for call in self.runner.lost(link) {
+            self.finish(&call, Vec::new(), CallOutcome::Unknown)?;
+        }
+        Ok(())
+    }
+
+    /// Closes what a turn that is ending leaves open: questions are withdrawn, and what runs
+    /// is killed, its outcome to follow.
+    pub(super) fn close_calls(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        self.runner.kill_those_of(id);
+        self.cancel_approvals_of(id)
+    }
+
+    /// What a call is, in one line for a person.
+    pub(super) fn title(&self, name: &str, args: &str) -> String {
+        const MOST: usize = 300;
+        let root = self.config.workspace.to_string_lossy();
+        let title = match tools::resolve(name, args, &root) {
+            Ok(ToolCall::Exec { command }) => command,
+            Ok(ToolCall::ReadFile { path, .. }) => format!("read {path}"),
+            Ok(ToolCall::WriteFile { path, content }) => {
+                format!("write {path} ({} bytes)", content.len())
+            }
+            Ok(ToolCall::EditFile { path, .. }) => format!("edit {path}"),
+            Ok(ToolCall::ListFiles { path, .. }) => format!("list {path}"),
+            Ok(ToolCall::SearchFiles { text, path }) => format!("search {path} for {text:?}"),
+            Err(_) => format!("{name} {args}"),
+        };
+        texts::shortened(&texts::visible(&title), MOST)
+    }
+
+    /// Shows where a call stands to whoever follows its conversation.
+    pub(super) fn show_card(&mut self, reference: &CallRef, state: CallState, detail: &str) {
+        let CallRef {
+            session,
+            turn,
+            call,
+        } = reference;
+        let Some(running) = self
+            .sessions
+            .get_mut(session)
+            .and_then(|session| session.turn(*turn))
+        else {
+            return;
+        };
+        let Some(open) = running.open.get(call) else {
+            return;
+        };
+        let (title, detail) = (
+            open.title.clone(),
+            texts::shortened(detail, texts::CARD_BYTES),
+        );
+        let card = CallCard {
+            turn: *turn,
+            call: *call,
+            title,
+            state,
+            detail,
+        };
+        let place = running.message.place.clone();
+        let conversation = place.conversation.clone();
+        self.surfaces
+            .show(&place, &ChannelEvent::Call { conversation, card });
+    }
+}

@@ -1,0 +1,295 @@
+//! The gateway: one loop that owns all state, and threads that only read links.
+
+mod approvals;
+mod browsers;
+mod calls;
+mod inbound;
+mod limits;
+mod operator;
+mod outlet;
+mod past;
+mod record;
+mod recovery;
+mod runner;
+mod session;
+mod state;
+mod surfaces;
+mod texts;
+mod turns;
+mod wire;
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use protocol::agent::ToolSpec;
+use protocol::control::{Control, GatewayConfig, Peer, ProgramEnd, Report};
+use protocol::event::Event as Fact;
+use protocol::frame::{Link, LinkError};
+use protocol::ids::{ChannelId, NoRandom};
+use protocol::record::system_session;
+use sandbox::{ConfineError, Files, Program, confine};
+
+use approvals::Pending;
+use limits::Rates;
+use record::{Record, RecordLost};
+use runner::Runner;
+use session::Sessions;
+use state::{State, StateError};
+use surfaces::Surfaces;
+use wire::{Event, LinkId};
+
+/// How often the loop looks at its clocks when nothing comes in.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Link numbers below this are for links that the supervisor hands over.
+const FIRST_CONNECTION: LinkId = 1 << 32;
+
+/// Why the gateway ends.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    #[error("usage: bulkhead-gateway --dir DIR")]
+    Usage,
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("the link to the supervisor: {0}")]
+    Link(#[from] LinkError),
+    #[error("the system refused: {0}")]
+    System(#[from] std::io::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+}
+
+/// Confines itself, opens its database, and serves until the supervisor says stop.
+pub fn main() -> ExitCode {
+    match run(std::env::args_os().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-gateway: {error}");
+            ExitCode::from(if matches!(error, Fatal::Usage) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
+    let folder = match arguments.as_slice() {
+        [flag, folder] if flag == "--dir" => PathBuf::from(folder),
+        _ => return Err(Fatal::Usage),
+    };
+    confine(
+        Program::Gateway,
+        &Files {
+            read: Vec::new(),
+            write: vec![folder.clone()],
+        },
+    )?;
+    let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
+    let config = control.start()?;
+    let state = State::open(&folder.join("state.db"))?;
+    let (sender, events) = channel();
+    wire::read_control(control.try_clone()?, sender.clone())?;
+    Gateway::new(config, control, state, sender).serve(&events)
+}
+
+/// All that the gateway knows.
+struct Gateway {
+    config: GatewayConfig,
+    catalogue: Vec<ToolSpec>,
+    control: ProgramEnd<GatewayConfig>,
+    events: Sender<Event>,
+    state: State,
+    record: Record,
+    recovery: recovery::Recovery,
+    surfaces: Surfaces,
+    sessions: Sessions,
+    runner: Runner,
+    pending: Vec<Pending>,
+    rates: Rates,
+    last_link: LinkId,
+}
+
+/// Whether the loop goes on.
+enum Next {
+    Serve,
+    End,
+}
+
+impl Gateway {
+    fn new(
+        config: GatewayConfig,
+        control: ProgramEnd<GatewayConfig>,
+        state: State,
+        events: Sender<Event>,
+    ) -> Self {
+        Self {
+            config,
+            catalogue: tools::catalogue(),
+            control,
+            events,
+            state,
+            record: Record::default(),
+            recovery: recovery::Recovery::default(),
+            surfaces: Surfaces::default(),
+            sessions: Sessions::default(),
+            runner: Runner::default(),
+            pending: Vec::new(),
+            rates: Rates::default(),
+            last_link: 0,
+        }
+    }
+
+    fn serve(mut self, events: &Receiver<Event>) -> Result<(), Fatal> {
+        self.control.send(&Report::Ready)?;
+        let mut last_tick = Instant::now();
+        loop {
+            match events.recv_timeout(TICK) {
+                Ok(event) => {
+                    if let Next::End = self.take(event)? {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.tick()?;
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<Next, Fatal> {
+        match event {
+            Event::Control(frame, fd) => return self.control_frame(frame, fd),
+            // Without its supervisor nothing would start its peers again.
+            Event::ControlLost => return Ok(Next::End),
+            Event::ChannelUp(link, channel, stream) => self.channel_up(link, channel, stream)?,
+            Event::Channel(link, request) => self.channel_request(link, request)?,
+            Event::ChannelGone(link) => self.channel_gone(link),
+            Event::Agent(session, link, request) => self.agent_request(&session, link, request)?,
+            Event::AgentGone(session, link, error) => self.agent_gone(&session, link, &error)?,
+            Event::Runner(link, reply) => self.runner_reply(link, reply)?,
+            Event::RunnerGone(link) => self.runner_gone(link)?,
+            Event::Operator(request, answer) => {
+                let reply = self.operator_request(request)?;
+                // Who asked may be gone; that is their business.
+                let _ = answer.send(reply);
+            }
+        }
+        Ok(Next::Serve)
+    }
+
+    fn control_frame(
+        &mut self,
+        frame: Control<GatewayConfig>,
+        fd: Option<OwnedFd>,
+    ) -> Result<Next, Fatal> {
+        match (frame, fd) {
+            (Control::Link { peer }, Some(fd)) => self.linked(peer, UnixStream::from(fd))?,
+            (Control::Listener, Some(fd)) => {
+                let (keys, events) = (self.config.channels.clone(), self.events.clone());
+                wire::accept(UnixListener::from(fd), keys, FIRST_CONNECTION, events)?;
+            }
+            (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
+            (Control::Stop, _) => return Ok(Next::End),
+            (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
+                return Err(LinkError::OutOfOrder {
+                    expected: "a link with its socket",
+                    got: frame.name(),
+                }
+                .into());
+            }
+        }
+        Ok(Next::Serve)
+    }
+
+    fn linked(&mut self, peer: Peer, stream: UnixStream) -> Result<(), Fatal> {
+        self.last_link += 1;
+        let (id, events) = (self.last_link, self.events.clone());
+        match peer {
+            Peer::Ledger => {
+                self.record.linked(stream);
+                self.recover()?;
+            }
+            Peer::Sandbox => {
+                let link = Link::new(stream);
+                self.runner.linked(id, link.try_clone()?)?;
+                wire::read_runner(id, link, events)?;
+            }
+            Peer::Agent(session) => {
+                let link = Link::new(stream);
+                let reading = link.try_clone()?;
+                self.agent_linked(&session, id, link)?;
+                wire::read_agent(id, session, reading, events)?;
+            }
+            Peer::Channel(channel) => match self
+                .config
+                .channels
+                .iter()
+                .find(|(name, _)| *name == channel)
+            {
+                Some((_, key)) => wire::read_channel(id, stream, channel, *key, events)?,
+                None => eprintln!(
+                    "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
+                ),
+            },
+            Peer::Gateway | Peer::Vault | Peer::Egress => {
+                eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
+            }
+        }
+        Ok(())
+    }
+
+    fn channel_up(
+        &mut self,
+        link: LinkId,
+        channel: ChannelId,
+        stream: wire::ChannelLink,
+    ) -> Result<(), Fatal> {
+        self.surfaces
+            .up(link, channel.clone(), outlet::Outlet::new(stream)?);
+        self.surfaces
+            .answer(link, protocol::channel::ChannelEvent::Welcome);
+        self.note(Fact::ChannelUp {
+            channel: channel.clone(),
+        });
+        self.surfaces.deliver_again(&self.state, link)?;
+        self.show_pending_to(&channel);
+        Ok(())
+    }
+
+    fn channel_gone(&mut self, link: LinkId) {
+        if let Some(channel) = self.surfaces.down(link) {
+            self.note(Fact::ChannelDown { channel });
+        }
+    }
+
+    /// Records something on which nothing depends. That the record is lost shows in the status.
+    fn note(&mut self, fact: Fact) {
+        if let Err(error) = self.record.write(&system_session(), vec![fact]) {
+            eprintln!("bulkhead-gateway: {error}");
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), Fatal> {
+        self.expire_approvals()?;
+        self.stop_stuck_and_idle_agents()?;
+        self.recover_if_due()
+    }
+
+    /// The record did not take something: everything that runs is stopped, the people who
+    /// wait are told, and it is taken up again when the record is back.
+    fn record_lost(&mut self, error: &RecordLost) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: {error}");
+        self.recovery.later();
+        self.abandon_everything()?;
+        // A link on which an answer is late would stay out of step for ever.
+        self.control.send(&Report::Relink { peer: Peer::Ledger })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! The owner's commands.
+
+use config::OPERATOR;
+use protocol::event::Event as Fact;
+use protocol::ids::ChannelId;
+use protocol::operator::{OperatorReply, OperatorRequest, SessionStatus};
+use protocol::record::system_session;
+use protocol::time::Millis;
+
+use super::inbound::owner;
+use super::record::RecordLost;
+use super::session::Agent;
+use super::state::Known;
+use super::{Fatal, Gateway};
+
+impl Gateway {
+    pub(super) fn operator_request(
+        &mut self,
+        request: OperatorRequest,
+    ) -> Result<OperatorReply, Fatal> {
+        let now = Millis::now();
+        Ok(match request {
+            OperatorRequest::Status => self.status()?,
+            OperatorRequest::Approvals => {
+                let mut cards: Vec<_> = self
+                    .pending
+                    .iter()
+                    .map(|pending| pending.card().clone())
+                    .collect();
+                cards.sort_by_key(|card| card.expires);
+                OperatorReply::Approvals { cards }
+            }
+            OperatorRequest::Answer {
+                approval,
+                digest,
+                nonce,
+                answer,
+            } => {
+                let channel = ChannelId::parse(OPERATOR).expect("it has only letters");
+                match self.answer_approval(approval, digest, nonce, answer, &owner(), &channel)? {
+                    Ok(()) => OperatorReply::Done,
+                    Err(reason) => OperatorReply::Refused { reason },
+                }
+            }
+            OperatorRequest::Pairs => OperatorReply::Pairs {
+                pairs: self.state.pairs(now)?,
+            },
+            OperatorRequest::PairApprove { code, principal } => {
+                match self.state.stranger_with(&code, now)? {
+                    None => refused(format!(
+                        "no sender waits with the code {code}; see `bulkhead pair list`"
+                    )),
+                    Some((channel, sender, name)) => {
+                        let (at, who) = (channel.clone(), sender.clone());
+                        match self.fact(Fact::Paired {
+                            channel,
+                            sender,
+                            principal: principal.clone(),
+                        }) {
+                            Ok(()) => {
+                                self.state.pair(&at, &who, &name, &principal, now)?;
+                                OperatorReply::Done
+                            }
+                            Err(error) => refused(error.to_string()),
+                        }
+                    }
+                }
+            }
+            OperatorRequest::PairRevoke { channel, sender } => {
+                match self.fact(Fact::Unpaired {
+                    channel: channel.clone(),
+                    sender: sender.clone(),
+                }) {
+                    Err(error) => refused(error.to_string()),
+                    Ok(()) => match self.state.unpair(&channel, &sender)? {
+                        Known::Already => OperatorReply::Done,
+                        Known::New => refused(format!(
+                            "{sender} on {channel} is not paired; see `bulkhead pair list`"
+                        )),
+                    },
+                }
+            }
+            OperatorRequest::Grants => OperatorReply::Grants {
+                grants: self.state.grants(now)?,
+            },
+            OperatorRequest::GrantRevoke { grant } => {
+                match self
+                    .state
+                    .grants(now)?
+                    .into_iter()
+                    .find(|known| known.grant == grant)
+                {
+                    None => refused(format!(
+                        "there is no grant {grant}; see `bulkhead grants list`"
+                    )),
+                    Some(known) => {
+                        // Taken back even if the record is lost: less is always allowed.
+                        self.state.remove_grant(grant)?;
+                        self.note(Fact::GrantRevoked {
+                            principal: known.principal,
+                            key: known.key,
+                        });
+                        OperatorReply::Done
+                    }
+                }
+            }
+            OperatorRequest::LoginLink => match self.config.web_origin.clone() {
+                Some(origin) => OperatorReply::LoginLink {
+                    url: self.new_link(&origin)?,
+                },
+                None => refused(
+                    "there is no page; set `enabled = true` under [channel.web] and start again"
+                        .to_owned(),
+                ),
+            },
+        })
+    }
+
+    fn fact(&mut self, fact: Fact) -> Result<(), RecordLost> {
+        self.record.write(&system_session(), vec![fact])
+    }
+
+    fn status(&self) -> Result<OperatorReply, Fatal> {
+        let mut sessions = Vec::new();
+        for (id, session) in &self.sessions {
+            let Some(place) = self.state.place(id)? else {
+                continue;
+            };
+            if matches!(session.agent, Agent::Live { .. }) || session.turn.is_some() {
+                let running = session.turn.as_ref().map(|turn| turn.id);
+                let (session, principal, channel) = (id.clone(), place.principal, place.channel);
+                sessions.push(SessionStatus {
+                    session,
+                    principal,
+                    channel,
+                    running,
+                });
+            }
+        }
+        let channels = self
+            .config
+            .channels
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.as_str() != OPERATOR);
+        Ok(OperatorReply::Status {
+            channels: self.surfaces.status(channels),
+            sessions,
+            approvals: u32::try_from(self.pending.len()).unwrap_or(u32::MAX),
+            record: self.record.status(),
+        })
+    }
+}
+
+fn refused(reason: String) -> OperatorReply {
+    OperatorReply::Refused { reason }
+}

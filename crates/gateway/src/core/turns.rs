@@ -1,0 +1,480 @@
+//! Turns: begun, answered, stopped, broken.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use protocol::agent::{AgentCommand, AgentRequest, TurnFault};
+use protocol::channel::ChannelEvent;
+use protocol::control::Report;
+use protocol::event::{Event as Fact, TurnEnd};
+use protocol::frame::LinkError;
+use protocol::ids::{SessionId, TurnId};
+
+use super::inbound::Stopped;
+use super::outlet::Outlet;
+use super::past::{self, Message};
+use super::session::{Agent, Session, Start, Turn, those};
+use super::wire::{AgentLink, LinkId};
+use super::{Fatal, Gateway, texts};
+
+/// How long an agent may take to end a turn that was stopped.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the supervisor may take to start an agent.
+const START_GRACE: Duration = Duration::from_secs(10);
+
+/// The longest piece of an answer, in bytes; an agent that sends more at once is not ours.
+const MAX_TOKEN: usize = 256 * 1024;
+
+/// The longest answer, in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// How much of a conversation an agent that starts is given, in bytes of JSON.
+const MAX_HISTORY: usize = 2 * 1024 * 1024;
+
+impl Gateway {
+    /// Begins the turn of the first message that waits. The record has its start already.
+    pub(super) fn begin(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        self.begin_as(id, Start::Fresh)
+    }
+
+    pub(super) fn begin_as(&mut self, id: &SessionId, start: Start) -> Result<(), Fatal> {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        if session.turn.is_some() {
+            return Ok(());
+        }
+        let Some(message) = session.waiting.pop_front() else {
+            return Ok(());
+        };
+        session.last_turn += 1;
+        let turn = TurnId(session.last_turn);
+        let started = ChannelEvent::TurnStarted {
+            conversation: message.place.conversation.clone(),
+            session: id.clone(),
+            turn,
+        };
+        self.surfaces.show(&message.place, &started);
+        session.turn = Some(Turn {
+            id: turn,
+            message,
+            start,
+            last_call: 0,
+            open: BTreeMap::new(),
+            cancelled: None,
+        });
+        match &session.agent {
+            Agent::Live { .. } => self.hand_turn(id),
+            Agent::Asked { .. } => {}
+            Agent::None => self.ask_for_agent(id)?,
+        }
+        Ok(())
+    }
+
+    fn ask_for_agent(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.agent = Agent::Asked { at: Instant::now() };
+            self.control.send(&Report::StartAgent {
+                session: id.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives a living agent the turn that waits for it.
+    fn hand_turn(&self, id: &SessionId) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        if let (Agent::Live { outlet, .. }, Some(turn)) = (&session.agent, &session.turn) {
+            let text = match turn.start {
+                Start::Fresh => turn.message.text.clone(),
+                Start::Resumed => texts::RESUME.to_owned(),
+            };
+            // An agent that is cut off here is reported gone by its reader.
+            let _ = outlet.send(AgentCommand::Turn {
+                turn: turn.id,
+                text,
+            });
+        }
+    }
+
+    pub(super) fn agent_linked(
+        &mut self,
+        id: &SessionId,
+        link: LinkId,
+        stream: AgentLink,
+    ) -> Result<(), Fatal> {
+        let wanted = self
+            .sessions
+            .get(id)
+            .is_some_and(|session| matches!(session.agent, Agent::Asked { .. }));
+        if !wanted {
+            stream.close();
+            return Ok(());
+        }
+        let rows = match self.record.read(id) {
+            Ok(rows) => rows,
+            Err(error) => return self.record_lost(&error),
+        };
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        let fresh = session
+            .turn
+            .as_ref()
+            .is_some_and(|turn| turn.start == Start::Fresh);
+        let mut history = past::history(&rows);
+        if fresh {
+            // The message itself comes with the turn.
+            history.pop();
+        }
+        let outlet = Outlet::new(stream)?;
+        let start = AgentCommand::Start {
+            model: self.config.model.clone(),
+            system: texts::SYSTEM.to_owned(),
+            tools: self.catalogue.clone(),
+            history: newest_that_fit(history),
+            max_rounds: self.config.max_rounds,
+        };
+        // An agent that is cut off here is reported gone by its reader.
+        let _ = outlet.send(start);
+        session.agent = Agent::Live { link, outlet };
+        self.hand_turn(id);
+        Ok(())
+    }
+
+    pub(super) fn no_agent(&mut self, id: &SessionId, reason: &str) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: no agent for session {id}: {reason}");
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        session.agent = Agent::None;
+        self.interrupted(id, TurnEnd::AgentDied)
+    }
+
+    pub(super) fn agent_gone(
+        &mut self,
+        id: &SessionId,
+        link: LinkId,
+        error: &LinkError,
+    ) -> Result<(), Fatal> {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        if !matches!(session.agent, Agent::Live { link: live, .. } if live == link) {
+            return Ok(());
+        }
+        session.agent = Agent::None;
+        let end = match error {
+            LinkError::Closed | LinkError::Io(_) => TurnEnd::AgentDied,
+            LinkError::TooLong(_) | LinkError::Malformed(_) | LinkError::OutOfOrder { .. } => {
+                self.control.send(&Report::StopAgent {
+                    session: id.clone(),
+                })?;
+                TurnEnd::AgentMisbehaved {
+                    detail: "it sent what is no frame of its link".to_owned(),
+                }
+            }
+        };
+        self.interrupted(id, end)
+    }
+
+    pub(super) fn agent_request(
+        &mut self,
+        id: &SessionId,
+        link: LinkId,
+        request: AgentRequest,
+    ) -> Result<(), Fatal> {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        if !matches!(session.agent, Agent::Live { link: live, .. } if live == link) {
+            return Ok(());
+        }
+        let (AgentRequest::Token { turn, .. }
+        | AgentRequest::CallTool { turn, .. }
+        | AgentRequest::Trimmed { turn, .. }
+        | AgentRequest::Finished { turn, .. }
+        | AgentRequest::Failed { turn, .. }) = request;
+        let Some(running) = session.turn(turn) else {
+            // What it still sent of a turn that is over.
+            return if turn.0 <= session.last_turn {
+                Ok(())
+            } else {
+                self.misbehaved(id, "it spoke of a turn that is not its own")
+            };
+        };
+        match request {
+            AgentRequest::Token { text, .. } if text.len() <= MAX_TOKEN => {
+                let conversation = running.message.place.conversation.clone();
+                let place = running.message.place.clone();
+                self.surfaces.show(
+                    &place,
+                    &ChannelEvent::Token {
+                        conversation,
+                        turn,
+                        text,
+                    },
+                );
+                Ok(())
+            }
+            AgentRequest::CallTool {
+                call,
+                name,
+                args,
+                said,
+                ..
+            } => self.call_tool(id, turn, call, name, args, said),
+            AgentRequest::Trimmed { results, items, .. } => {
+                match self.record.write(
+                    id,
+                    vec![Fact::ContextTrimmed {
+                        turn,
+                        results,
+                        items,
+                    }],
+                ) {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.record_lost(&error),
+                }
+            }
+            AgentRequest::Finished { text, .. } if text.len() <= MAX_ANSWER => {
+                if running.open.is_empty() {
+                    self.end_turn(id, Ended::Reply(text))
+                } else {
+                    self.misbehaved(id, "it ended a turn with calls still open")
+                }
+            }
+            AgentRequest::Failed { fault, .. } => self.end_turn(
+                id,
+                Ended::Failed(TurnEnd::Fault {
+                    fault: bounded(fault),
+                }),
+            ),
+            AgentRequest::Token { .. } | AgentRequest::Finished { .. } => {
+                self.misbehaved(id, "it sent more text than fits")
+            }
+        }
+    }
+
+    /// Stops an agent that broke its protocol, and with it the turn.
+    pub(super) fn misbehaved(&mut self, id: &SessionId, detail: &str) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: the agent of session {id} is stopped: {detail}");
+        self.stop_agent(id)?;
+        self.end_turn(
+            id,
+            Ended::Failed(TurnEnd::AgentMisbehaved {
+                detail: detail.to_owned(),
+            }),
+        )
+    }
+
+    /// The turn is over: recorded, signed, told; and the next one begins.
+    pub(super) fn end_turn(&mut self, id: &SessionId, ended: Ended) -> Result<(), Fatal> {
+        self.close_calls(id)?;
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        let Some(turn) = session.turn.take() else {
+            return Ok(());
+        };
+        let mut facts = vec![match &ended {
+            Ended::Reply(text) => Fact::Reply {
+                turn: turn.id,
+                text: text.clone(),
+            },
+            Ended::Failed(fault) => Fact::TurnFailed {
+                turn: turn.id,
+                fault: fault.clone(),
+            },
+        }];
+        let next = session.waiting.front().map(|next| next.id.clone());
+        facts.extend(next.map(|message| Fact::TurnStarted {
+            turn: TurnId(session.last_turn + 1),
+            message,
+        }));
+        session.idle_since = Instant::now();
+        if let Err(error) = self.record.write_and_sign(id, facts) {
+            // As if it had not ended; it is taken up again when the record is back.
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.turn = Some(turn);
+            }
+            return self.record_lost(&error);
+        }
+        self.tell_end(id, &turn, ended)?;
+        self.begin(id)
+    }
+
+    fn tell_end(&self, id: &SessionId, turn: &Turn, ended: Ended) -> Result<(), Fatal> {
+        let place = &turn.message.place;
+        match ended {
+            Ended::Reply(text) => {
+                let (conversation, session) = (place.conversation.clone(), id.clone());
+                let event = ChannelEvent::Reply {
+                    delivery: 0,
+                    conversation,
+                    session,
+                    turn: turn.id,
+                    text,
+                };
+                Ok(self
+                    .surfaces
+                    .deliver(&self.state, place, Some((id, turn.id)), event)?)
+            }
+            Ended::Failed(end) => self.notice(place, Some((id, turn.id)), texts::turn_end(&end)),
+        }
+    }
+
+    /// The turn broke off through no fault of the model: it is taken up again, but not for ever.
+    pub(super) fn interrupted(&mut self, id: &SessionId, end: TurnEnd) -> Result<(), Fatal> {
+        let Some(turn) = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn.as_ref())
+        else {
+            return Ok(());
+        };
+        if turn.cancelled.is_some() {
+            return self.end_turn(
+                id,
+                Ended::Failed(TurnEnd::Fault {
+                    fault: TurnFault::Cancelled,
+                }),
+            );
+        }
+        if matches!(end, TurnEnd::AgentMisbehaved { .. }) {
+            return self.end_turn(id, Ended::Failed(end));
+        }
+        self.close_calls(id)?;
+        self.resume_session(id, end)
+    }
+
+    /// Stops the turn of a session, and what runs for it.
+    pub(super) fn cancel(&mut self, id: &SessionId) -> Result<Stopped, Fatal> {
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(Stopped::Nothing);
+        };
+        let Some(turn) = session.turn.as_mut() else {
+            return Ok(Stopped::Nothing);
+        };
+        turn.cancelled.get_or_insert_with(Instant::now);
+        let turn = turn.id;
+        if let Agent::Live { outlet, .. } = &session.agent {
+            // An agent that is cut off here is reported gone by its reader.
+            let _ = outlet.send(AgentCommand::Cancel { turn });
+        }
+        self.runner.kill_those_of(id);
+        self.cancel_approvals_of(id)?;
+        Ok(Stopped::Something)
+    }
+
+    pub(super) fn stop_agent(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.agent = Agent::None;
+            self.control.send(&Report::StopAgent {
+                session: id.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_stuck_and_idle_agents(&mut self) -> Result<(), Fatal> {
+        let stuck = |session: &Session| {
+            let cancelled = session.turn.as_ref().and_then(|turn| turn.cancelled);
+            let unstarted =
+                matches!(session.agent, Agent::Asked { at } if at.elapsed() > START_GRACE);
+            unstarted || cancelled.is_some_and(|at| at.elapsed() > CANCEL_GRACE)
+        };
+        for id in those(&self.sessions, stuck) {
+            self.stop_agent(&id)?;
+            self.interrupted(&id, TurnEnd::AgentDied)?;
+        }
+        let limit = Duration::from_secs(self.config.agent_idle_seconds.into());
+        let idle = |session: &Session| !session.is_busy() && session.idle_since.elapsed() > limit;
+        for id in those(&self.sessions, idle) {
+            if !matches!(self.sessions[&id].agent, Agent::None) {
+                self.stop_agent(&id)?;
+            }
+            self.sessions.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Drops all that runs, without a word in the record, since there is none to be had. The
+    /// record shows later what was left open.
+    pub(super) fn abandon_everything(&mut self) -> Result<(), Fatal> {
+        for id in those(&self.sessions, Session::is_busy) {
+            self.runner.kill_those_of(&id);
+            self.runner.forget_those_of(&id);
+            self.forget_approvals_of(&id);
+            self.stop_agent(&id)?;
+            let Some(session) = self.sessions.remove(&id) else {
+                continue;
+            };
+            let told = session
+                .turn
+                .as_ref()
+                .map(|turn| (turn.message.clone(), Some(turn.id)));
+            let waiting = session.waiting.into_iter().map(|message| (message, None));
+            for (message, turn) in told.into_iter().chain(waiting) {
+                self.tell_kept(&message, turn)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_kept(&self, message: &Message, ends_turn: Option<TurnId>) -> Result<(), Fatal> {
+        let (conversation, text) = (
+            message.place.conversation.clone(),
+            texts::NO_RECORD_KEPT.to_owned(),
+        );
+        let event = ChannelEvent::Notice {
+            delivery: 0,
+            conversation,
+            ends_turn,
+            text,
+        };
+        Ok(self
+            .surfaces
+            .deliver(&self.state, &message.place, None, event)?)
+    }
+}
+
+/// How a turn ended.
+pub(super) enum Ended {
+    /// With an answer.
+    Reply(String),
+    /// Without one.
+    Failed(TurnEnd),
+}
+
+/// A fault as an agent words it, within bounds: the texts come from a model's server.
+fn bounded(fault: TurnFault) -> TurnFault {
+    const MOST: usize = 500;
+    match fault {
+        TurnFault::ModelRefused { status, message } => TurnFault::ModelRefused {
+            status,
+            message: texts::shortened(&message, MOST),
+        },
+        TurnFault::ModelBroken { detail } => TurnFault::ModelBroken {
+            detail: texts::shortened(&detail, MOST),
+        },
+        other => other,
+    }
+}
+
+/// The newest items that fit; the agent trims further, to the model's window.
+fn newest_that_fit(
+    mut items: Vec<protocol::agent::HistoryItem>,
+) -> Vec<protocol::agent::HistoryItem> {
+    let mut bytes = 0;
+    let fit = items.iter().rev().take_while(|item| {
+        bytes += serde_json::to_vec(item).map_or(MAX_HISTORY, |json| json.len());
+        bytes <= MAX_HISTORY
+    });
+    let fit = fit.count();
+    items.drain(..items.len() - fit);
+    items
+}

@@ -1,0 +1,137 @@
+//! One started program.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use protocol::control::{Control, Peer, Report, SupervisorEnd};
+use protocol::frame::LinkError;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::plan::Plan;
+
+/// What a program did.
+pub(super) enum ChildEvent {
+    /// It said something.
+    Said(Report),
+    /// It is gone, and how.
+    Gone(String),
+}
+
+/// A started program. Its threads report under the number `start`, so that what an earlier
+/// start still had to say is not taken for this one's.
+pub(super) struct Child {
+    /// Its process.
+    pub(super) pid: u32,
+    /// Which start this is.
+    pub(super) start: u64,
+    control: SupervisorEnd<serde_json::Value>,
+    process: OwnedFd,
+}
+
+impl Child {
+    /// Starts it and tells it its configuration. Has to be called from the main thread: the
+    /// program asks to be killed when the thread that started it ends.
+    pub(super) fn start(
+        plan: &Plan,
+        start: u64,
+        events: &Sender<(Peer, u64, ChildEvent)>,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut child = Command::new(&plan.path)
+            .args(&plan.arguments)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Ctrl-C in the terminal is for the supervisor, which stops the others in order.
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id();
+        // Not reaped yet, so the number still means this process.
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let control = SupervisorEnd::new(ours);
+        let reports = control.try_clone().map_err(io::Error::other)?;
+        let (peer, sender) = (plan.peer.clone(), events.clone());
+        thread::Builder::new()
+            .name(format!("{pid}-reports"))
+            .spawn(move || {
+                while let Ok((report, _)) = reports.receive() {
+                    if sender
+                        .send((peer.clone(), start, ChildEvent::Said(report)))
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            })?;
+        let (peer, sender) = (plan.peer.clone(), events.clone());
+        thread::Builder::new()
+            .name(format!("{pid}-wait"))
+            .spawn(move || {
+                let how = match child.wait() {
+                    Ok(status) => describe(status),
+                    Err(error) => format!("could not be waited for: {error}"),
+                };
+                // A supervisor that no longer listens is ending itself.
+                let _ = sender.send((peer, start, ChildEvent::Gone(how)));
+            })?;
+        let child = Self {
+            pid,
+            start,
+            control,
+            process,
+        };
+        child
+            .tell(&Control::Start {
+                config: plan.config.clone(),
+            })
+            .map_err(io::Error::other)?;
+        if let Some(listener) = &plan.listener {
+            child
+                .hand(&Control::Listener, listener.try_clone()?)
+                .map_err(io::Error::other)?;
+        }
+        Ok(child)
+    }
+
+    /// Sends it a frame. A program that is just dying does not get it, and is reported gone.
+    pub(super) fn tell(&self, frame: &Control<serde_json::Value>) -> Result<(), LinkError> {
+        self.control.send(frame)
+    }
+
+    /// Sends it a frame with a socket.
+    pub(super) fn hand(
+        &self,
+        frame: &Control<serde_json::Value>,
+        fd: OwnedFd,
+    ) -> Result<(), LinkError> {
+        self.control.send_with(frame, fd)
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&self) {
+        // It may have ended by itself; then there is nothing to do.
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+    }
+}
+
+/// Links two programs: each gets one end, under the other's name.
+pub(super) fn link(a: (&Peer, &Child), b: (&Peer, &Child)) -> Result<(), LinkError> {
+    let (left, right) = UnixStream::pair()?;
+    // One that is dying does not take its end, and is linked anew when it is started again.
+    let _ = a.1.hand(&Control::Link { peer: b.0.clone() }, left.into());
+    let _ = b.1.hand(&Control::Link { peer: a.0.clone() }, right.into());
+    Ok(())
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

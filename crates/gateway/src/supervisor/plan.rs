@@ -1,0 +1,249 @@
+//! Which programs there are, what each is told, and which of them are linked.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Home, OPERATOR, TERMINAL, read_public};
+use protocol::control::{
+    ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig, TunnelRule,
+};
+use protocol::ids::ChannelId;
+use serde::Serialize;
+
+use super::StartError;
+
+/// The sockets on which somebody outside can reach a program.
+pub(super) struct Sockets {
+    /// `bulkhead` to the supervisor.
+    pub(super) supervisor: UnixListener,
+    operator: UnixListener,
+    vault: UnixListener,
+    web: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Listens on all of them, so that a port that is taken is known before anything starts.
+    pub(super) fn open(home: &Home, config: &Config) -> Result<Self, StartError> {
+        let supervisor = home
+            .listen("supervisor.sock")
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => StartError::AlreadyRuns,
+                _ => StartError::System {
+                    doing: "listen on supervisor.sock".to_owned(),
+                    error,
+                },
+            })?;
+        let listen = |name: &str| {
+            home.listen(name)
+                .map_err(StartError::system(format!("listen on {name}")))
+        };
+        let page = |port| {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .map_err(|error| StartError::Port { port, error })
+        };
+        Ok(Self {
+            supervisor,
+            operator: listen("operator.sock")?,
+            vault: listen("vault.sock")?,
+            web: config.web.as_ref().map(|web| page(web.port)).transpose()?,
+        })
+    }
+}
+
+/// A program as it is to be started.
+pub(super) struct Plan {
+    /// Its name, as `ps` shows it.
+    pub(super) name: &'static str,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Its arguments.
+    pub(super) arguments: Vec<OsString>,
+    /// How others know it.
+    pub(super) peer: Peer,
+    /// Whom it has links to; stands at one of the two ends.
+    pub(super) links: Vec<Peer>,
+    /// What it listens on.
+    pub(super) listener: Option<OwnedFd>,
+    /// What it is told at its start.
+    pub(super) config: serde_json::Value,
+    /// In which round it is stopped; those of a round together.
+    pub(super) stop_round: u8,
+}
+
+/// The last round of stopping.
+pub(super) const LAST_ROUND: u8 = 4;
+
+/// All programs but agents, in the order they are started.
+pub(super) fn plans(
+    home: &Home,
+    config: &Config,
+    sockets: &Sockets,
+) -> Result<Vec<Plan>, StartError> {
+    let programs = programs_folder()?;
+    fs::create_dir_all(&config.workspace)
+        .map_err(StartError::system("make the workspace folder"))?;
+    let dir = |path: PathBuf| vec![OsString::from("--dir"), path.into()];
+    let key = |name: &str| {
+        vec![
+            OsString::from("--key"),
+            home.keys().join(format!("{name}.key")).into(),
+        ]
+    };
+    let plan = |name: &'static str, peer: Peer, stop_round: u8| Plan {
+        name,
+        path: programs.join(name),
+        arguments: Vec::new(),
+        peer,
+        links: Vec::new(),
+        listener: None,
+        config: told(&NoConfig {}),
+        stop_round,
+    };
+    let copy = |fd: io::Result<OwnedFd>| fd.map(Some).map_err(StartError::system("copy a socket"));
+
+    let mut vault_arguments = dir(home.vault());
+    vault_arguments.extend([
+        "--operator-key-pub".into(),
+        home.keys().join("operator.pub").into(),
+    ]);
+    let mut egress_links = vec![Peer::Ledger];
+    if matches!(config.route.reach, Reach::Remote { secret: Some(_) }) {
+        egress_links.push(Peer::Vault);
+    }
+    let mut plans = vec![
+        Plan {
+            arguments: dir(home.ledger()),
+            ..plan("bulkhead-ledger", Peer::Ledger, LAST_ROUND)
+        },
+        Plan {
+            arguments: vault_arguments,
+            links: vec![Peer::Ledger],
+            listener: copy(sockets.vault.try_clone().map(Into::into))?,
+            ..plan("bulkhead-vault", Peer::Vault, 3)
+        },
+        Plan {
+            links: egress_links,
+            config: told(&egress(config)),
+            ..plan("bulkhead-egress", Peer::Egress, 2)
+        },
+        Plan {
+            config: told(&SandboxConfig {
+                workspace: config.workspace.clone(),
+                tool_program: programs.join("bulkhead-tool"),
+            }),
+            ..plan("bulkhead-sandbox", Peer::Sandbox, 2)
+        },
+        Plan {
+            arguments: dir(home.gateway()),
+            links: vec![Peer::Ledger, Peer::Sandbox],
+            listener: copy(sockets.operator.try_clone().map(Into::into))?,
+            config: told(&gateway(home, config)?),
+            ..plan("bulkhead-gateway", Peer::Gateway, 1)
+        },
+    ];
+    if let Some((web, listener)) = config.web.as_ref().zip(sockets.web.as_ref()) {
+        plans.push(Plan {
+            arguments: key("web"),
+            links: vec![Peer::Gateway],
+            listener: copy(listener.try_clone().map(Into::into))?,
+            config: told(&ChannelConfig::Web {
+                channel: channel("web"),
+                port: web.port,
+            }),
+            ..plan("bulkhead-channel-web", Peer::Channel(channel("web")), 0)
+        });
+    }
+    if let Some(telegram) = &config.telegram {
+        let mut arguments = key("telegram");
+        arguments.extend(dir(home.telegram()));
+        plans.push(Plan {
+            arguments,
+            links: vec![Peer::Gateway, Peer::Egress, Peer::Vault],
+            config: told(&ChannelConfig::Telegram {
+                channel: channel("telegram"),
+                scheme: telegram.api.scheme,
+                host: telegram.api.host.clone(),
+                port: telegram.api.port,
+                token: telegram.token.clone(),
+            }),
+            ..plan(
+                "bulkhead-channel-telegram",
+                Peer::Channel(channel("telegram")),
+                0,
+            )
+        });
+    }
+    Ok(plans)
+}
+
+/// The agent of a session.
+pub(super) fn agent(programs: &Path, peer: Peer) -> Plan {
+    Plan {
+        name: "bulkhead-agent",
+        path: programs.join("bulkhead-agent"),
+        arguments: Vec::new(),
+        peer,
+        links: vec![Peer::Gateway, Peer::Egress],
+        listener: None,
+        config: told(&NoConfig {}),
+        stop_round: 1,
+    }
+}
+
+/// Where the programs are: beside this one.
+pub(super) fn programs_folder() -> Result<PathBuf, StartError> {
+    let own = std::env::current_exe().map_err(StartError::system("find the programs"))?;
+    Ok(own.parent().map(Path::to_owned).unwrap_or(own))
+}
+
+fn channel(name: &'static str) -> ChannelId {
+    ChannelId::parse(name).expect("the names of the channels have only letters")
+}
+
+fn egress(config: &Config) -> EgressConfig {
+    let telegram = config.telegram.iter().map(|telegram| TunnelRule {
+        channel: channel("telegram"),
+        host: telegram.api.host.clone(),
+        port: telegram.api.port,
+    });
+    EgressConfig {
+        model: config.route.clone(),
+        tunnels: telegram.collect(),
+    }
+}
+
+fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
+    let mut names = vec![OPERATOR, TERMINAL];
+    names.extend(config.web.is_some().then_some("web"));
+    names.extend(config.telegram.is_some().then_some("telegram"));
+    let mut channels = Vec::new();
+    for name in names {
+        let id = channel(name);
+        let public = read_public(home, &id)?;
+        channels.push((id, public));
+    }
+    Ok(GatewayConfig {
+        channels,
+        model: config.model.clone(),
+        workspace: config.workspace.clone(),
+        approval_seconds: config.approval_seconds,
+        max_rounds: config.max_rounds,
+        agent_idle_seconds: config.agent_idle_seconds,
+        limits: config.limits.clone(),
+        web_origin: config
+            .web
+            .as_ref()
+            .map(|web| format!("http://127.0.0.1:{}", web.port)),
+    })
+}
+
+/// The configurations of the programs have different types; here they are only passed on.
+fn told<T: Serialize>(config: &T) -> serde_json::Value {
+    // Plain structs of texts, numbers and lists always have a JSON form.
+    serde_json::to_value(config).expect("a configuration has a JSON form")
+}

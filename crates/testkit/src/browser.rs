@@ -1,0 +1,138 @@
+//! Headless Chromium, driven over WebDriver (W3C Recommendation "WebDriver").
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::system::{free_port, wait_for};
+
+/// Chromium speaks to nobody but the page: its own services are switched off.
+const ARGUMENTS: [&str; 11] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1100,820",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+];
+
+/// The key under which WebDriver gives the name of an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A browser with one window.
+pub struct Browser {
+    driver: Child,
+    port: u16,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Starts `chromedriver`, and with it Chromium, with an empty profile.
+    pub fn start() -> Self {
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is installed; ./test installs it (Debian: chromium, chromium-driver)");
+        let profile = tempfile::tempdir().expect("a temporary folder");
+        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        wait_for("chromedriver listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        let data = format!("--user-data-dir={}", browser._profile.path().display());
+        let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([data.as_str()]).collect();
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": arguments},
+        }}});
+        let answer = http::post(port, "/session", &wanted).send().json();
+        browser.session = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        browser
+    }
+
+    /// Opens an address.
+    pub fn open(&self, url: &str) {
+        self.post("url", &json!({ "url": url }));
+    }
+
+    /// Waits for an element that is shown; its WebDriver name.
+    pub fn find(&self, selector: &str) -> String {
+        wait_for(&format!("the page shows {selector}"), || {
+            let answer = self.call("element", &json!({"using": "css selector", "value": selector}));
+            let element = answer["value"][ELEMENT].as_str()?.to_owned();
+            let shown = http::get(self.port, &self.path(&format!("element/{element}/displayed"))).send().json();
+            (shown["value"] == true).then_some(element)
+        })
+    }
+
+    /// Waits until an element can be clicked, and clicks it.
+    pub fn click(&self, selector: &str) {
+        wait_for(&format!("{selector} can be clicked"), || {
+            let element = self.find(selector);
+            let enabled = http::get(self.port, &self.path(&format!("element/{element}/enabled"))).send().json();
+            (enabled["value"] == true).then_some(())?;
+            let clicked = self.call(&format!("element/{element}/click"), &json!({}));
+            clicked["value"].is_null().then_some(())
+        });
+    }
+
+    /// Types into an element.
+    pub fn type_into(&self, selector: &str, text: &str) {
+        let element = self.find(selector);
+        self.post(&format!("element/{element}/value"), &json!({ "text": text }));
+    }
+
+    /// The text that the page shows.
+    pub fn text(&self) -> String {
+        let text = self.run("return document.body ? document.body.innerText : ''");
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the page shows this text.
+    pub fn wait_for_text(&self, text: &str) {
+        wait_for(&format!("the page shows {text:?}"), || self.text().contains(text).then_some(()));
+    }
+
+    /// Runs a script in the page.
+    pub fn run(&self, script: &str) -> Value {
+        self.post("execute/sync", &json!({"script": script, "args": []}))["value"].clone()
+    }
+
+    /// Keeps a picture of the page, PNG as base64.
+    pub fn screenshot(&self, path: &Path) {
+        let answer = http::get(self.port, &self.path("screenshot")).send().json();
+        let picture = answer["value"].as_str().expect("a picture");
+        std::fs::write(path, picture).expect("the picture is written");
+    }
+
+    fn path(&self, command: &str) -> String {
+        format!("/session/{}/{command}", self.session)
+    }
+
+    fn call(&self, command: &str, body: &Value) -> Value {
+        http::post(self.port, &self.path(command), body).send().json()
+    }
+
+    fn post(&self, command: &str, body: &Value) -> Value {
+        let answer = self.call(command, body);
+        assert!(answer["value"]["error"].is_null(), "{command}: {answer}");
+        answer
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        http::delete(self.port, &format!("/session/{}", self.session)).send();
+        // It may have ended with its session.
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
