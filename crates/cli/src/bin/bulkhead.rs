@@ -1,0 +1,5 @@
+//! `bulkhead`: what people type.
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

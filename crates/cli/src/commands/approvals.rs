@@ -1,0 +1,226 @@
+//! `bulkhead approvals`: what waits for an answer.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use config::Home;
+use protocol::channel::{ApprovalAnswer, ApprovalCard};
+use protocol::ids::ApprovalId;
+use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::time::Millis;
+
+use crate::connect::Operator;
+use crate::fault::Fault;
+use crate::terminal::{self, YesNo, harmless_line};
+use crate::{cards, output};
+
+/// How often `watch` looks.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// The fewest digits of a digest that confirm it.
+const LEAST_DIGITS: usize = 16;
+
+/// What can be said with `approvals`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Print JSON, one approval a line.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// What waits, one a line.
+    List,
+    /// One of them in full.
+    Show {
+        /// Its id.
+        approval: ApprovalId,
+    },
+    /// Let it run: shows it in full, then asks.
+    Approve {
+        /// Its id.
+        approval: ApprovalId,
+        /// Instead of asking: the digest that was shown, or at least its first 16 digits.
+        #[arg(long, value_name = "DIGEST")]
+        confirm_digest: Option<String>,
+    },
+    /// Do not let it run.
+    Deny {
+        /// Its id.
+        approval: ApprovalId,
+    },
+    /// Show each in full as it comes, until Ctrl-C.
+    Watch,
+}
+
+pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    let operator = Operator::connect(home)?;
+    match arguments.action.unwrap_or(Action::List) {
+        Action::List => list(&pending(&operator)?, arguments.json),
+        Action::Show { approval } => show(&find(&operator, approval)?, arguments.json),
+        Action::Approve {
+            approval,
+            confirm_digest,
+        } => approve(&operator, &find(&operator, approval)?, confirm_digest),
+        Action::Deny { approval } => {
+            let card = find(&operator, approval)?;
+            answer(&operator, &card, ApprovalAnswer::Deny)?;
+            output::line("denied")
+        }
+        Action::Watch => watch(&operator, arguments.json),
+    }
+}
+
+fn pending(operator: &Operator) -> Result<Vec<ApprovalCard>, Fault> {
+    match operator.ask(&OperatorRequest::Approvals)? {
+        OperatorReply::Approvals { cards } => Ok(cards),
+        _ => Err(Fault::Unexpected("the gateway")),
+    }
+}
+
+fn find(operator: &Operator, approval: ApprovalId) -> Result<ApprovalCard, Fault> {
+    let cards = pending(operator)?;
+    cards
+        .into_iter()
+        .find(|card| card.approval == approval)
+        .ok_or_else(|| {
+            Fault::Refused(format!(
+                "no approval {approval} waits for an answer; it may be answered or expired. \
+                 See `bulkhead approvals`"
+            ))
+        })
+}
+
+fn list(cards: &[ApprovalCard], json: bool) -> Result<(), Fault> {
+    if json {
+        return cards.iter().try_for_each(output::json);
+    }
+    if cards.is_empty() {
+        return output::line("nothing waits for your answer");
+    }
+    let now = Millis::now();
+    let rows: Vec<_> = cards
+        .iter()
+        .map(|card| {
+            [
+                card.approval.to_string(),
+                format!("{}/{}/{}", card.session, card.turn, card.call),
+                cards::until(card.expires, now),
+                beginning(&card.action),
+            ]
+        })
+        .collect();
+    output::table(["APPROVAL", "CALL", "EXPIRES", "ACTION"], &rows)
+}
+
+/// Enough to tell one from another in a list; `show` and `approve` show all of it.
+fn beginning(action: &str) -> String {
+    const MOST: usize = 60;
+    let line = harmless_line(action).into_owned();
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} ... (cut; see `approvals show`)", &line[..end]),
+        None => line,
+    }
+}
+
+fn show(card: &ApprovalCard, json: bool) -> Result<(), Fault> {
+    match json {
+        true => output::json(card),
+        false => output::text(&cards::approval(card, Millis::now())),
+    }
+}
+
+fn approve(operator: &Operator, card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
+    match digest {
+        Some(typed) => confirms(&typed, card)?,
+        None => {
+            if !terminal::can_ask() {
+                return Err(Fault::Usage(format!(
+                    "without a terminal, say what you approve: read it with `bulkhead approvals \
+                     show {0}`, then `bulkhead approvals approve {0} --confirm-digest DIGEST`",
+                    card.approval
+                )));
+            }
+            eprintln!("{}", cards::approval(card, Millis::now()));
+            if terminal::ask_yes_no("Run this?")? == YesNo::No {
+                return Err(Fault::Refused(
+                    "not approved; it still waits. `bulkhead approvals deny` ends it".to_owned(),
+                ));
+            }
+        }
+    }
+    answer(operator, card, ApprovalAnswer::Approve)?;
+    output::line("approved")
+}
+
+/// Whether these digits are those of the card.
+fn confirms(typed: &str, card: &ApprovalCard) -> Result<(), Fault> {
+    if typed.len() < LEAST_DIGITS {
+        return Err(Fault::Usage(format!(
+            "--confirm-digest needs at least the first {LEAST_DIGITS} digits"
+        )));
+    }
+    if !card.digest.to_string().starts_with(typed) {
+        return Err(Fault::Refused(
+            "that is not the digest of what waits now, so nothing was approved".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn answer(operator: &Operator, card: &ApprovalCard, answer: ApprovalAnswer) -> Result<(), Fault> {
+    operator.tell(&OperatorRequest::Answer {
+        approval: card.approval,
+        digest: card.digest,
+        nonce: card.nonce,
+        answer,
+    })
+}
+
+fn watch(operator: &Operator, json: bool) -> Result<(), Fault> {
+    let mut seen = BTreeSet::new();
+    loop {
+        let cards = pending(operator)?;
+        for card in cards.iter().filter(|card| !seen.contains(&card.approval)) {
+            show(card, json)?;
+            if !json {
+                output::line("")?;
+            }
+        }
+        seen = cards.iter().map(|card| card.approval).collect();
+        thread::sleep(GLANCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cards::tests::card;
+
+    #[test]
+    fn only_the_digest_of_the_card_confirms_it() {
+        let digest = card().digest.to_string();
+        assert!(confirms(&digest, &card()).is_ok());
+        assert!(confirms(&digest[..16], &card()).is_ok());
+        assert!(matches!(
+            confirms(&digest[..15], &card()),
+            Err(Fault::Usage(_))
+        ));
+        assert!(matches!(
+            confirms(&"04".repeat(32), &card()),
+            Err(Fault::Refused(_))
+        ));
+        assert!(confirms(&format!("{digest}0"), &card()).is_err());
+    }
+
+    #[test]
+    fn a_list_says_where_it_cuts() {
+        assert_eq!(beginning("ls\nrm x"), "lsU+000Arm x");
+        assert!(beginning(&"é".repeat(100)).contains("(cut; see"));
+    }
+}

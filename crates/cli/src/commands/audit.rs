@@ -1,0 +1,189 @@
+//! `bulkhead audit`: the record, read from its file. No other program is asked, so that what
+//! is shown does not depend on any of them.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use config::Home;
+use ledger::read::{Filter, Reader};
+use ledger::{key, verify};
+use protocol::ids::SessionId;
+use protocol::record::Row;
+
+use crate::fault::Fault;
+use crate::terminal::harmless_line;
+use crate::{cards, events, output};
+
+/// What can be said with `audit`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Read this ledger instead of the one in the home.
+    #[arg(long, global = true, value_name = "FILE")]
+    db: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// What happened, one event a line, oldest first.
+    Log {
+        /// Only this session.
+        #[arg(long)]
+        session: Option<SessionId>,
+        /// Only the newest so many.
+        #[arg(long, value_name = "COUNT")]
+        last: Option<u32>,
+    },
+    /// One row in full.
+    Show {
+        /// Its number.
+        row: u64,
+    },
+    /// Whether anything was changed, removed or left out. Needs the file and a public key only.
+    Verify {
+        /// The public key, instead of the one in the home.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}
+
+pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    let db = arguments
+        .db
+        .unwrap_or_else(|| home.ledger().join("ledger.db"));
+    if !db.is_file() {
+        return Err(Fault::Refused(format!(
+            "there is no record at {db:?}; the first `bulkhead up` begins one"
+        )));
+    }
+    let json = arguments.json;
+    match arguments.action {
+        Action::Log { session, last } => log(&db, session, last, json),
+        Action::Show { row } => show(&db, row, json),
+        Action::Verify { key } => {
+            let key = key.unwrap_or_else(|| home.ledger().join(key::PUBLIC_FILE));
+            check(&db, &key, json)
+        }
+    }
+}
+
+fn log(db: &Path, session: Option<SessionId>, last: Option<u32>, json: bool) -> Result<(), Fault> {
+    let filter = Filter {
+        session,
+        after: 0,
+        last,
+    };
+    let mut printed = Ok(());
+    each(db, &filter, |row| {
+        printed = match json {
+            true => output::json(&row),
+            false => output::line(line(&row)),
+        };
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    printed
+}
+
+fn each(db: &Path, filter: &Filter, with: impl FnMut(Row) -> ControlFlow<()>) -> Result<(), Fault> {
+    let unreadable = |error: ledger::read::ReadError| Fault::Refused(format!("{db:?}: {error}"));
+    let reader = Reader::open(db).map_err(unreadable)?;
+    reader.each(filter, with).map_err(unreadable)
+}
+
+/// Row, time, where it belongs, kind, and what happened.
+fn line(row: &Row) -> String {
+    let place = match events::place(&row.event) {
+        events::Place::Session => row.session.to_string(),
+        events::Place::Turn(turn) => format!("{}/{turn}", row.session),
+        events::Place::Call(turn, call) => format!("{}/{turn}/{call}", row.session),
+    };
+    format!(
+        "{:>6}  {}  {place:<20}  {:<17}  {}",
+        row.row.0,
+        cards::shown(row.time),
+        events::kind(&row.event),
+        harmless_line(&events::summary(&row.event)),
+    )
+}
+
+fn show(db: &Path, number: u64, json: bool) -> Result<(), Fault> {
+    let missing = || Fault::Refused(format!("there is no row {number}"));
+    let filter = Filter {
+        session: None,
+        after: number.checked_sub(1).ok_or_else(missing)?,
+        last: None,
+    };
+    let mut found = None;
+    each(db, &filter, |row| {
+        found = Some(row);
+        ControlFlow::Break(())
+    })?;
+    let row = found
+        .filter(|row| row.row.0 == number)
+        .ok_or_else(missing)?;
+    if json {
+        return output::json(&row);
+    }
+    let event = serde_json::to_string_pretty(&row.event)
+        .map_err(|error| Fault::Refused(error.to_string()))?;
+    output::line(format!("row      {}", row.row))?;
+    output::line(format!("time     {}", row.time.rfc3339()))?;
+    output::line(format!("session  {}", row.session))?;
+    output::line(format!("hash     {}", row.hash))?;
+    output::line(crate::terminal::harmless(&event))
+}
+
+fn check(db: &Path, key: &Path, json: bool) -> Result<(), Fault> {
+    let public = key::read_public(key).map_err(|error| Fault::Refused(error.to_string()))?;
+    let report = verify(db, &public);
+    if json {
+        output::json(&report)?;
+    } else {
+        print(&report)?;
+    }
+    if report.ok { Ok(()) } else { Err(Fault::Said) }
+}
+
+fn print(report: &verify::Report) -> Result<(), Fault> {
+    for problem in &report.problems {
+        let place = match (&problem.row, &problem.session) {
+            (Some(row), Some(session)) => format!("row {row}, session {session}: "),
+            (Some(row), None) => format!("row {row}: "),
+            (None, Some(session)) => format!("session {session}: "),
+            (None, None) => String::new(),
+        };
+        output::line(format!("PROBLEM  {place}{}", harmless_line(&problem.what)))?;
+    }
+    let verdict = match report.ok {
+        true => "The record is whole",
+        false => "The record is NOT whole",
+    };
+    output::line(format!(
+        "{verdict}: {} rows in {} sessions.",
+        report.rows, report.sessions
+    ))?;
+    if let Some(head) = &report.head {
+        output::line(format!("Head over {} rows: {head}", report.tree_size))?;
+    }
+    if report.unsigned > 0 {
+        output::line(format!(
+            "{} of the newest rows are not signed yet; a turn is signed when it is over.",
+            report.unsigned
+        ))?;
+    }
+    if report.unknown > 0 {
+        output::line(format!(
+            "{} tool calls have an unknown outcome: a program ended while they ran.",
+            report.unknown
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! `bulkhead grants`: remembered approvals.
+
+use clap::{Args, Subcommand};
+use config::Home;
+use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::time::Millis;
+
+use crate::connect::Operator;
+use crate::fault::Fault;
+use crate::terminal::harmless_line;
+use crate::{cards, output};
+
+/// What can be said with `grants`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Print JSON, one grant a line.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Those in force.
+    List,
+    /// Take one back; from then on it is asked again.
+    Revoke {
+        /// Its number in the list.
+        grant: u64,
+    },
+}
+
+pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    let operator = Operator::connect(home)?;
+    match arguments.action.unwrap_or(Action::List) {
+        Action::List => list(&operator, arguments.json),
+        Action::Revoke { grant } => {
+            operator.tell(&OperatorRequest::GrantRevoke { grant })?;
+            output::line("revoked")
+        }
+    }
+}
+
+fn list(operator: &Operator, json: bool) -> Result<(), Fault> {
+    let OperatorReply::Grants { grants } = operator.ask(&OperatorRequest::Grants)? else {
+        return Err(Fault::Unexpected("the gateway"));
+    };
+    if json {
+        return grants.iter().try_for_each(output::json);
+    }
+    if grants.is_empty() {
+        return output::line("no approval is remembered");
+    }
+    let now = Millis::now();
+    let rows: Vec<_> = grants
+        .iter()
+        .map(|grant| {
+            [
+                grant.grant.to_string(),
+                grant.principal.to_string(),
+                grant.channel.to_string(),
+                harmless_line(&grant.key).into_owned(),
+                cards::until(grant.expires, now),
+            ]
+        })
+        .collect();
+    output::table(["GRANT", "PRINCIPAL", "CHANNEL", "CALLS", "EXPIRES"], &rows)
+}

@@ -1,0 +1,95 @@
+//! The commands: one file each, and the list of them.
+
+mod approvals;
+mod ask;
+mod audit;
+mod channel;
+mod chat;
+mod doctor;
+mod down;
+mod grants;
+mod login;
+mod pair;
+mod policy;
+mod setup;
+mod status;
+mod supervise;
+mod up;
+mod vault;
+
+use clap::Subcommand;
+use config::Home;
+
+use crate::fault::Fault;
+
+/// What can be typed after `bulkhead`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Choose a model (and Telegram, if you like); writes bulkhead.toml.
+    Setup(setup::Arguments),
+    /// Start everything.
+    Up(up::Arguments),
+    /// Stop everything, in order.
+    Down,
+    /// Show what runs and what waits.
+    Status(status::Arguments),
+    /// Check this machine and this installation; says what to do where something is wrong.
+    Doctor(doctor::Arguments),
+    /// Print a new one-time link to the web page.
+    Login,
+    /// Ask the agent one thing and print its answer as it comes.
+    Ask(ask::Arguments),
+    /// Talk with the agent, line by line. /new begins a new conversation, /quit ends.
+    Chat(chat::Arguments),
+    /// Chat platforms: add, list, remove.
+    Channel(channel::Arguments),
+    /// People on chat platforms: list, approve with a pairing code, revoke.
+    Pair(pair::Arguments),
+    /// What waits for your answer: list, show, approve, deny, watch.
+    Approvals(approvals::Arguments),
+    /// Remembered approvals: list, revoke.
+    Grants(grants::Arguments),
+    /// Secrets: add, list, rotate, remove. No command shows one.
+    Vault(vault::Arguments),
+    /// The rules: what they say of a call, and whether the configuration is sound.
+    Policy(policy::Arguments),
+    /// The record: log, show, verify.
+    Audit(audit::Arguments),
+    /// Become the supervisor, in a session of its own. `up --detach` uses it.
+    #[command(hide = true)]
+    Supervise,
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where everything lives.
+    pub(crate) home: Home,
+    /// The folder that `--home` named, absolute; programs that are started get it too.
+    pub(crate) chosen: Option<std::path::PathBuf>,
+}
+
+impl Command {
+    /// Carries it out.
+    pub(crate) fn run(self, context: &Context) -> Result<(), Fault> {
+        let home = &context.home;
+        match self {
+            Self::Setup(arguments) => setup::run(arguments, home),
+            Self::Up(arguments) => up::run(&arguments, context),
+            Self::Down => down::run(home),
+            Self::Status(arguments) => status::run(&arguments, home),
+            Self::Doctor(arguments) => doctor::run(&arguments, home),
+            Self::Login => login::run(home),
+            Self::Ask(arguments) => ask::run(&arguments, home),
+            Self::Chat(arguments) => chat::run(&arguments, home),
+            Self::Channel(arguments) => channel::run(arguments, home),
+            Self::Pair(arguments) => pair::run(arguments, home),
+            Self::Approvals(arguments) => approvals::run(arguments, home),
+            Self::Grants(arguments) => grants::run(arguments, home),
+            Self::Vault(arguments) => vault::run(arguments, home),
+            Self::Policy(arguments) => policy::run(&arguments, home),
+            Self::Audit(arguments) => audit::run(arguments, home),
+            Self::Supervise => supervise::run(context),
+        }
+    }
+}

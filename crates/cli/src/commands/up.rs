@@ -1,0 +1,368 @@
+//! `bulkhead up`: check, start the supervisor, wait until all programs are ready.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use config::{Config, Home, IDENTITIES, ensure_key};
+use protocol::ids::ChannelId;
+use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+
+use super::{Context, login, status};
+use crate::connect::{Operator, Supervisor};
+use crate::fault::Fault;
+use crate::terminal::harmless;
+use crate::{interrupt, output, programs};
+
+/// How long the programs may take to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the supervisor is asked meanwhile.
+const GLANCE: Duration = Duration::from_millis(4);
+
+/// How much of the log is shown when the start fails, in bytes.
+const LOG_TAIL: u64 = 4096;
+
+/// What the programs inherit. Nothing else of the environment reaches them.
+const ENVIRONMENT: [&str; 8] = [
+    "HOME",
+    "BULKHEAD_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "PATH",
+    "LANG",
+    "TZ",
+];
+
+/// What can be said with `up`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Come back when everything is ready, and leave it running.
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault> {
+    let home = &context.home;
+    let config = Config::load(home)?;
+    match Supervisor::connect(home) {
+        Ok(_) => {
+            output::line("Bulkhead runs already.")?;
+            return status::run(&status::Arguments::default(), home);
+        }
+        Err(Fault::NotUp) => {}
+        Err(fault) => return Err(fault),
+    }
+    prepare(home, &config)?;
+    match arguments.detach {
+        true => detached(context, &config),
+        false => in_foreground(context, &config),
+    }
+}
+
+/// Makes what the first start needs: folders, keys, the workspace.
+pub(crate) fn prepare(home: &Home, config: &Config) -> Result<(), Fault> {
+    home.create()?;
+    for name in IDENTITIES {
+        let name = ChannelId::parse(name).map_err(|error| Fault::Usage(error.to_string()))?;
+        ensure_key(home, &name)?;
+    }
+    let workspace = &config.workspace;
+    std::fs::create_dir_all(workspace)
+        .map_err(Fault::io(format!("make the workspace {workspace:?}")))
+}
+
+/// The supervisor as it has to be started.
+pub(crate) fn supervisor(context: &Context) -> Result<Command, Fault> {
+    let mut command = Command::new(programs::path("bulkhead-supervisor")?);
+    if let Some(folder) = &context.chosen {
+        command.arg("--home").arg(folder);
+    }
+    clean_environment(&mut command);
+    Ok(command)
+}
+
+fn clean_environment(command: &mut Command) {
+    command.env_clear();
+    for name in ENVIRONMENT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+}
+
+fn detached(context: &Context, config: &Config) -> Result<(), Fault> {
+    let log = log_file(&context.home);
+    let mut log_end = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log)
+        .map_err(Fault::io(format!("open the log {log:?}")))?;
+    let began = log_end
+        .seek(SeekFrom::End(0))
+        .map_err(Fault::io(format!("read the log {log:?}")))?;
+    let own = std::env::current_exe().map_err(Fault::io("find out where this program lies"))?;
+    let mut command = Command::new(own);
+    if let Some(folder) = &context.chosen {
+        command.arg("--home").arg(folder);
+    }
+    clean_environment(&mut command);
+    let mut child = command
+        .arg("supervise")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log_end)
+        .spawn()
+        .map_err(Fault::io("start bulkhead-supervisor"))?;
+    let ended = |child: &mut Child| {
+        child
+            .try_wait()
+            .map_err(Fault::io("watch bulkhead-supervisor"))
+    };
+    match wait_until_ready(&context.home, || ended(&mut child)) {
+        Ok(()) => welcome(&context.home, config),
+        Err(fault) => {
+            eprint!("{}", harmless(&tail(&log, began)));
+            give_up(&context.home, &mut child);
+            Err(fault)
+        }
+    }
+}
+
+fn log_file(home: &Home) -> PathBuf {
+    home.log().join("bulkhead.log")
+}
+
+/// What was written to the log since this start began, the end of it.
+fn tail(log: &Path, began: u64) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = std::fs::File::open(log)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(began.max(end.saturating_sub(LOG_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// What ends the foreground.
+enum End {
+    /// The supervisor is gone.
+    Died(io::Result<ExitStatus>),
+    /// Somebody wants it to stop.
+    Stop,
+}
+
+fn in_foreground(context: &Context, config: &Config) -> Result<(), Fault> {
+    let (tell, ends) = channel();
+    let stops = tell.clone();
+    interrupt::listen(move |_| {
+        // Nobody listens any more only when the process ends.
+        let _ = stops.send(End::Stop);
+    })?;
+    let mut child = supervisor(context)?
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // Ctrl-C is for this process, which then stops everything in order.
+        .process_group(0)
+        .spawn()
+        .map_err(Fault::io("start bulkhead-supervisor"))?;
+    thread::spawn(move || {
+        let _ = tell.send(End::Died(child.wait()));
+    });
+    let ready = wait_until_ready(&context.home, || match ends.try_recv() {
+        Ok(End::Died(Ok(status))) => Ok(Some(status)),
+        Ok(End::Died(Err(error))) => Err(Fault::io("watch bulkhead-supervisor")(error)),
+        Ok(End::Stop) => Err(Fault::Refused(
+            "stopped before everything was ready".to_owned(),
+        )),
+        Err(_) => Ok(None),
+    });
+    match ready {
+        Ok(()) => {
+            welcome(&context.home, config)?;
+            eprintln!("Ctrl-C stops it.");
+            stay(&context.home, &ends)
+        }
+        Err(fault) => {
+            stop(&context.home, &ends);
+            Err(fault)
+        }
+    }
+}
+
+/// Stays until the supervisor is gone or somebody wants it to be.
+fn stay(home: &Home, ends: &Receiver<End>) -> Result<(), Fault> {
+    match ends.recv() {
+        Ok(End::Stop) => {
+            eprintln!("\nstopping");
+            Supervisor::connect(home)?.stop()?;
+            match ends.recv_timeout(READY_LIMIT) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Fault::Refused("the supervisor does not end".to_owned())),
+            }
+        }
+        Ok(End::Died(Ok(status))) if status.success() => Ok(()),
+        Ok(End::Died(Ok(status))) => Err(Fault::Refused(format!("the supervisor ended: {status}"))),
+        Ok(End::Died(Err(error))) => Err(Fault::io("watch bulkhead-supervisor")(error)),
+        Err(_) => Err(Fault::Refused(
+            "the supervisor cannot be watched".to_owned(),
+        )),
+    }
+}
+
+/// Stops what was started in vain. The fault that led here is what is reported.
+fn stop(home: &Home, ends: &Receiver<End>) {
+    if let Ok(supervisor) = Supervisor::connect(home) {
+        let _ = supervisor.stop();
+        let _ = ends.recv_timeout(READY_LIMIT);
+    }
+}
+
+fn give_up(home: &Home, child: &mut Child) {
+    match Supervisor::connect(home) {
+        Ok(supervisor) => drop(supervisor.stop()),
+        // It never came as far as its socket.
+        Err(_) => drop(child.kill()),
+    }
+    let _ = child.wait();
+}
+
+/// Waits until every program has said that it is ready, the supervisor has ended, a program
+/// cannot run, or the time is up.
+fn wait_until_ready(
+    home: &Home,
+    mut ended: impl FnMut() -> Result<Option<ExitStatus>, Fault>,
+) -> Result<(), Fault> {
+    let deadline = Instant::now() + READY_LIMIT;
+    let mut link = None;
+    loop {
+        if let Some(status) = ended()? {
+            return Err(Fault::Refused(format!(
+                "the supervisor ended before everything was ready: {status}"
+            )));
+        }
+        if link.is_none() {
+            link = match Supervisor::connect(home) {
+                Ok(supervisor) => Some(supervisor),
+                Err(Fault::NotUp) => None,
+                Err(fault) => return Err(fault),
+            };
+        }
+        let programs = match &link {
+            Some(supervisor) => match supervisor.ask(&SupervisorRequest::Status)? {
+                SupervisorReply::Status { programs, .. } => programs,
+                SupervisorReply::Stopped => return Err(Fault::Unexpected("the supervisor")),
+            },
+            None => Vec::new(),
+        };
+        if let Some(reason) = programs.iter().find_map(failed) {
+            return Err(Fault::Refused(reason));
+        }
+        if !programs.is_empty() && programs.iter().all(runs) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Fault::Refused(not_ready(&programs)));
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+fn runs(program: &ProgramStatus) -> bool {
+    matches!(program.state, ProgramState::Running { .. })
+}
+
+fn failed(program: &ProgramStatus) -> Option<String> {
+    match &program.state {
+        ProgramState::Failed { last } => Some(format!("{}: {}", program.name, harmless(last))),
+        ProgramState::Starting { .. }
+        | ProgramState::Running { .. }
+        | ProgramState::Waiting { .. } => None,
+    }
+}
+
+fn not_ready(programs: &[ProgramStatus]) -> String {
+    let waits: Vec<&str> = programs
+        .iter()
+        .filter(|program| !runs(program))
+        .map(|program| program.name.as_str())
+        .collect();
+    let seconds = READY_LIMIT.as_secs();
+    match waits.is_empty() {
+        true => format!("the supervisor did not answer within {seconds} s"),
+        false => format!("not ready after {seconds} s: {}", waits.join(", ")),
+    }
+}
+
+/// Tells where to go from here.
+fn welcome(home: &Home, config: &Config) -> Result<(), Fault> {
+    output::line("Bulkhead is ready.")?;
+    if config.web.is_some() {
+        let link = login::link(&Operator::connect(home)?)?;
+        output::line(format!(
+            "Web page (this link works once, for ten minutes): {link}"
+        ))?;
+    }
+    output::line("In the terminal: bulkhead ask \"...\", bulkhead chat")
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::time::Millis;
+
+    use super::*;
+
+    fn program(name: &str, state: ProgramState) -> ProgramStatus {
+        ProgramStatus {
+            name: name.to_owned(),
+            state,
+            restarts: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_not_ready_is_named() {
+        let running = ProgramState::Running {
+            pid: 1,
+            since: Millis(0),
+        };
+        let programs = [
+            program("a", running),
+            program("b", ProgramState::Starting { pid: 2 }),
+        ];
+        assert_eq!(not_ready(&programs), "not ready after 10 s: b");
+        assert_eq!(not_ready(&[]), "the supervisor did not answer within 10 s");
+    }
+
+    #[test]
+    fn a_program_that_cannot_run_is_told_with_its_reason() {
+        let state = ProgramState::Failed {
+            last: "no key; run setup".to_owned(),
+        };
+        assert_eq!(
+            failed(&program("c", state)).as_deref(),
+            Some("c: no key; run setup")
+        );
+    }
+
+    #[test]
+    fn only_the_end_of_this_start_s_log_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(&log, "old\nnew\n").unwrap();
+        assert_eq!(tail(&log, 4), "new\n");
+        std::fs::write(&log, "x".repeat(10_000)).unwrap();
+        assert_eq!(tail(&log, 4).len(), 4096);
+    }
+}
