@@ -14,9 +14,10 @@ const MAX_SOURCE: usize = 256 * 1024;
 const MAX_INDENT: usize = 8;
 
 /// Reads Markdown (CommonMark with tables, task lists and strikethrough).
-pub fn render(source: &str) -> Styled {
+pub(super) fn render(source: &str) -> Styled {
     let source = &source[..source.floor_char_boundary(MAX_SOURCE)];
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let options =
+        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let mut writer = Writer::default();
     for event in Parser::new_ext(source, options) {
         writer.event(event);
@@ -50,9 +51,14 @@ impl Writer {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
             Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.text(&text),
-            Event::InlineMath(text) | Event::DisplayMath(text) | Event::FootnoteReference(text) => self.text(&text),
+            Event::InlineMath(text) | Event::DisplayMath(text) | Event::FootnoteReference(text) => {
+                self.text(&text)
+            }
             Event::Code(text) => {
-                let style = Style { code: Code::Inline, ..self.style() };
+                let style = Style {
+                    code: Code::Inline,
+                    ..self.style()
+                };
                 self.push(&text, &style);
             }
             Event::SoftBreak | Event::HardBreak => self.text("\n"),
@@ -98,10 +104,13 @@ impl Writer {
             Tag::Emphasis => self.italic += 1,
             Tag::Strong => self.bold += 1,
             Tag::Strikethrough => self.struck += 1,
-            Tag::Link { dest_url, .. } => self.links.push((self.out.text().len(), dest_url.into_string())),
+            Tag::Link { dest_url, .. } => self
+                .links
+                .push((self.out.text().len(), dest_url.into_string())),
             Tag::Image { dest_url, .. } => {
                 self.text("image: ");
-                self.links.push((self.out.text().len(), dest_url.into_string()));
+                self.links
+                    .push((self.out.text().len(), dest_url.into_string()));
             }
             // Extensions that are not enabled.
             Tag::FootnoteDefinition(_)
@@ -116,7 +125,9 @@ impl Writer {
 
     fn end(&mut self, tag: TagEnd) {
         match tag {
-            TagEnd::Heading(_) | TagEnd::Strong | TagEnd::TableHead => self.bold = self.bold.saturating_sub(1),
+            TagEnd::Heading(_) | TagEnd::Strong | TagEnd::TableHead => {
+                self.bold = self.bold.saturating_sub(1)
+            }
             TagEnd::BlockQuote(_) => self.quotes = self.quotes.saturating_sub(1),
             TagEnd::CodeBlock => self.code = None,
             TagEnd::List(_) => drop(self.lists.pop()),
@@ -146,7 +157,10 @@ impl Writer {
             CodeBlockKind::Fenced(info) => info.split([' ', ',', '{']).next().and_then(language),
             CodeBlockKind::Indented => None,
         };
-        self.code = Some(Code::Block { id: self.blocks, language });
+        self.code = Some(Code::Block {
+            id: self.blocks,
+            language,
+        });
     }
 
     fn start_item(&mut self) {
@@ -166,10 +180,15 @@ impl Writer {
 
     /// Writes the address after the label, unless it is the label.
     fn end_link(&mut self) {
-        let Some((begin, address)) = self.links.pop() else { return };
+        let Some((begin, address)) = self.links.pop() else {
+            return;
+        };
         let label = self.out.text().get(begin..).unwrap_or_default();
         if label != address && !address.is_empty() {
-            let style = Style { code: Code::Inline, ..self.style() };
+            let style = Style {
+                code: Code::Inline,
+                ..self.style()
+            };
             self.text(" (");
             self.push(&address, &style);
             self.text(")");
@@ -201,16 +220,28 @@ impl Writer {
         if self.out.text().is_empty() || self.after_marker {
             return;
         }
-        let there = self.out.text().chars().rev().take_while(|c| *c == '\n').count();
-        let style = Style { code: Code::No, ..self.style() };
-        self.out.push(&"\n".repeat(lines.saturating_sub(there)), &style);
+        let there = self
+            .out
+            .text()
+            .chars()
+            .rev()
+            .take_while(|c| *c == '\n')
+            .count();
+        let style = Style {
+            code: Code::No,
+            ..self.style()
+        };
+        self.out
+            .push(&"\n".repeat(lines.saturating_sub(there)), &style);
     }
 }
 
 fn language(word: &str) -> Option<String> {
     let fits = !word.is_empty()
         && word.len() <= 32
-        && word.chars().all(|c| c.is_ascii_alphanumeric() || "+-#._".contains(c));
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-#._".contains(c));
     fits.then(|| word.to_owned())
 }
 
@@ -232,51 +263,90 @@ mod tests {
         let covered = |entity: &super::super::styled::Entity| {
             String::from_utf16(&units[entity.offset..entity.offset + entity.length]).unwrap()
         };
-        part.entities.iter().map(|entity| (entity.kind, covered(entity))).collect()
+        part.entities
+            .iter()
+            .map(|entity| (entity.kind, covered(entity)))
+            .collect()
     }
 
     #[test]
     fn ordinary_markdown_looks_as_it_should() {
-        let part = part("# Title\n\nSome **bold**, *slanted* and ~~gone~~ `code`.\n\n- one\n- two\n  1. deep\n\n> said\n> again\n\n```rust\nfn main() {}\n```\n\nend");
+        let part = part(
+            "# Title\n\nSome **bold**, *slanted* and ~~gone~~ `code`.\n\n- one\n- two\n  1. deep\n\n> said\n> again\n\n```rust\nfn main() {}\n```\n\nend",
+        );
         assert_eq!(
             part.text,
             "Title\n\nSome bold, slanted and gone code.\n\n• one\n• two\n  1. deep\n\nsaid\nagain\n\nfn main() {}\n\nend"
         );
         let expected = [
-            ("bold", "Title"), ("bold", "bold"), ("italic", "slanted"), ("strikethrough", "gone"), ("code", "code"),
-            ("blockquote", "said\nagain"), ("pre", "fn main() {}\n"),
+            ("bold", "Title"),
+            ("bold", "bold"),
+            ("italic", "slanted"),
+            ("strikethrough", "gone"),
+            ("code", "code"),
+            ("blockquote", "said\nagain"),
+            ("pre", "fn main() {}\n"),
         ];
-        assert_eq!(marked(&part), expected.map(|(kind, text)| (kind, text.to_owned())));
+        assert_eq!(
+            marked(&part),
+            expected.map(|(kind, text)| (kind, text.to_owned()))
+        );
         assert_eq!(part.entities[6].language.as_deref(), Some("rust"));
     }
 
     #[test]
     fn tables_are_lines() {
-        assert_eq!(part("| a | b |\n|---|---|\n| 1 | 2 |\n").text, "a | b\n1 | 2");
+        assert_eq!(
+            part("| a | b |\n|---|---|\n| 1 | 2 |\n").text,
+            "a | b\n1 | 2"
+        );
     }
 
     #[test]
     fn html_is_text() {
-        let text = "<a href=\"https://x.example\">click</a> <b>x</b> <script>alert(1)</script> &lt;i&gt;";
+        let text =
+            "<a href=\"https://x.example\">click</a> <b>x</b> <script>alert(1)</script> &lt;i&gt;";
         let part = part(text);
-        assert_eq!(part.text, "<a href=\"https://x.example\">click</a> <b>x</b> <script>alert(1)</script> <i>");
-        assert!(marked(&part).iter().all(|(kind, _)| *kind == "code"), "{part:?}");
+        assert_eq!(
+            part.text,
+            "<a href=\"https://x.example\">click</a> <b>x</b> <script>alert(1)</script> <i>"
+        );
+        assert!(
+            marked(&part).iter().all(|(kind, _)| *kind == "code"),
+            "{part:?}"
+        );
     }
 
     #[test]
     fn links_show_their_address_and_are_code() {
-        let part = part("[your bank](https://evil.example/?d=secret) ![p](http://evil.example/x.png) [x](tg://user?id=1) <https://a.example>");
+        let part = part(
+            "[your bank](https://evil.example/?d=secret) ![p](http://evil.example/x.png) [x](tg://user?id=1) <https://a.example>",
+        );
         assert_eq!(
             part.text,
             "your bank (https://evil.example/?d=secret) image: p (http://evil.example/x.png) x (tg://user?id=1) https://a.example"
         );
-        let expected = ["https://evil.example/?d=secret", "http://evil.example/x.png", "tg://user?id=1", "https://a.example"];
-        assert_eq!(marked(&part), expected.map(|text| ("code", text.to_owned())));
+        let expected = [
+            "https://evil.example/?d=secret",
+            "http://evil.example/x.png",
+            "tg://user?id=1",
+            "https://a.example",
+        ];
+        assert_eq!(
+            marked(&part),
+            expected.map(|text| ("code", text.to_owned()))
+        );
     }
 
     #[test]
     fn hostile_nesting_ends() {
-        for text in ["[".repeat(50_000), "> ".repeat(20_000), "*a ".repeat(50_000), "- ".repeat(20_000), "`".repeat(99_999)] {
+        for text in [
+            "[".repeat(50_000),
+            "> ".repeat(20_000),
+            "*a ".repeat(50_000),
+            "- ".repeat(20_000),
+            "`".repeat(99_999),
+        ] {
             split(&render(&text), MAX_UNITS);
         }
     }

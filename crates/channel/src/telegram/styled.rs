@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// A text whose every byte has a style.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Styled {
+pub(super) struct Styled {
     text: String,
     /// Where each run ends, and its style; ends grow, the last is the text's length.
     runs: Vec<(usize, Style)>,
@@ -18,22 +18,22 @@ pub struct Styled {
 
 /// How a run looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Style {
+pub(super) struct Style {
     /// Bold.
-    pub bold: bool,
+    pub(super) bold: bool,
     /// Italic.
-    pub italic: bool,
+    pub(super) italic: bool,
     /// Struck through.
-    pub struck: bool,
+    pub(super) struck: bool,
     /// Whether it is code; code has no other style.
-    pub code: Code,
+    pub(super) code: Code,
     /// The quotation that it belongs to.
-    pub quote: Option<u32>,
+    pub(super) quote: Option<u32>,
 }
 
 /// Whether a run is code. Platforms make no links inside code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Code {
+pub(super) enum Code {
     /// It is not.
     #[default]
     No,
@@ -50,38 +50,41 @@ pub enum Code {
 
 /// What Telegram is sent of a style.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entity {
+pub(super) struct Entity {
     /// `bold`, `pre` ...
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub(super) kind: &'static str,
     /// In UTF-16 code units.
-    pub offset: usize,
+    pub(super) offset: usize,
     /// In UTF-16 code units.
-    pub length: usize,
+    pub(super) length: usize,
     /// Of `pre`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub language: Option<String>,
+    pub(super) language: Option<String>,
 }
 
 /// A message that Telegram takes as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub(super) struct Part {
     /// Its text.
-    pub text: String,
+    pub(super) text: String,
     /// What is marked up.
-    pub entities: Vec<Entity>,
+    pub(super) entities: Vec<Entity>,
 }
 
 impl Part {
     /// A text without markup.
-    pub fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), entities: Vec::new() }
+    pub(super) fn plain(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            entities: Vec::new(),
+        }
     }
 }
 
 impl Styled {
     /// Adds a run.
-    pub fn push(&mut self, text: &str, style: &Style) {
+    pub(super) fn push(&mut self, text: &str, style: &Style) {
         if text.is_empty() {
             return;
         }
@@ -94,12 +97,12 @@ impl Styled {
     }
 
     /// The text alone.
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 
     /// The runs that lie in this range of bytes, cut to it.
-    pub fn runs(&self, range: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Style)> {
+    pub(super) fn runs(&self, range: Range<usize>) -> impl Iterator<Item = (Range<usize>, &Style)> {
         let first = self.runs.partition_point(|(end, _)| *end <= range.start);
         let mut start = range.start;
         self.runs[first..].iter().map_while(move |(end, style)| {
@@ -110,19 +113,20 @@ impl Styled {
     }
 
     /// The style at this byte.
-    pub fn style_at(&self, at: usize) -> Option<&Style> {
+    pub(super) fn style_at(&self, at: usize) -> Option<&Style> {
         let run = self.runs.partition_point(|(end, _)| *end <= at);
         self.runs.get(run).map(|(_, style)| style)
     }
 
     /// The same text where words that apps would make links of are code, which they do not.
-    pub fn without_links(&self) -> Self {
+    pub(super) fn without_links(&self) -> Self {
         let mut result = Self::default();
         let mut at = 0;
         for word in self.text.split_inclusive(char::is_whitespace) {
             let whole = at..at + word.len();
             at = whole.end;
-            let core = word.trim_matches(|c: char| c.is_whitespace() || "()[]{}<>\"'.,;:!?*".contains(c));
+            let core =
+                word.trim_matches(|c: char| c.is_whitespace() || "()[]{}<>\"'.,;:!?*".contains(c));
             let shielded = is_address(core).then(|| {
                 let start = whole.start + (core.as_ptr().addr() - word.as_ptr().addr());
                 start..start + core.len()
@@ -134,12 +138,22 @@ impl Styled {
         result
     }
 
-    fn copy_shielded(&self, to: &mut Self, piece: Range<usize>, style: &Style, shielded: Option<&Range<usize>>) {
+    fn copy_shielded(
+        &self,
+        to: &mut Self,
+        piece: Range<usize>,
+        style: &Style,
+        shielded: Option<&Range<usize>>,
+    ) {
         let shielded = shielded.cloned().unwrap_or(piece.end..piece.end);
         let from = shielded.start.clamp(piece.start, piece.end);
         let until = shielded.end.clamp(from, piece.end);
         let code = match style.code {
-            Code::No => Style { code: Code::Inline, quote: style.quote, ..Style::default() },
+            Code::No => Style {
+                code: Code::Inline,
+                quote: style.quote,
+                ..Style::default()
+            },
             Code::Inline | Code::Block { .. } => style.clone(),
         };
         to.push(&self.text[piece.start..from], style);
@@ -148,7 +162,7 @@ impl Styled {
     }
 
     /// This range of bytes as a message of its own.
-    pub fn part(&self, range: Range<usize>) -> Part {
+    pub(super) fn part(&self, range: Range<usize>) -> Part {
         let text = self.text[range.clone()].to_owned();
         let mut open: Vec<Entity> = Vec::new();
         let mut entities = Vec::new();
@@ -159,13 +173,21 @@ impl Styled {
             let mut now = Vec::new();
             for kind in kinds(style) {
                 let goes_on = last.is_some_and(|last| continues(last, style, kind));
-                match open.iter().position(|entity| entity.kind == kind && goes_on) {
+                match open
+                    .iter()
+                    .position(|entity| entity.kind == kind && goes_on)
+                {
                     Some(at) => {
                         let mut entity = open.swap_remove(at);
                         entity.length += length;
                         now.push(entity);
                     }
-                    None => now.push(Entity { kind, offset, length, language: language(style, kind) }),
+                    None => now.push(Entity {
+                        kind,
+                        offset,
+                        length,
+                        language: language(style, kind),
+                    }),
                 }
             }
             entities.append(&mut open);
@@ -174,18 +196,19 @@ impl Styled {
             last = Some(style);
         }
         entities.append(&mut open);
-        entities.sort_by_key(|entity| (entity.offset, std::cmp::Reverse(entity.length), entity.kind));
+        entities
+            .sort_by_key(|entity| (entity.offset, std::cmp::Reverse(entity.length), entity.kind));
         Part { text, entities }
     }
 }
 
 /// The length of a text as Telegram counts it.
-pub fn utf16(text: &str) -> usize {
+pub(super) fn utf16(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
 
 /// How many entities a run can begin.
-pub fn weight(style: &Style) -> usize {
+pub(super) fn weight(style: &Style) -> usize {
     kinds(style).count()
 }
 
@@ -226,13 +249,19 @@ fn language(style: &Style, kind: &str) -> Option<String> {
 
 /// Whether some app would make a link of this word: a scheme, or a name with a top level.
 fn is_address(word: &str) -> bool {
-    word.contains("://") || word.split(|c: char| !c.is_alphanumeric() && !"-._".contains(c)).any(is_host)
+    word.contains("://")
+        || word
+            .split(|c: char| !c.is_alphanumeric() && !"-._".contains(c))
+            .any(is_host)
 }
 
 fn is_host(name: &str) -> bool {
-    let Some((rest, top)) = name.trim_matches('.').rsplit_once('.') else { return false };
+    let Some((rest, top)) = name.trim_matches('.').rsplit_once('.') else {
+        return false;
+    };
     let letters = top.chars().count() >= 2 && top.chars().all(char::is_alphabetic);
-    let numbers = name.split('.').count() == 4 && name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let numbers =
+        name.split('.').count() == 4 && name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     !rest.is_empty() && (letters || top.starts_with("xn--") || numbers)
 }
 
@@ -241,11 +270,19 @@ mod tests {
     use super::*;
 
     fn bold() -> Style {
-        Style { bold: true, ..Style::default() }
+        Style {
+            bold: true,
+            ..Style::default()
+        }
     }
 
     fn entity(kind: &'static str, offset: usize, length: usize) -> Entity {
-        Entity { kind, offset, length, language: None }
+        Entity {
+            kind,
+            offset,
+            length,
+            language: None,
+        }
     }
 
     #[test]
@@ -253,11 +290,23 @@ mod tests {
         let mut styled = Styled::default();
         styled.push("😀", &Style::default());
         styled.push("ab", &bold());
-        styled.push("cd", &Style { italic: true, ..bold() });
+        styled.push(
+            "cd",
+            &Style {
+                italic: true,
+                ..bold()
+            },
+        );
         let part = styled.part(0..styled.text().len());
-        assert_eq!(part.entities, [entity("bold", 2, 4), entity("italic", 4, 2)]);
+        assert_eq!(
+            part.entities,
+            [entity("bold", 2, 4), entity("italic", 4, 2)]
+        );
         let tail = styled.part(5..styled.text().len());
-        assert_eq!((tail.text.as_str(), tail.entities), ("bcd", vec![entity("bold", 0, 3), entity("italic", 1, 2)]));
+        assert_eq!(
+            (tail.text.as_str(), tail.entities),
+            ("bcd", vec![entity("bold", 0, 3), entity("italic", 1, 2)])
+        );
     }
 
     #[test]
@@ -274,7 +323,16 @@ mod tests {
 
     #[test]
     fn names_with_a_top_level_are_addresses_and_numbers_are_not() {
-        for address in ["evil.com", "a.b.co/x", "x://y", "user@mail.example", "пример.рф", "1.2.3.4", "x|evil.com", "a.xn--p1ai"] {
+        for address in [
+            "evil.com",
+            "a.b.co/x",
+            "x://y",
+            "user@mail.example",
+            "пример.рф",
+            "1.2.3.4",
+            "x|evil.com",
+            "a.xn--p1ai",
+        ] {
             assert!(is_address(address), "{address}");
         }
         for word in ["3.14", "e.g", "hello", "...", "v1.2.3", "a.", ".b", "U.S"] {
