@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol::ids::{Digest, SessionId, Signature};
+use protocol::time::Millis;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::chain::Head;
 
 /// `BULK`, in the header of the file; file(1) and SQLite show it.
 pub(crate) const APPLICATION_ID: i64 = 0x4255_4c4b;
@@ -66,6 +70,25 @@ pub(crate) const OBJECTS: [(&str, &str); 9] = [
          BEGIN SELECT raise(ABORT, 'the record is append-only'); END",
     ),
 ];
+
+/// What [`read_head`] reads.
+pub(crate) const HEAD_COLUMNS: &str =
+    "head, session, seq, row, hash, rows, running, time, signature";
+
+/// A signature and what it is said to be over; not verified. None if a column is not of its type.
+pub(crate) fn read_head(row: &rusqlite::Row<'_>) -> Option<(Head, Signature)> {
+    let head = Head {
+        head: row.get(0).ok()?,
+        session: SessionId::parse(row.get::<_, String>(1).ok()?).ok()?,
+        seq: row.get(2).ok()?,
+        row: row.get(3).ok()?,
+        hash: Digest(row.get(4).ok()?),
+        rows: row.get(5).ok()?,
+        running: Digest(row.get(6).ok()?),
+        time: Millis(row.get(7).ok()?),
+    };
+    Some((head, Signature(row.get(8).ok()?)))
+}
 
 /// How the objects of a file differ from [`OBJECTS`].
 #[derive(Debug, Default, PartialEq, Eq)]

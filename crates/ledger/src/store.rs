@@ -1,80 +1,32 @@
 //! The rows on disk. One process has this open, and one thread of it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod end;
+mod files;
+
+use std::fs::File;
+use std::path::Path;
 
 use protocol::event::Event;
-use protocol::ids::{Digest, PublicKey, RowId, SessionId, Signature};
+use protocol::ids::{Digest, PublicKey, RowId, SessionId};
 use protocol::record::{NewRow, Row};
 use protocol::time::Millis;
-use rusqlite::{
-    Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use crate::chain::{self, GENESIS, Head, Link, MAX_EVENT, MAX_UNSIGNED};
-use crate::key::{KeyError, LedgerKey};
-use crate::schema;
+use crate::chain::{self, Head, Link, MAX_EVENT, MAX_UNSIGNED};
+use crate::key::LedgerKey;
+use end::{Tip, check_end, follows, newest_of, read_tip};
+use files::{check_tables, connect, create_tables, is_blank, lock, make_file, max_row};
+
+pub use files::{OpenError, make_folder};
 
 /// The database in the ledger's folder.
 pub const DB_FILE: &str = "ledger.db";
-
-/// Locked for as long as a ledger has the folder open.
-const LOCK_FILE: &str = "ledger.lock";
 
 /// The most rows in one request.
 pub const MAX_ROWS: usize = 256;
 
 /// The most bytes of events in one answer to a read; leaves room for the frame around them.
 const MAX_READ: usize = 3 * 1024 * 1024;
-
-/// Why the record cannot be opened. Nothing can be recorded, so nothing may run.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The system would not open or make a file.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The system's words.
-        error: io::Error,
-    },
-    /// Two ledgers on one folder would each continue the chain on their own.
-    #[error("another bulkhead-ledger has {} open; stop it first", .0.display())]
-    InUse(PathBuf),
-    /// The key's files.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// There are rows, and the key that signed them is gone.
-    #[error("the record in {} has rows but no signing key; restore ledger.key from a copy, or move the folder away to begin a new record", .0.display())]
-    KeyGone(PathBuf),
-    /// There is a key, and the rows that it signed are gone.
-    #[error("{} has a signing key but no record; restore ledger.db from a copy, or move the folder away to begin a new record", .0.display())]
-    RecordGone(PathBuf),
-    /// The file is not a record of this version.
-    #[error("{} is not a record that this version can continue: {what}", path.display())]
-    Foreign {
-        /// Which file.
-        path: PathBuf,
-        /// What is different.
-        what: String,
-    },
-    /// The end of the record does not verify, so it must not be continued.
-    #[error(
-        "row {row} of the record does not verify: {what}; look at it with `bulkhead audit verify`, then restore a copy or move the folder away"
-    )]
-    Damaged {
-        /// Where.
-        row: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// SQLite would not read it.
-    #[error("the record cannot be read: {0}")]
-    Sql(#[from] rusqlite::Error),
-}
 
 /// Why nothing was written, or nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -130,16 +82,6 @@ pub struct Store {
     /// None after a write that failed: then the file is asked again.
     tip: Option<Tip>,
     _lock: File,
-}
-
-/// Where the record ends.
-#[derive(Clone, Copy, Debug)]
-struct Tip {
-    rows: u64,
-    running: Digest,
-    heads: u64,
-    /// Rows after the last signed head.
-    unsigned: u64,
 }
 
 impl Store {
@@ -300,245 +242,6 @@ const UNFINISHED: &str = "
         HAVING min(json_extract(event, '$.kind') = 'turn_started') = 1)
     GROUP BY session ORDER BY oldest";
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path);
-    let file = file.map_err(|error| OpenError::File {
-        path: path.clone(),
-        error,
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::File { path, error }),
-    }
-}
-
-/// Makes the database's file so that nobody else can read it. Whether it was not there.
-fn make_file(path: &Path) -> Result<bool, OpenError> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(OpenError::File {
-            path: path.to_owned(),
-            error,
-        }),
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    // Readers do not block the writer, except for a moment when the log is taken over.
-    db.busy_timeout(Duration::from_secs(2))?;
-    schema::distrust(&db)?;
-    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    if mode != "wal" {
-        let what = format!("its folder allows no write-ahead log (journal mode {mode})");
-        return Err(OpenError::Foreign {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    // Every commit is synced before it is answered.
-    db.pragma_update(None, "synchronous", "FULL")?;
-    Ok(db)
-}
-
-/// Whether the file has no tables yet: also after a first start that was interrupted.
-fn is_blank(db: &Connection) -> Result<bool, OpenError> {
-    Ok(
-        db.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
-            row.get(0)
-        })?,
-    )
-}
-
-fn create_tables(db: &mut Connection) -> Result<(), OpenError> {
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (_, text) in schema::OBJECTS {
-        tx.execute_batch(text)?;
-    }
-    tx.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", schema::VERSION)?;
-    Ok(tx.commit()?)
-}
-
-fn check_tables(db: &Connection, path: &Path) -> Result<(), OpenError> {
-    let foreign = |what: String| OpenError::Foreign {
-        path: path.to_owned(),
-        what,
-    };
-    let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    if pragma("application_id")? != schema::APPLICATION_ID {
-        return Err(foreign("it belongs to another application".to_owned()));
-    }
-    let version = pragma("user_version")?;
-    if version != schema::VERSION {
-        return Err(foreign(format!(
-            "it has version {version}, this is for version {}",
-            schema::VERSION
-        )));
-    }
-    let names = schema::differences(db)?.names;
-    if names.is_empty() {
-        Ok(())
-    } else {
-        Err(foreign(format!("somebody changed {}", names.join(", "))))
-    }
-}
-
-fn max_row(db: &Connection) -> rusqlite::Result<u64> {
-    db.query_row("SELECT coalesce(max(row), 0) FROM rows", [], |row| {
-        row.get(0)
-    })
-}
-
-/// The tables are checked and the chain was intact when it was opened, so the end is what it says.
-fn read_tip(db: &Connection) -> rusqlite::Result<Tip> {
-    let last = "SELECT row, running FROM rows ORDER BY row DESC LIMIT 1";
-    let last = db
-        .query_row(last, [], |row| Ok((row.get(0)?, Digest(row.get(1)?))))
-        .optional()?;
-    let (rows, running) = last.unwrap_or((0, GENESIS));
-    let signed = "SELECT head, rows FROM heads ORDER BY head DESC LIMIT 1";
-    let signed = db
-        .query_row(signed, [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let (heads, covered): (u64, u64) = signed.unwrap_or((0, 0));
-    Ok(Tip {
-        rows,
-        running,
-        heads,
-        unsigned: rows.saturating_sub(covered),
-    })
-}
-
-/// Checks the last signature and every row after it.
-fn check_end(db: &Connection, key: &PublicKey) -> Result<Tip, OpenError> {
-    let tip = read_tip(db)?;
-    let damaged = |row, what| OpenError::Damaged { row, what };
-    let mut running = GENESIS;
-    let covered = tip.rows - tip.unsigned;
-    if let Some((head, signature)) = last_head(db)? {
-        if head.rows > tip.rows {
-            return Err(damaged(
-                tip.rows + 1,
-                "a signature covers this row, but it is missing",
-            ));
-        }
-        if !head.signed_by(key, &signature) {
-            return Err(damaged(
-                head.rows,
-                "the signature over the record up to here is not right",
-            ));
-        }
-        let at: Option<Digest> = db
-            .query_row(
-                "SELECT running FROM rows WHERE row = ?1",
-                [head.rows],
-                |row| row.get(0).map(Digest),
-            )
-            .optional()?;
-        let newest = newest_of(db, head.session.as_str(), head.rows)?;
-        if at != Some(head.running) || newest != Some((head.row, head.seq, head.hash)) {
-            return Err(damaged(head.rows, "the signature is of another record"));
-        }
-        running = head.running;
-    }
-    if tip.unsigned > MAX_UNSIGNED {
-        return Err(damaged(
-            covered + 1,
-            "too many rows follow the last signature",
-        ));
-    }
-    let mut query = db.prepare(
-        "SELECT row, time, session, seq, event, prev, hash, running FROM rows WHERE row > ?1 ORDER BY row",
-    )?;
-    let mut found = query.query([covered])?;
-    let mut expected = covered + 1;
-    while let Some(row) = found.next()? {
-        let number: u64 = row.get(0)?;
-        let session: String = row.get(2)?;
-        let (prev, seq) = match newest_of(db, &session, number - 1)? {
-            Some((_, seq, hash)) => (hash, seq + 1),
-            None => (GENESIS, 1),
-        };
-        let event: String = row.get(4)?;
-        let link = Link {
-            row: number,
-            time: Millis(row.get(1)?),
-            session: session.as_bytes(),
-            seq,
-            prev,
-            event: event.as_bytes(),
-        };
-        let hash = link.hash();
-        running = chain::running(number, running, hash);
-        let stored = (
-            row.get::<_, u64>(3)?,
-            Digest(row.get(5)?),
-            Digest(row.get(6)?),
-            Digest(row.get(7)?),
-        );
-        if number != expected || stored != (seq, prev, hash, running) {
-            return Err(damaged(expected, "it does not follow the row before it"));
-        }
-        expected += 1;
-    }
-    Ok(tip)
-}
-
-fn last_head(db: &Connection) -> Result<Option<(Head, Signature)>, OpenError> {
-    let mut query = db.prepare(
-        "SELECT head, session, seq, row, hash, rows, running, time, signature FROM heads ORDER BY head DESC LIMIT 1",
-    )?;
-    let mut found = query.query([])?;
-    let Some(row) = found.next()? else {
-        return Ok(None);
-    };
-    let covered: u64 = row.get(5)?;
-    let session = SessionId::parse(row.get::<_, String>(1)?);
-    let session = session.map_err(|_| OpenError::Damaged {
-        row: covered,
-        what: "the signature names no session",
-    })?;
-    let head = Head {
-        head: row.get(0)?,
-        session,
-        seq: row.get(2)?,
-        row: row.get(3)?,
-        hash: Digest(row.get(4)?),
-        rows: covered,
-        running: Digest(row.get(6)?),
-        time: Millis(row.get(7)?),
-    };
-    Ok(Some((head, Signature(row.get(8)?))))
-}
-
-/// Row, sequence number and hash of a session's newest row that is not after `up_to`.
-fn newest_of(
-    db: &Connection,
-    session: &str,
-    up_to: u64,
-) -> rusqlite::Result<Option<(u64, u64, Digest)>> {
-    db.prepare_cached(
-        "SELECT row, seq, hash FROM rows WHERE session = ?1 AND row <= ?2 ORDER BY row DESC LIMIT 1",
-    )?
-    .query_row(params![session, up_to], |row| Ok((row.get(0)?, row.get(1)?, Digest(row.get(2)?))))
-    .optional()
-}
-
 /// The events' JSON, if the request can be written at all.
 fn encode(request: &Write) -> Result<Vec<String>, StoreError> {
     match request.rows.len() {
@@ -564,10 +267,7 @@ fn append(
     event: &str,
 ) -> Result<(), StoreError> {
     let (row, time) = (tip.rows + 1, Millis::now());
-    let (prev, seq) = match newest_of(tx, session.as_str(), tip.rows)? {
-        Some((_, seq, hash)) => (hash, seq + 1),
-        None => (GENESIS, 1),
-    };
+    let (prev, seq) = follows(tx, session.as_str(), tip.rows)?;
     let link = Link {
         row,
         time,
@@ -647,12 +347,168 @@ fn sign(
     Ok(())
 }
 
-/// Makes a folder that only its owner can enter, or takes the others' rights to it away.
-pub fn make_folder(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        Err(_) | Ok(()) => {}
+#[cfg(test)]
+mod tests {
+    use protocol::ids::TurnId;
+
+    use super::*;
+
+    fn say(name: &str, text: &str) -> Write {
+        let event = Event::Reply {
+            turn: TurnId(1),
+            text: text.to_owned(),
+        };
+        Write {
+            rows: vec![NewRow {
+                session: session(name),
+                event,
+            }],
+            sign: None,
+        }
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+
+    fn session(name: &str) -> SessionId {
+        SessionId::parse(name).unwrap()
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    fn is_right(dir: &Path, store: &Store) -> bool {
+        crate::verify(&dir.join(DB_FILE), &store.public_key()).ok
+    }
+
+    #[test]
+    fn a_file_that_may_not_grow_refuses_rows_and_takes_them_again_once_it_may() {
+        let (dir, mut store) = store();
+        let pages: u64 = store
+            .db
+            .pragma_query_value(None, "page_count", |row| row.get(0))
+            .unwrap();
+        store
+            .db
+            .pragma_update(None, "max_page_count", pages + 4)
+            .unwrap();
+        let big = say("a", &"x".repeat(100_000));
+        assert!(matches!(
+            store.write(std::slice::from_ref(&big))[..],
+            [Err(StoreError::Full)]
+        ));
+        assert!(matches!(
+            store.write(&[say("a", "small")])[..],
+            [Ok(RowId(1))]
+        ));
+        store
+            .db
+            .pragma_update(None, "max_page_count", 10_000)
+            .unwrap();
+        assert!(matches!(store.write(&[big])[..], [Ok(RowId(2))]));
+        assert!(is_right(dir.path(), &store));
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_written_does_not_take_the_others_with_it() {
+        let (dir, mut store) = store();
+        let unsigned = Write {
+            sign: Some(session("nobody")),
+            ..say("a", "2")
+        };
+        let written = store.write(&[say("a", "1"), unsigned, say("b", "3")]);
+        assert!(matches!(
+            written[..],
+            [
+                Ok(RowId(1)),
+                Err(StoreError::NoSuchSession(_)),
+                Ok(RowId(2))
+            ]
+        ));
+        assert_eq!(store.read(&session("a"), RowId(0), 9).unwrap().len(), 1);
+        assert!(is_right(dir.path(), &store));
+    }
+
+    #[test]
+    fn requests_that_wait_together_share_one_transaction() {
+        let (dir, mut store) = store();
+        store
+            .db
+            .pragma_update(None, "wal_autocheckpoint", 0)
+            .unwrap();
+        // Every transaction adds the pages that it changed to the log.
+        let log = || {
+            std::fs::metadata(dir.path().join("ledger.db-wal"))
+                .unwrap()
+                .len()
+        };
+        let requests: Vec<_> = (0..32).map(|n| say("a", &n.to_string())).collect();
+        let before = log();
+        assert!(store.write(&requests).iter().all(Result::is_ok));
+        let together = log() - before;
+        for request in &requests {
+            assert!(store.write(std::slice::from_ref(request))[0].is_ok());
+        }
+        let alone = log() - before - together;
+        assert!(
+            together * 4 < alone,
+            "{together} bytes together, {alone} alone"
+        );
+    }
+
+    #[test]
+    fn a_signature_comes_before_too_many_rows_are_without_one() {
+        let (dir, mut store) = store();
+        for _ in 0..MAX_UNSIGNED - 1 {
+            assert!(store.write(&[say("a", "x")])[0].is_ok());
+        }
+        assert!(store.has_unsigned());
+        assert!(store.write(&[say("a", "x")])[0].is_ok());
+        assert!(!store.has_unsigned());
+        assert!(is_right(dir.path(), &store));
+    }
+
+    #[test]
+    fn the_index_alone_says_which_turns_are_open() {
+        let (_dir, store) = store();
+        let plan: Vec<String> = store
+            .db
+            .prepare(&format!("EXPLAIN QUERY PLAN {UNFINISHED}"))
+            .unwrap()
+            .query_map([], |row| row.get(3))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(
+            plan.iter()
+                .any(|step| step.contains("USING COVERING INDEX turn_marks")),
+            "{plan:?}"
+        );
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_is_made_good() {
+        let dir = tempfile::tempdir().unwrap();
+        // The file was made, the tables were not.
+        std::fs::write(dir.path().join(DB_FILE), "").unwrap();
+        drop(Store::open(dir.path()).unwrap());
+        // The tables were made, the key was not.
+        std::fs::remove_file(dir.path().join("ledger.key")).unwrap();
+        std::fs::remove_file(dir.path().join("ledger.pub")).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        assert!(store.write(&[say("a", "x")])[0].is_ok());
+    }
+
+    #[test]
+    fn a_file_of_another_application_or_version_is_not_continued() {
+        for pragma in ["application_id", "user_version"] {
+            let (dir, store) = store();
+            store.db.pragma_update(None, pragma, 99).unwrap();
+            drop(store);
+            assert!(
+                matches!(Store::open(dir.path()), Err(OpenError::Foreign { .. })),
+                "{pragma}"
+            );
+        }
+    }
 }

@@ -16,7 +16,7 @@ use rusqlite::{Connection, Rows};
 use serde::Serialize;
 
 use crate::chain::{self, GENESIS, Head, Link, MAX_UNSIGNED};
-use crate::schema;
+use crate::schema::{self, HEAD_COLUMNS, read_head};
 
 use calls::Calls;
 
@@ -83,6 +83,9 @@ fn replay(path: &Path, key: &PublicKey) -> Report {
     found.report()
 }
 
+/// A signature and what it is said to be over, not believed yet.
+type Signed = (Head, Signature);
+
 /// A session as far as it was read.
 #[derive(Default)]
 struct Session {
@@ -148,14 +151,12 @@ impl Found {
         let mut rows = db.prepare(
             "SELECT row, time, session, seq, event, prev, hash, running FROM rows ORDER BY row",
         )?;
-        let mut heads = db.prepare(
-            "SELECT head, session, seq, row, hash, rows, running, time, signature FROM heads ORDER BY head",
-        )?;
+        let mut heads = db.prepare(&format!("SELECT {HEAD_COLUMNS} FROM heads ORDER BY head"))?;
         let (mut rows, mut heads) = (rows.query([])?, heads.query([])?);
         let mut waiting = self.next_head(&mut heads)?;
         while let Some(row) = rows.next()? {
             self.check_row(row)?;
-            while let Some(signed) = waiting.take_if(|signed| signed.head.rows <= self.last) {
+            while let Some(signed) = waiting.take_if(|(head, _)| head.rows <= self.last) {
                 self.check_head(&signed, key);
                 waiting = self.next_head(&mut heads)?;
             }
@@ -163,9 +164,8 @@ impl Found {
                 return Ok(());
             }
         }
-        while let Some(signed) = waiting {
-            let Signed { head, .. } = &signed;
-            let what = match head.signed_by(key, &signed.signature) {
+        while let Some((head, signature)) = waiting {
+            let what = match head.signed_by(key, &signature) {
                 true => format!(
                     "this row and all up to row {} are missing: signature {} covers them",
                     head.rows, head.head
@@ -280,9 +280,12 @@ impl Found {
                 self.problem(None, None, what);
             }
             self.heads = u64::try_from(number).unwrap_or(self.heads);
-            match Signed::read(row) {
+            match read_head(row) {
                 Some(signed) => return Ok(Some(signed)),
-                None => self.problem(None, None, format!("signature {number} cannot be read")),
+                None => {
+                    let covers = row.get(5).ok();
+                    self.problem(covers, None, format!("signature {number} cannot be read"));
+                }
             }
             if self.is_full() {
                 break;
@@ -291,7 +294,7 @@ impl Found {
         Ok(None)
     }
 
-    fn check_head(&mut self, Signed { head, signature }: &Signed, key: &PublicKey) {
+    fn check_head(&mut self, (head, signature): &Signed, key: &PublicKey) {
         let newest = self
             .sessions
             .get(&head.session)
@@ -400,30 +403,5 @@ fn text<'a>(row: &'a rusqlite::Row<'_>, column: usize) -> Option<&'a [u8]> {
         Ok(ValueRef::Text(bytes)) => Some(bytes),
         Ok(ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Blob(_))
         | Err(_) => None,
-    }
-}
-
-/// A signature and what it is said to be over, not believed yet.
-struct Signed {
-    head: Head,
-    signature: Signature,
-}
-
-impl Signed {
-    fn read(row: &rusqlite::Row<'_>) -> Option<Self> {
-        let head = Head {
-            head: row.get(0).ok()?,
-            session: SessionId::parse(row.get::<_, String>(1).ok()?).ok()?,
-            seq: row.get(2).ok()?,
-            row: row.get(3).ok()?,
-            hash: Digest(row.get(4).ok()?),
-            rows: row.get(5).ok()?,
-            running: Digest(row.get(6).ok()?),
-            time: Millis(row.get(7).ok()?),
-        };
-        Some(Self {
-            head,
-            signature: Signature(row.get(8).ok()?),
-        })
     }
 }
