@@ -21,8 +21,9 @@ let replied = new Set();    // turns whose reply is shown
 let early = null;           // events that came before the transcript
 let catchingUp = false;     // while those are taken
 let lastReply = "";
+let lastSaid = "";
 const unsent = [];          // bubbles of messages that are not accepted yet
-const mine = new Set();     // ids of messages sent from here
+const mine = new Map();     // ids of messages sent from here, to their bubbles
 const link = { stream: "connecting", gateway: "up" };
 
 start();
@@ -86,12 +87,15 @@ function opened() {
 }
 
 function lost(problem) {
+  if (link.stream === "logged out") return false;
   if (problem.status === 401) {
     showLogin("");
     return false;
   }
   link.stream = "lost";
-  showStatus();
+  closePart();
+  turn = null;
+  showWorking();
   return true;
 }
 
@@ -115,7 +119,7 @@ function render({ entries, running }) {
   replied = new Set();
   view.log.replaceChildren();
   for (const entry of entries) show(entry);
-  view.log.append(...unsent);
+  view.log.append(...unsent.filter((bubble) => bubble.firstChild.textContent !== lastSaid));
   const waiting = early ?? [];
   early = null;
   catchingUp = true;
@@ -126,7 +130,7 @@ function render({ entries, running }) {
 }
 
 function show(entry) {
-  if (entry.entry === "user") view.log.append(said(entry.text));
+  if (entry.entry === "user") view.log.append(said((lastSaid = entry.text)));
   if (entry.entry === "assistant") view.log.append(answer((lastReply = entry.text)));
   if (entry.entry === "notice") view.log.append(notice(entry.text));
   if (entry.entry === "call") placeCall(entry.card);
@@ -143,8 +147,10 @@ const on = {
     showStatus();
   },
   said({ message, text }) {
-    if (mine.has(message)) return;
-    keepAtEnd(() => view.log.append(said(text)));
+    // It may have reached the transcript before this stream.
+    if (catchingUp && text === lastSaid) return;
+    const bubble = mine.get(message) ?? said(text);
+    if (!bubble.isConnected) keepAtEnd(() => view.log.append(bubble));
   },
   turn_started({ turn: id }) {
     turn = { id, parts: [], open: null, whole: true };
@@ -154,7 +160,6 @@ const on = {
     if (turn?.id !== id || !turn.whole) return;
     if (turn.open === null) {
       turn.open = { node: answer(""), text: "" };
-      turn.open.node.classList.add("streaming");
       turn.parts.push(turn.open);
       keepAtEnd(() => view.log.append(turn.open.node));
     }
@@ -171,6 +176,8 @@ const on = {
     approvals.set(card.approval, approval);
     const call = calls.get(`${card.turn}/${card.call}`);
     keepAtEnd(() => (call ? call.node.after(approval.node) : view.log.append(approval.node)));
+    // What is asked is read from its beginning.
+    if (approval.node.offsetHeight > innerHeight / 2) approval.node.scrollIntoView({ block: "start" });
     view.alert.textContent = `Your answer is needed: ${card.action}`;
   },
   approval_closed({ approval, answer: how }) {
@@ -216,9 +223,9 @@ function finish(id) {
 
 function closePart() {
   if (!turn?.open) return;
-  draw(turn.open);
-  turn.open.node.classList.remove("streaming");
+  const part = turn.open;
   turn.open = null;
+  draw(part);
 }
 
 // A part that grows is drawn once a frame.
@@ -233,6 +240,13 @@ function redraw(part) {
 
 function draw(part) {
   part.node.replaceChildren(markdown(part.text));
+  if (part === turn?.open) lastBlock(part.node).append(element("span", "caret"));
+}
+
+// Where the text goes on.
+function lastBlock(node) {
+  const last = node.lastElementChild;
+  return last?.matches("p, ul, ol, li, blockquote, pre, pre code, h3, h4, h5, h6") ? lastBlock(last) : node;
 }
 
 // Pieces of the log.
@@ -278,8 +292,8 @@ async function submit() {
   view.text.value = "";
   fit();
   const id = crypto.randomUUID();
-  mine.add(id);
   const node = said(text);
+  mine.set(id, node);
   const state = element("p", "unsent");
   node.append(state);
   unsent.push(node);
@@ -305,7 +319,7 @@ async function deliver(id, text, state) {
         fit();
         return;
       }
-      state.textContent = `${error.message} Your message is kept and sent again.`;
+      keepAtEnd(() => (state.textContent = `${error.message} Your message is kept and sent again.`));
     }
     await wait(pause);
   }
@@ -347,7 +361,8 @@ function showChat() {
   view.foot.hidden = false;
   view.logout.hidden = false;
   showStatus();
-  if (matchMedia("(hover: hover)").matches) view.text.focus();
+  // On a phone this would bring up the keyboard.
+  if (!matchMedia("(pointer: coarse)").matches) view.text.focus();
 }
 
 function showWorking() {
@@ -379,8 +394,10 @@ function statusNow(asks) {
 
 function fit() {
   view.text.setCustomValidity("");
-  view.text.style.height = "auto";
-  view.text.style.height = `${view.text.scrollHeight}px`;
+  keepAtEnd(() => {
+    view.text.style.height = "auto";
+    view.text.style.height = `${view.text.scrollHeight}px`;
+  });
   view.send.hidden = turn !== null && view.text.value.trim() === "";
 }
 

@@ -20,8 +20,8 @@ const MAX_KEPT: usize = 64;
 /// How long the gateway's word is taken without asking again.
 const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// The shortest secret that can be halved, in bytes: 128 bits in hexadecimal each.
-const SHORTEST_SECRET: usize = 64;
+/// The shortest secret that can be halved, in bytes: 96 bits in hexadecimal each.
+const SHORTEST_SECRET: usize = 48;
 
 /// The longest secret, in bytes.
 const LONGEST_SECRET: usize = 512;
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn secrets_that_are_short_or_would_end_the_cookie_are_not_halved() {
         for wrong in [
-            &"a".repeat(63),
+            &"a".repeat(47),
             &format!("{};{}", "a".repeat(40), "b".repeat(40)),
             &"é".repeat(40),
             &"a".repeat(513),
