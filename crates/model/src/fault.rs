@@ -18,16 +18,16 @@ pub enum ModelFault {
     /// A line is JSON, but not of this wire format.
     #[error("a line of the stream is not of the wire format: {0}")]
     WrongShape(&'static str),
-    /// Longer than [`crate::lines::MAX_LINE`].
+    /// Longer than any line of these formats has to be.
     #[error("a line of the stream is over {0} bytes")]
     LineTooLong(usize),
-    /// Text and calls together are longer than [`crate::decoder::MAX_ANSWER`].
+    /// Text and calls together are too long.
     #[error("the answer is over {0} bytes")]
     AnswerTooLong(usize),
-    /// All that was sent is longer than [`crate::decoder::MAX_STREAM`].
+    /// All that was sent is too long.
     #[error("the stream is over {0} bytes")]
     StreamTooLong(usize),
-    /// More than [`crate::decoder::MAX_CALLS`] in one answer.
+    /// Too many in one answer.
     #[error("the answer has over {0} tool calls")]
     TooManyCalls(usize),
     /// The server reported an error in the middle of the stream.
