@@ -48,6 +48,8 @@ pub(crate) enum Right {
     ReadWrite,
     /// Everything but device nodes.
     Work,
+    /// The same without executing.
+    WorkNoExecute,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +156,9 @@ impl Right {
                 (read | AccessFs::from_write(level)) & !special & !device
             }
             Self::Work => AccessFs::from_all(level) & !nodes,
+            Self::WorkNoExecute => {
+                AccessFs::from_all(level) & !nodes & !BitFlags::from(AccessFs::Execute)
+            }
         }
     }
 }

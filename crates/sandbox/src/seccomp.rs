@@ -98,6 +98,7 @@ fn condition(test: &Test) -> Result<SeccompCondition, seccompiler::BackendError>
         Test::Not(argument, value) => (argument, Op::Ne, value),
         Test::Clear(argument, mask) => (argument, Op::MaskedEq(u64::from(mask)), 0),
         Test::Set(argument, mask) => (argument, Op::MaskedEq(u64::from(mask)), mask),
+        Test::Bits(argument, mask, value) => (argument, Op::MaskedEq(u64::from(mask)), value),
         Test::Own(argument) => (argument, Op::Eq, std::process::id()),
     };
     SeccompCondition::new(argument, Len::Dword, operation, u64::from(value))

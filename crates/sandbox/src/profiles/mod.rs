@@ -4,11 +4,13 @@
 //! together; a profile is a list of groups. Each call or group that is not plainly needed says why
 //! it is there. Nothing here executes.
 
+mod boxes;
 mod groups;
 mod programs;
 
 use rustix::thread::CapabilitySet;
 
+pub(crate) use boxes::of_box;
 pub(crate) use programs::{NAME_FILES, of};
 
 /// The profile of a program.
@@ -78,6 +80,8 @@ pub(crate) enum Test {
     Clear(u8, u32),
     /// Has all of these bits.
     Set(u8, u32),
+    /// Has, of these bits, exactly those.
+    Bits(u8, u32, u32),
     /// Is the process id of who installs the filter.
     Own(u8),
 }

@@ -5,13 +5,15 @@
 
 #![allow(unsafe_code)]
 
+mod process;
 mod signal;
 
 use std::io;
 
 use rustix::thread::CapabilitySet;
 
-pub(crate) use signal::{StopSet, block, wait};
+pub(crate) use process::{Below, Fork, close_from, fork, set_mount_flags, unshare_all};
+pub(crate) use signal::{StopSet, block, reset_all, wait};
 
 /// The newest Landlock ABI of the kernel, landlock_create_ruleset(2).
 pub(crate) fn landlock_abi() -> io::Result<u32> {

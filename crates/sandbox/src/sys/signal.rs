@@ -47,11 +47,26 @@ pub(crate) fn wait(set: &StopSet) -> io::Result<i32> {
 /// Gives every signal its default disposition and blocks none: Rust ignores SIGPIPE, and what
 /// is ignored or blocked stays so over execve(2).
 pub(crate) fn reset_all() -> io::Result<()> {
-    for signal in 1..=libc::SIGRTMAX() {
-        // JUSTIFICATION: no safe wrapper exists.
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and the two that the C library keeps for
-        // itself are refused with EINVAL and have no other disposition.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    /// The kernel's `struct sigaction`, all zero: the default, no flag, no mask.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const SIGNALS: i32 = 64;
+    for signal in (1..=SIGNALS).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // JUSTIFICATION: no safe wrapper exists, and the C library's refuses the two signals that it
+        // keeps for itself, which may have been inherited as ignored all the same.
+        // SAFETY: the kernel reads a struct that is at most as long as the array; no handler is installed.
+        let result = unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                old,
+                size_of::<u64>(),
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // JUSTIFICATION: as above.

@@ -1,0 +1,23 @@
+//! `bulkhead-sandbox`: builds boxes and runs tools in them.
+//!
+//! Security: the service reads requests of the gateway, which judged and recorded them, and
+//! passes on what comes out of a box without looking at it. Each box is built by a
+//! fresh process (`bulkhead-sandbox box`) that holds nothing of the service's memory. It runs as
+//! whoever runs Bulkhead, without a network and without capabilities.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args_os()
+        .nth(1)
+        .as_deref()
+        .and_then(std::ffi::OsStr::to_str)
+    {
+        Some("box") => bulkhead_sandbox::native::main(),
+        Some(_) => {
+            eprintln!("bulkhead-sandbox takes no arguments; bulkhead-supervisor starts it");
+            ExitCode::from(2)
+        }
+        None => bulkhead_sandbox::service::main(),
+    }
+}

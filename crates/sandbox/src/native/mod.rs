@@ -1,0 +1,87 @@
+//! The native box: the process that builds one, runs one command in it, and is gone with it.
+//!
+//! Three processes, each with one thread, each dead with its parent:
+//!
+//! - the *keeper* makes the namespaces and stays outside of the process-id namespace. It watches its
+//!   link to the service: when that closes, it kills the box.
+//! - *init* is process 1 of the box. It builds the root, gives up all privilege, starts the command,
+//!   reaps orphans, and tells how the command ended. The kernel kills all else when it ends.
+//! - the command.
+
+pub(crate) mod facts;
+mod init;
+pub(crate) mod mounts;
+mod namespaces;
+pub(crate) mod spec;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+
+use crate::sys;
+use spec::{BoxEnd, BoxSpec, Failure, Report};
+
+/// The main function of `bulkhead-sandbox box`: one box, whose description comes over standard input.
+pub fn main() -> ExitCode {
+    // First of all: whatever leaked into this process does not get into the box.
+    sys::close_from(3);
+    let Ok(service) = BoxEnd::from_stdin() else {
+        return ExitCode::FAILURE;
+    };
+    let Ok((spec, Some(input))) = service.receive() else {
+        return ExitCode::FAILURE;
+    };
+    match keep(&service, &spec, input) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If the service is gone, there is nobody to tell.
+            let _ = service.send(&Report::Failed(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn keep(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<(), Failure> {
+    sys::reset_all().map_err(Failure::at("resetting signals"))?;
+    init::die_with_parent(Some(spec.parent))?;
+    // A failure only says that this process leads a group already, which will do as well.
+    let _ = rustix::process::setsid();
+    namespaces::enter()?;
+    match sys::fork().map_err(Failure::at("starting the first process of the box"))? {
+        sys::Fork::Child => init::main(service, spec, input),
+        sys::Fork::Parent(init) => {
+            drop(input);
+            init::close_stdio()?;
+            watch(service, init)
+        }
+    }
+}
+
+/// Waits until init is over and all of the box with it. The service says nothing after the
+/// description, so that whatever its link reads as means: kill the box.
+fn watch(service: &BoxEnd, init: Pid) -> Result<(), Failure> {
+    crate::confine::keep_only(rustix::thread::CapabilitySet::empty()).map_err(Failure::because)?;
+    let handle = pidfd_open(init, PidfdFlags::empty()).map_err(Failure::at("watching the box"))?;
+    let link = service.as_fd();
+    loop {
+        let mut events = [
+            PollFd::new(&handle, PollFlags::IN),
+            PollFd::from_borrowed_fd(link, PollFlags::IN),
+        ];
+        match poll(&mut events, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::at("watching the box")(error)),
+        }
+        if !events[0].revents().is_empty() {
+            break;
+        }
+        if !events[1].revents().is_empty() {
+            kill_process(init, Signal::KILL).map_err(Failure::at("killing the box"))?;
+            break;
+        }
+    }
+    waitpid(Some(init), WaitOptions::empty()).map_err(Failure::at("waiting for the box"))?;
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! `bulkhead-sandbox` as a service: requests of the gateway in, outcomes out.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use protocol::call::Action;
+use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
+use protocol::frame::{Link, LinkError};
+use protocol::ids::CallRef;
+use protocol::runner::{Limits, RunReply, RunRequest};
+
+use crate::confine::{Files, Program, confine};
+use crate::run::{Killer, Refused, Run, RunSpec};
+
+/// The program itself: `/proc/self/exe` is it also after its file was replaced.
+const SELF: &str = "/proc/self/exe";
+/// The most boxes at once; more are refused.
+const MAX_RUNS: usize = 64;
+
+/// The main function of `bulkhead-sandbox`.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("bulkhead-sandbox: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), String> {
+    let control = ProgramEnd::<SandboxConfig>::from_stdin()
+        .map_err(|e| format!("standard input is no control link: {e}"))?;
+    if let Err(error) = confine(Program::Sandbox, &Files::default()) {
+        let reason = error.to_string();
+        // The supervisor may be gone; the error is told on standard error in any case.
+        let _ = control.send(&Report::Failed {
+            reason: reason.clone(),
+        });
+        return Err(reason);
+    }
+    let config = control.start().map_err(|e| e.to_string())?;
+    control.send(&Report::Ready).map_err(|e| e.to_string())?;
+    let mut gateway: Option<Gateway> = None;
+    loop {
+        match control.receive() {
+            Ok((
+                Control::Link {
+                    peer: Peer::Gateway,
+                },
+                Some(socket),
+            )) => {
+                // Its runs end with the old link, and it has forgotten them.
+                drop(gateway.replace(Gateway::serve(socket, config.clone())));
+            }
+            Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
+            Ok((
+                other @ (Control::Link { .. }
+                | Control::Start { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }),
+                _,
+            )) => {
+                return Err(format!(
+                    "the supervisor sent {} which is not for this program",
+                    other.name()
+                ));
+            }
+            Err(error) => return Err(format!("the control link: {error}")),
+        }
+    }
+}
+
+/// The link to the gateway and the runs that came over it. Dropping it kills them and waits.
+struct Gateway {
+    link: Arc<Link<RunReply, RunRequest>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    fn serve(socket: OwnedFd, config: SandboxConfig) -> Self {
+        let link = Arc::new(Link::new(UnixStream::from(socket)));
+        let reader = std::thread::spawn({
+            let link = Arc::clone(&link);
+            move || Runs::new(link, config).serve()
+        });
+        Self {
+            link,
+            reader: Some(reader),
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.link.close();
+        if let Some(reader) = self.reader.take() {
+            // A panic there has been printed, and the runs are gone with their threads.
+            let _ = reader.join();
+        }
+    }
+}
+
+/// The runs that are on.
+struct Runs {
+    link: Arc<Link<RunReply, RunRequest>>,
+    config: SandboxConfig,
+    on: Arc<Mutex<HashMap<CallRef, State>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What is known of a run.
+enum State {
+    /// Its thread has not made a box yet.
+    Starting,
+    /// Killed before there was a box.
+    Unwanted,
+    /// It has one.
+    Running(Killer),
+}
+
+impl Runs {
+    fn new(link: Arc<Link<RunReply, RunRequest>>, config: SandboxConfig) -> Self {
+        Self {
+            link,
+            config,
+            on: Arc::default(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// Until the gateway is gone; then kills what is on and waits for it.
+    fn serve(mut self) {
+        loop {
+            match self.link.receive() {
+                Ok(RunRequest::Run {
+                    call,
+                    action,
+                    limits,
+                }) => self.run(call, action, limits),
+                Ok(RunRequest::Kill { call }) => self.kill(&call),
+                Err(LinkError::Closed) => break,
+                Err(error) => {
+                    eprintln!("bulkhead-sandbox: the link to the gateway: {error}");
+                    break;
+                }
+            }
+        }
+        let calls: Vec<_> = locked(&self.on).keys().cloned().collect();
+        calls.iter().for_each(|call| self.kill(call));
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn run(&mut self, call: CallRef, action: Action, limits: Limits) {
+        self.threads.retain(|thread| !thread.is_finished());
+        let refuse = |reason: &str, fix: &str| {
+            let refused = Refused {
+                reason: reason.to_owned(),
+                fix: fix.to_owned(),
+            };
+            reply(&self.link, &call, Err(refused));
+        };
+        let mut on = locked(&self.on);
+        if on.len() >= MAX_RUNS {
+            return refuse("too many boxes run already", "wait until some of them end");
+        }
+        if on.contains_key(&call) {
+            return refuse(
+                "this call runs already",
+                "an outcome comes for it; do not ask twice",
+            );
+        }
+        on.insert(call.clone(), State::Starting);
+        drop(on);
+        let spec = RunSpec {
+            action,
+            limits,
+            workspace: self.config.workspace.clone(),
+            tool_program: self.config.tool_program.clone(),
+        };
+        let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());
+        let thread = std::thread::Builder::new()
+            .name("run".to_owned())
+            .spawn(move || {
+                let outcome = Run::start(spec, Path::new(SELF)).and_then(|run| {
+                    began(&on, &name, run.killer());
+                    run.finish()
+                });
+                locked(&on).remove(&name);
+                reply(&link, &name, outcome);
+            });
+        match thread {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                locked(&self.on).remove(&call);
+                let fix = "the machine is out of threads or memory".to_owned();
+                reply(
+                    &self.link,
+                    &call,
+                    Err(Refused {
+                        reason: format!("no thread for the run: {error}"),
+                        fix,
+                    }),
+                );
+            }
+        }
+    }
+
+    fn kill(&self, call: &CallRef) {
+        match locked(&self.on).get_mut(call) {
+            Some(State::Running(killer)) => killer.kill(),
+            Some(state @ State::Starting) => *state = State::Unwanted,
+            // Killed twice, or over already; its outcome is on its way.
+            Some(State::Unwanted) | None => {}
+        }
+    }
+}
+
+fn began(on: &Mutex<HashMap<CallRef, State>>, call: &CallRef, killer: Killer) {
+    let mut on = locked(on);
+    if matches!(on.get(call), Some(State::Unwanted)) {
+        killer.kill();
+    }
+    on.insert(call.clone(), State::Running(killer));
+}
+
+fn reply(
+    link: &Link<RunReply, RunRequest>,
+    call: &CallRef,
+    outcome: Result<protocol::runner::RunOutcome, Refused>,
+) {
+    let call = call.clone();
+    let frame = match outcome {
+        Ok(outcome) => RunReply::Finished { call, outcome },
+        Err(Refused { reason, fix }) => RunReply::Refused { call, reason, fix },
+    };
+    if let Err(error) = link.send(&frame) {
+        eprintln!("bulkhead-sandbox: an outcome could not be told: {error}");
+    }
+}
+
+/// The map is whole after each statement, so that a panic elsewhere leaves nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,80 @@
+//! The native box, tried from inside. All of it runs twice when it is started as root: as root and
+//! as an ordinary user. What must fail inside succeeds outside, so that the box is what stops it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows tests by libtest's attribute, which these have not"
+)]
+
+mod host;
+mod inside;
+mod lifetime;
+mod service;
+mod view;
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+type Test = (&'static str, fn(&host::Host));
+
+const TESTS: &[&[Test]] = &[view::TESTS, lifetime::TESTS, service::TESTS];
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[1..] {
+        ["inside", ref act @ ..] => inside::main(act),
+        ["outlived", helper, workspace] => {
+            lifetime::outlived(Path::new(helper), Path::new(workspace))
+        }
+        ["suite", helper] => suite(&host::Host::new(Path::new(helper))),
+        [] if args[0] == inside::TOOL => inside::tool(),
+        // Cargo's own arguments are libtest's; there is nothing to choose here.
+        _ => {
+            let helper = Path::new(env!("CARGO_BIN_EXE_bulkhead-sandbox"));
+            suite(&host::Host::new(helper));
+            if rustix::process::geteuid().is_root() {
+                as_ordinary_user(helper);
+            }
+        }
+    }
+}
+
+fn suite(host: &host::Host) {
+    for (name, test) in TESTS.iter().copied().flatten() {
+        let begun = Instant::now();
+        test(host);
+        println!(
+            "test {name} (user {}) ... ok ({} ms)",
+            rustix::process::geteuid(),
+            begun.elapsed().as_millis()
+        );
+    }
+}
+
+fn as_ordinary_user(helper: &Path) {
+    const USER: u32 = 4242;
+    let folder = tempfile::tempdir().unwrap();
+    host::open_to_all(folder.path());
+    // Copies, since the build folder may be closed to others.
+    let (exe, copy) = (
+        folder.path().join("boxes"),
+        folder.path().join("bulkhead-sandbox"),
+    );
+    std::fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    std::fs::copy(helper, &copy).unwrap();
+    for path in [&exe, &copy] {
+        host::open_to_all(path);
+    }
+    let status = Command::new(&exe)
+        .arg("suite")
+        .arg(&copy)
+        .current_dir("/")
+        .gid(USER)
+        .uid(USER)
+        .status()
+        .unwrap();
+    assert!(status.success(), "as an ordinary user: {status}");
+}

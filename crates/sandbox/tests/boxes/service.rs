@@ -1,0 +1,214 @@
+//! The service over its links, as the supervisor starts it.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use protocol::call::Action;
+use protocol::control::{Control, Peer, Report, SandboxConfig, SupervisorEnd};
+use protocol::frame::Link;
+use protocol::ids::{CallId, CallRef, SessionId, TurnId};
+use protocol::runner::{Limits, RunEnd, RunReply, RunRequest};
+
+use crate::Test;
+use crate::host::{Host, argv_action};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "the_service_runs_many_and_kills_one",
+        the_service_runs_many_and_kills_one,
+    ),
+    (
+        "the_service_kills_runs_with_the_gateway",
+        the_service_kills_runs_with_the_gateway,
+    ),
+    (
+        "the_service_ends_when_told_and_with_its_supervisor",
+        the_service_ends_when_told_and_with_its_supervisor,
+    ),
+];
+
+struct Service {
+    child: Child,
+    control: Option<SupervisorEnd<SandboxConfig>>,
+}
+
+type Gateway = Link<RunRequest, RunReply>;
+
+impl Service {
+    fn start(host: &Host) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new(&host.helper)
+            .stdin(OwnedFd::from(theirs))
+            .spawn()
+            .unwrap();
+        let control = SupervisorEnd::<SandboxConfig>::new(ours);
+        let config = SandboxConfig {
+            workspace: host.workspace.path().to_owned(),
+            tool_program: std::env::current_exe().unwrap(),
+        };
+        control.send(&Control::Start { config }).unwrap();
+        assert_eq!(control.receive().unwrap().0, Report::Ready);
+        Self {
+            child,
+            control: Some(control),
+        }
+    }
+
+    fn gateway(&self) -> Gateway {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.control
+            .as_ref()
+            .unwrap()
+            .send_with(
+                &Control::Link {
+                    peer: Peer::Gateway,
+                },
+                theirs.into(),
+            )
+            .unwrap();
+        let link = Link::new(ours);
+        link.set_timeout(Some(Duration::from_secs(30))).unwrap();
+        link
+    }
+
+    fn ends(&mut self) -> bool {
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn call(number: u32) -> CallRef {
+    CallRef {
+        session: SessionId::parse("s").unwrap(),
+        turn: TurnId(1),
+        call: CallId(number),
+    }
+}
+
+fn run(number: u32, action: Action) -> RunRequest {
+    RunRequest::Run {
+        call: call(number),
+        action,
+        limits: Limits {
+            wall_seconds: 30,
+            ..Limits::default()
+        },
+    }
+}
+
+fn end(reply: RunReply) -> (CallRef, RunEnd, String) {
+    match reply {
+        RunReply::Finished { call, outcome } => (call, outcome.end, outcome.stdout),
+        RunReply::Refused { reason, fix, .. } => panic!("{reason}; {fix}"),
+    }
+}
+
+fn the_service_runs_many_and_kills_one(host: &Host) {
+    let service = Service::start(host);
+    let gateway = service.gateway();
+    gateway
+        .send(&run(1, argv_action(&["sleep", "100"])))
+        .unwrap();
+    for number in 2..8 {
+        gateway
+            .send(&run(number, argv_action(&["echo", &number.to_string()])))
+            .unwrap();
+    }
+    let mut seen: Vec<_> = (2..8).map(|_| end(gateway.receive().unwrap())).collect();
+    seen.sort_by_key(|(call, ..)| call.call);
+    for (number, (which, end, stdout)) in (2..8).zip(seen) {
+        assert_eq!(
+            (which, end, stdout),
+            (
+                call(number),
+                RunEnd::Exited { code: 0 },
+                format!("{number}\n")
+            )
+        );
+    }
+    // The same call twice is one run.
+    gateway.send(&run(1, argv_action(&["true"]))).unwrap();
+    assert!(matches!(
+        gateway.receive().unwrap(),
+        RunReply::Refused { .. }
+    ));
+    gateway.send(&RunRequest::Kill { call: call(1) }).unwrap();
+    assert_eq!(
+        end(gateway.receive().unwrap()),
+        (call(1), RunEnd::Killed, String::new())
+    );
+    // Killed at once, it either did not begin or was killed in time.
+    gateway
+        .send(&run(9, argv_action(&["sleep", "100"])))
+        .unwrap();
+    gateway.send(&RunRequest::Kill { call: call(9) }).unwrap();
+    match gateway.receive().unwrap() {
+        RunReply::Finished { outcome, .. } => assert_eq!(outcome.end, RunEnd::Killed),
+        RunReply::Refused { reason, .. } => assert_eq!(reason, "it was stopped before it began"),
+    }
+}
+
+fn the_service_kills_runs_with_the_gateway(host: &Host) {
+    let service = Service::start(host);
+    let gateway = service.gateway();
+    let script = "while :; do echo x >> /workspace/beat; sleep 0.02; done";
+    gateway
+        .send(&run(
+            1,
+            Action::Shell {
+                script: script.to_owned(),
+            },
+        ))
+        .unwrap();
+    let beat = host.workspace.path().join("beat");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !beat.exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(gateway);
+    // A new gateway is served when the runs of the old one are gone.
+    let gateway = service.gateway();
+    gateway
+        .send(&run(1, argv_action(&["wc", "-c", "beat"])))
+        .unwrap();
+    let (_, _, counted) = end(gateway.receive().unwrap());
+    std::thread::sleep(Duration::from_millis(200));
+    let now = std::fs::metadata(&beat).unwrap().len();
+    assert_eq!(counted, format!("{now} beat\n"));
+    std::fs::remove_file(beat).unwrap();
+}
+
+fn the_service_ends_when_told_and_with_its_supervisor(host: &Host) {
+    let mut service = Service::start(host);
+    let gateway = service.gateway();
+    gateway
+        .send(&run(1, argv_action(&["sleep", "100"])))
+        .unwrap();
+    service
+        .control
+        .as_ref()
+        .unwrap()
+        .send(&Control::Stop)
+        .unwrap();
+    assert!(service.ends());
+    let mut service = Service::start(host);
+    service.control = None;
+    assert!(service.ends());
+}
