@@ -15,6 +15,7 @@ mod connect;
 mod conversation;
 mod events;
 mod fault;
+mod folder;
 mod http;
 mod interrupt;
 mod model_server;
@@ -112,7 +113,10 @@ mod tests {
             "bulkhead audit log --session s --last 5 --json",
             "bulkhead audit show 7",
             "bulkhead audit verify --db a --key b --json",
+            "bulkhead policy explain --json",
             "bulkhead policy check",
+            "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
+            "bulkhead sandbox exec -- ls --json",
             "bulkhead --home /x status",
             "bulkhead status --home /x",
         ] {
@@ -131,6 +135,8 @@ mod tests {
             "bulkhead vault add name secret --for model",
             "bulkhead audit show minus",
             "bulkhead channel add irc",
+            "bulkhead sandbox exec",
+            "bulkhead sandbox exec --backend host -- ls",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -1,8 +1,11 @@
 //! What `bulkhead doctor` looks at. Each check is a function; [`all`] is the list.
 
 mod installation;
+mod kernel;
 mod listeners;
 mod model;
+
+use std::borrow::Cow;
 
 use config::{Config, Home};
 use serde::Serialize;
@@ -23,7 +26,7 @@ pub(crate) enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     /// Its name; stable.
-    pub(crate) check: &'static str,
+    pub(crate) check: Cow<'static, str>,
     /// What was found.
     pub(crate) status: Status,
     /// The facts.
@@ -34,32 +37,28 @@ pub(crate) struct Check {
 
 impl Check {
     fn ok(check: &'static str, detail: impl Into<String>) -> Self {
-        let (status, detail) = (Status::Ok, detail.into());
-        Self {
-            check,
-            status,
-            detail,
-            fix: String::new(),
-        }
+        Self::new(check, Status::Ok, detail, "")
     }
 
     fn warn(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        let (status, detail, fix) = (Status::Warn, detail.into(), fix.into());
-        Self {
-            check,
-            status,
-            detail,
-            fix,
-        }
+        Self::new(check, Status::Warn, detail, fix)
     }
 
     fn fail(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        let (status, detail, fix) = (Status::Fail, detail.into(), fix.into());
+        Self::new(check, Status::Fail, detail, fix)
+    }
+
+    fn new(
+        check: impl Into<Cow<'static, str>>,
+        status: Status,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
-            check,
+            check: check.into(),
             status,
-            detail,
-            fix,
+            detail: detail.into(),
+            fix: fix.into(),
         }
     }
 }
@@ -67,7 +66,8 @@ impl Check {
 /// Carries out all of them, in the order in which one would put things right.
 pub(crate) fn all(home: &Home) -> Vec<Check> {
     let config = Config::load(home);
-    let mut checks = vec![
+    let mut checks = kernel::all();
+    checks.extend([
         installation::programs(),
         installation::config(home, config.as_ref()),
         installation::folders(home),
@@ -76,7 +76,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::disk(home),
         installation::ledger(home),
         installation::running(home),
-    ];
+    ]);
     if let Ok(config) = &config {
         checks.extend(model::all(config));
     }

@@ -11,6 +11,7 @@ mod grants;
 mod login;
 mod pair;
 mod policy;
+mod sandbox;
 mod setup;
 mod status;
 mod supervise;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Policy(policy::Arguments),
     /// The record: log, show, verify.
     Audit(audit::Arguments),
+    /// The box that tools run in.
+    Sandbox(sandbox::Arguments),
     /// Become the supervisor, in a session of its own. `up --detach` uses it.
     #[command(hide = true)]
     Supervise,
@@ -89,6 +92,7 @@ impl Command {
             Self::Vault(arguments) => vault::run(arguments, home),
             Self::Policy(arguments) => policy::run(&arguments, home),
             Self::Audit(arguments) => audit::run(arguments, home),
+            Self::Sandbox(arguments) => sandbox::run(&arguments, home),
             Self::Supervise => supervise::run(context),
         }
     }

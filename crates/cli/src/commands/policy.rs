@@ -1,10 +1,18 @@
 //! `bulkhead policy`: what the rules say, without a server.
 
+use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
+
 use clap::{Args, Subcommand};
 use config::{Config, Home};
+use protocol::call::Verdict;
+use serde_json::{Value, json};
 
 use crate::fault::Fault;
 use crate::output;
+use crate::terminal::harmless_line;
+
+/// The longest line read, in bytes. A longer one is denied like everything that is not understood.
+const MAX_LINE: u64 = 1024 * 1024;
 
 /// What can be said with `policy`.
 #[derive(Debug, Args)]
@@ -15,15 +23,136 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Read calls from standard input, one JSON object a line, and say what the rules say of each.
+    Explain {
+        /// Print one line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Whether bulkhead.toml is sound.
     Check,
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     match arguments.action {
+        Action::Explain { json } => {
+            let form = if json { as_json } else { as_words };
+            let out = BufWriter::new(io::stdout().lock());
+            explain(BufReader::new(io::stdin().lock()), out, form)
+        }
         Action::Check => {
             Config::load(home)?;
             output::line(format!("{:?} is sound", home.config_file()))
         }
+    }
+}
+
+/// One line out for each line in. What is out is passed on whenever no more is in.
+fn explain(
+    mut input: BufReader<impl io::Read>,
+    mut out: impl Write,
+    form: fn(String) -> String,
+) -> Result<(), Fault> {
+    let mut line = Vec::new();
+    loop {
+        if input.buffer().is_empty() {
+            out.flush().map_err(not_written)?;
+        }
+        line.clear();
+        let mut bounded = input.by_ref().take(MAX_LINE + 1);
+        let got = bounded.read_until(b'\n', &mut line);
+        if got.map_err(Fault::io("read standard input"))? == 0 {
+            return out.flush().map_err(not_written);
+        }
+        let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= MAX_LINE;
+        let answer = match (whole, str::from_utf8(&line)) {
+            (true, Ok(text)) => policy::explain(text),
+            (true, Err(_)) => denied("the line is not UTF-8"),
+            (false, _) => {
+                input
+                    .skip_until(b'\n')
+                    .map_err(Fault::io("read standard input"))?;
+                denied(&format!("the line has more than {MAX_LINE} bytes"))
+            }
+        };
+        writeln!(out, "{}", form(answer)).map_err(not_written)?;
+    }
+}
+
+fn denied(reason: &str) -> String {
+    let effects = policy::Effects::default();
+    json!({
+        "id": null,
+        "decision": Verdict::Deny,
+        "key": "",
+        "rule": "malformed",
+        "reason": reason,
+        "effects": effects,
+    })
+    .to_string()
+}
+
+fn as_json(answer: String) -> String {
+    answer
+}
+
+fn as_words(answer: String) -> String {
+    let value: Value = serde_json::from_str(&answer).unwrap_or_default();
+    let word = |key: &str| harmless_line(value[key].as_str().unwrap_or_default()).into_owned();
+    format!(
+        "{:<10}  {}  ({})",
+        word("decision"),
+        word("reason"),
+        word("rule")
+    )
+}
+
+fn not_written(error: io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Fault::OutputClosed,
+        _ => Fault::io("write to standard output")(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(input: &[u8]) -> Vec<Value> {
+        let mut out = Vec::new();
+        explain(BufReader::new(input), &mut out, as_json).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn each_line_gets_one_answer_and_what_is_no_call_is_denied() {
+        let mut input = br#"{"id": 1, "tool": "list_files", "args": {"path": "."}}"#.to_vec();
+        input.extend(b"\nnonsense\n\n\xff\xfe\n");
+        input.extend(b"x".repeat(3 * 1024 * 1024));
+        input.extend(b"\n{\"id\": 2, \"tool\": \"nothing\", \"args\": {}}");
+        let answers = explained(&input);
+        let decisions: Vec<_> = answers
+            .iter()
+            .map(|a| a["decision"].as_str().unwrap())
+            .collect();
+        assert_eq!(decisions, ["allow", "deny", "deny", "deny", "deny", "deny"]);
+        assert_eq!(
+            (&answers[0]["id"], &answers[5]["id"]),
+            (&1.into(), &2.into())
+        );
+        for answer in &answers {
+            for key in ["id", "key", "rule", "reason", "effects"] {
+                assert!(answer.get(key).is_some(), "{key} in {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn people_get_the_decision_the_reason_and_the_rule() {
+        let words = as_words(denied("not a call\u{1b}"));
+        assert_eq!(words, "deny        not a callU+001B  (malformed)");
     }
 }

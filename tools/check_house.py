@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Rules of the house that no compiler checks: where `unsafe` may be, how long a file may
+get, and that nothing is left for later."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No file grows into a hub that everything passes through.
+MAX_LINES = 800
+
+UNSAFE_HOME = "crates/sandbox/src/sys/"
+
+# Code, not the names of lints or words in comments.
+UNSAFE = re.compile(r"\bunsafe\b(?!_)")
+ALLOW_UNSAFE = re.compile(r"#!?\[(allow|expect)\(.*\bunsafe_code\b")
+LEFT_FOR_LATER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\b(todo|unimplemented)!\s*\(")
+STRING = re.compile(r'r#".*?"#|"(\\.|[^"\\])*"')
+SKIPPED_TEST = re.compile(r"#\[ignore")
+
+
+def main() -> int:
+    listed = subprocess.run(["git", "ls-files", "*.rs"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    files = [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    problems = [problem for name in files for problem in problems_of(name, (ROOT / name).read_text())]
+    for problem in problems:
+        print(f"house: {problem}", file=sys.stderr)
+    print(f"{len(files)} files, {len(problems)} problems")
+    return 1 if problems or not files else 0
+
+
+def problems_of(name: str, text: str) -> list[str]:
+    problems = []
+    lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        problems.append(f"{name} has {len(lines)} lines; split it (at most {MAX_LINES})")
+    for number, line in enumerate(lines, 1):
+        place = f"{name}:{number}"
+        words = without_strings(line)
+        code = words.split("//")[0]
+        if UNSAFE.search(code) and not name.startswith(UNSAFE_HOME):
+            problems.append(f"{place}: unsafe code outside {UNSAFE_HOME}")
+        if ALLOW_UNSAFE.search(code) and not allows_unsafe_here(name):
+            problems.append(f"{place}: the lint against unsafe code is lifted outside {UNSAFE_HOME}")
+        if LEFT_FOR_LATER.search(words):
+            problems.append(f"{place}: something is left for later")
+        if SKIPPED_TEST.search(code):
+            problems.append(f"{place}: a test that does not run")
+    return problems
+
+
+def allows_unsafe_here(name: str) -> bool:
+    # The line that lifts it stands in the module or at its declaration.
+    return name.startswith(UNSAFE_HOME) or name == "crates/sandbox/src/lib.rs"
+
+
+def without_strings(line: str) -> str:
+    return STRING.sub('""', line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
