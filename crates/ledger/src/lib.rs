@@ -4,7 +4,7 @@
 //! - [`store`]: the rows on disk and the key that signs them; only inside `bulkhead-ledger`.
 //! - [`serve`] and [`program`]: the program.
 //! - [`client`]: how the gateway and egress write to it; what was written comes back as [`Recorded`].
-//! - [`read`] and [`verify`]: what needs nothing but the file, and for the latter the public key.
+//! - [`read`] and [`mod@verify`]: what needs nothing but the file, and for the latter the public key.
 //!
 //! The format is in `docs/ledger.md`.
 

@@ -183,23 +183,20 @@ enum State {
 /// The first message and those that came while the last commit was under way.
 fn take_waiting(first: Message, messages: &Receiver<Message>) -> (Vec<Job>, State) {
     let mut jobs = Vec::new();
-    let mut next = Some(first);
-    while let Some(message) = next {
+    let mut message = first;
+    loop {
         match message {
             Message::Job(job) => jobs.push(job),
             Message::Stop => return (jobs, State::Stopping),
         }
-        next = match messages.try_recv() {
-            Ok(message) if jobs.len() < MAX_BATCH => Some(message),
-            Ok(Message::Job(job)) => {
-                jobs.push(job);
-                None
-            }
-            Ok(Message::Stop) => return (jobs, State::Stopping),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        };
+        if jobs.len() >= MAX_BATCH {
+            return (jobs, State::Open);
+        }
+        match messages.try_recv() {
+            Ok(next) => message = next,
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return (jobs, State::Open),
+        }
     }
-    (jobs, State::Open)
 }
 
 /// Writes first, with one sync; then reads.

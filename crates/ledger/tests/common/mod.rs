@@ -1,5 +1,9 @@
 //! What the tests share: events, a record made of them, and the real program.
 #![expect(dead_code, reason = "each test program uses its own part of this")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it has to be"
+)]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
