@@ -10,8 +10,14 @@
 //! [`ApprovalRequest::approved`] makes one from a fresh yes to exactly that call.
 //!
 //! ```compile_fail,E0451
-//! # fn forge(call: protocol::ids::CallRef) -> bulkhead_policy::Permit {
-//! bulkhead_policy::Permit { call }
+//! # fn forge(other: bulkhead_policy::Permit, digest: protocol::ids::Digest) -> bulkhead_policy::Permit {
+//! bulkhead_policy::Permit { digest, ..other }
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0599
+//! # fn twice(permit: bulkhead_policy::Permit) -> [bulkhead_policy::Permit; 2] {
+//! [permit.clone(), permit]
 //! # }
 //! ```
 //!

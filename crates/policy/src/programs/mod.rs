@@ -196,13 +196,8 @@ fn inspection(
             effects: changing,
         };
     }
-    let reads = paths
-        .iter()
-        .filter(|path| **path != "-")
-        .map(|path| (*path).to_owned())
-        .collect();
     let reading = Effects {
-        reads,
+        reads: reads(&grammar.operands, &paths),
         writes: Vec::new(),
         ..changing
     };
@@ -211,6 +206,15 @@ fn inspection(
         return Finding {
             verdict: Verdict::AskOnce,
             rule: "path-outside-workspace",
+            reason,
+            effects: reading,
+        };
+    }
+    if let Some(path) = paths.iter().find(|path| path.contains(SHELL_SIGNS)) {
+        let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
+        return Finding {
+            verdict: Verdict::AskOnce,
+            rule: "odd-path",
             reason,
             effects: reading,
         };
@@ -242,13 +246,26 @@ fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
     found.danger.or(by_kind).or(found.unknown)
 }
 
-/// Whether a path is in the workspace, or something that says nothing about its owner:
-/// the system's programs and documentation, `/dev/null`, standard input.
+/// Signs that do not stand in a path that somebody means as one.
+const SHELL_SIGNS: [char; 13] = [
+    '|', '&', ';', '<', '>', '$', '`', '(', ')', '{', '}', '"', '\'',
+];
+
+/// What is read: without a path the folder in which it runs.
+fn reads(operands: &Operands, paths: &[&str]) -> Vec<String> {
+    match (operands, paths) {
+        (Operands::Paths { .. } | Operands::Pattern, []) => vec![".".into()],
+        _ => paths
+            .iter()
+            .filter(|path| **path != "-")
+            .map(|path| (*path).to_owned())
+            .collect(),
+    }
+}
+
+/// Whether a path is in the workspace, or nowhere: `/dev/null`, standard input.
 fn is_inside(path: &str, workspace: &str) -> bool {
-    path == "-"
-        || path == "/dev/null"
-        || WorkspacePath::parse_below(path, workspace).is_ok()
-        || (path.starts_with('/') && WorkspacePath::parse_below(path, "/usr").is_ok())
+    path == "-" || path == "/dev/null" || WorkspacePath::parse_below(path, workspace).is_ok()
 }
 
 /// The hosts of the URLs among the arguments.

@@ -31,6 +31,7 @@ pub(super) fn read<'a>(grammar: &Grammar, args: &'a [String]) -> Arguments<'a> {
     let mut words = args.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
+            None if grammar.words && ["(", ")", "!", ","].contains(&word) => {}
             None | Some("") => found.operands.push(word),
             Some("-") if !grammar.words => {
                 found.operands.extend(words.by_ref());
