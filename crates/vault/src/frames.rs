@@ -117,6 +117,17 @@ impl Drop for FrameReader {
     }
 }
 
+/// The error for a log. The words of a parser can hold a piece of what was parsed, so they stay out.
+pub(crate) fn brief(error: &LinkError) -> String {
+    match error {
+        LinkError::Malformed(_) => "not a frame of this link".to_owned(),
+        LinkError::Closed
+        | LinkError::Io(_)
+        | LinkError::TooLong(_)
+        | LinkError::OutOfOrder { .. } => error.to_string(),
+    }
+}
+
 /// Whether the error only says that the time was up.
 pub(crate) fn timed_out(error: &LinkError) -> bool {
     matches!(error, LinkError::Io(error)

@@ -20,7 +20,7 @@ use protocol::ids::{Nonce, PublicKey, random};
 use protocol::vault::{Subject, VaultReply};
 use sandbox::{Files, Program};
 
-use crate::frames::{FrameReader, Patience, send};
+use crate::frames::{FrameReader, Patience, brief, send};
 use crate::handle::{Operator, Vault};
 use crate::record::Record;
 use crate::store::Store;
@@ -110,7 +110,7 @@ fn serve_system(args: &Args) -> Result<(), String> {
     let _last = vault.store();
     match outcome {
         Ok(()) | Err(LinkError::Closed) => Ok(()),
-        Err(error) => Err(format!("the control link: {error}")),
+        Err(error) => Err(format!("the control link: {}", brief(&error))),
     }
 }
 
@@ -118,7 +118,7 @@ fn serve_once(args: &Args) -> Result<(), String> {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let stream = UnixStream::from(stdin.map_err(|error| error.to_string())?);
     match open(args) {
-        Ok(vault) => serve_operator(&vault, &stream).map_err(|error| error.to_string()),
+        Ok(vault) => serve_operator(&vault, &stream).map_err(|error| brief(&error)),
         Err(reason) => {
             let refused = VaultReply::Refused {
                 reason: reason.clone(),
@@ -196,7 +196,10 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
     spawn("link", move || {
         match serve_subject(&vault, &subject, &stream) {
             Ok(()) | Err(LinkError::Closed) => {}
-            Err(error) => eprintln!("bulkhead-vault: the link of {subject} ended: {error}"),
+            Err(error) => eprintln!(
+                "bulkhead-vault: the link of {subject} ended: {}",
+                brief(&error)
+            ),
         }
         hang_up(&stream);
     })
@@ -229,7 +232,10 @@ fn accept(vault: &Arc<Vault>, listener: &UnixListener) {
         let started = spawn("operator", move || {
             let _seat = seat;
             if let Err(error) = serve_operator(&vault, &stream) {
-                eprintln!("bulkhead-vault: the operator's connection ended: {error}");
+                eprintln!(
+                    "bulkhead-vault: the operator's connection ended: {}",
+                    brief(&error)
+                );
             }
             hang_up(&stream);
         });

@@ -9,7 +9,7 @@ use protocol::ids::SecretName;
 use protocol::record::{LedgerReply, LedgerRequest, NewRow, system_session};
 use protocol::vault::Subject;
 
-use crate::frames::{Exchange, timed_out};
+use crate::frames::{Exchange, brief, timed_out};
 
 /// How long the ledger may take, and how long its restart may.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ impl Record {
                     return Err(refused("it answered something else"));
                 }
                 Err(error) if timed_out(&error) => {
-                    return Err(refused(&error.to_string()));
+                    return Err(refused(&brief(&error)));
                 }
                 // The ledger ended. If it wrote the row before, the record has it twice,
                 // which says no more than is true.

@@ -100,6 +100,13 @@ pub enum KeySource {
     KeyFile,
 }
 
+impl KeySource {
+    /// Where the key of the vault in this folder comes from; none if it has no key yet.
+    pub fn of(dir: &Path) -> Result<Option<Self>, StoreError> {
+        Ok(exists(&dir.join(KEY))?.then_some(Self::KeyFile))
+    }
+}
+
 impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -163,11 +170,6 @@ impl Store {
             entries,
             _lock: lock,
         })
-    }
-
-    /// Where the master key comes from.
-    pub fn key_source(&self) -> KeySource {
-        KeySource::KeyFile
     }
 
     /// Who may use this secret; none if there is no such secret.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use bulkhead_vault::{MAX_VALUE, Store, StoreError};
+use bulkhead_vault::{KeySource, MAX_VALUE, Store, StoreError};
 use protocol::ids::SecretName;
 use protocol::vault::{SecretText, Subject};
 use serde_json::Value;
@@ -282,7 +282,9 @@ fn a_disk_that_takes_nothing_leaves_memory_as_it_was() {
 #[test]
 fn bounds_hold() {
     let dir = folder();
+    assert_eq!(KeySource::of(dir.path()).unwrap(), None);
     let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(KeySource::of(dir.path()).unwrap(), Some(KeySource::KeyFile));
     let longest = secret(&"x".repeat(MAX_VALUE));
     let too_long = secret(&"x".repeat(MAX_VALUE + 1));
     store.add(name("a"), telegram(), &longest).unwrap();
