@@ -202,4 +202,62 @@ mod tests {
             "{refused:?}"
         );
     }
+
+    /// A TLS server with the test certificate on this address of the loopback network.
+    async fn tls_server(address: &str) -> u16 {
+        use tokio_rustls::TlsAcceptor;
+        use tokio_rustls::rustls::ServerConfig;
+        use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+
+        let certificate = CertificateDer::from_pem_slice(include_bytes!("../tests/tls/server.pem"));
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../tests/tls/server.key"));
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.unwrap()], key.unwrap())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Whether it goes through is what the other side tells.
+            let _ = acceptor.accept(stream).await;
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_certificate_has_to_be_trusted_and_for_this_host() {
+        use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(include_bytes!("../tests/tls/ca.pem"));
+        roots.add(authority.unwrap()).unwrap();
+        let trusting = tls(roots).unwrap();
+        let reach = |host: &str, port| ModelRoute {
+            port,
+            ..route(Scheme::Https, host, remote())
+        };
+
+        let port = tls_server("127.0.0.1").await;
+        let stream = model(&reach("127.0.0.1", port), &trusting).await;
+        assert!(matches!(stream, Ok(ModelStream::Tls(_))));
+        let port = tls_server("127.0.0.2").await;
+        let other = model(&reach("127.0.0.2", port), &trusting).await.map(drop);
+        let Err(EgressFault::Protocol { detail }) = other else {
+            panic!("{other:?}")
+        };
+        assert!(detail.contains("not valid for name"), "{detail}");
+        let port = tls_server("127.0.0.1").await;
+        let distrusting = tls(mozilla_roots()).unwrap();
+        let unknown = model(&reach("127.0.0.1", port), &distrusting)
+            .await
+            .map(drop);
+        assert!(
+            matches!(unknown, Err(EgressFault::Protocol { .. })),
+            "{unknown:?}"
+        );
+    }
 }

@@ -120,7 +120,10 @@ async fn read(session: SessionId, mut reader: OwnedReadHalf, asked: mpsc::Sender
             }
             Err(LinkError::Closed) => return,
             Err(error) => {
-                return eprintln!("bulkhead-egress: the link of {session} ended: {error}");
+                return eprintln!(
+                    "bulkhead-egress: the link of {session} ended: {}",
+                    wire::brief(&error)
+                );
             }
         }
     }

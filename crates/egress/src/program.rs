@@ -22,17 +22,8 @@ use vault::VaultClient;
 use crate::chat::{ModelDoor, VaultLink};
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
+use crate::wire::brief;
 use crate::{dial, model_link, tunnel_link};
-
-/// What the resolver of the system reads (nsswitch.conf(5), resolv.conf(5), gai.conf(5)).
-const RESOLVER_FILES: [&str; 6] = [
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/host.conf",
-    "/etc/nsswitch.conf",
-    "/etc/gai.conf",
-    "/etc/services",
-];
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -64,7 +55,7 @@ fn start() -> Result<(), String> {
     let config = match control.start() {
         Ok(config) => config,
         Err(LinkError::Closed) => return Ok(()),
-        Err(error) => return Err(format!("the control link: {error}")),
+        Err(error) => return Err(format!("the control link: {}", brief(&error))),
     };
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime: {error}"))?;
@@ -74,21 +65,15 @@ fn start() -> Result<(), String> {
     served
 }
 
-/// Those that are there. A file that is a link, as with systemd-resolved, is replaced whole
-/// where it really is, so the folder there is readable.
+/// What the confinement does not know of itself: where resolv.conf(5) is a link, as with
+/// systemd-resolved, the file is replaced whole where it really is, so its folder is read.
 fn resolver_files() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = RESOLVER_FILES
-        .iter()
-        .map(PathBuf::from)
-        .filter(|path| path.exists())
-        .collect();
     let real = Path::new("/etc/resolv.conf").canonicalize().ok();
-    if let Some(folder) = real.as_deref().and_then(Path::parent)
-        && folder.starts_with("/run")
-    {
-        files.push(folder.to_owned());
-    }
-    files
+    let folder = real
+        .as_deref()
+        .and_then(Path::parent)
+        .filter(|path| path.starts_with("/run"));
+    folder.map(Path::to_owned).into_iter().collect()
 }
 
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
@@ -125,7 +110,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     reader.map_err(|error| format!("a thread: {error}"))?;
     control
         .send(&Report::Ready)
-        .map_err(|error| format!("the control link: {error}"))?;
+        .map_err(|error| format!("the control link: {}", brief(&error)))?;
     while let Some(frame) = received.recv().await {
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
@@ -142,7 +127,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
                     other.name()
                 ));
             }
-            Err(error) => return Err(format!("the control link: {error}")),
+            Err(error) => return Err(format!("the control link: {}", brief(&error))),
         }
     }
     Ok(())

@@ -57,7 +57,10 @@ impl Record {
         let (jobs, waiting) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             if let Err(error) = serve(reader, writer, waiting).await {
-                eprintln!("bulkhead-egress: the ledger's link ended: {error}");
+                eprintln!(
+                    "bulkhead-egress: the ledger's link ended: {}",
+                    wire::brief(&error)
+                );
             }
         });
         self.0.send_replace(Some(jobs));

@@ -23,6 +23,7 @@ use tokio::time::sleep;
 
 use crate::address::Allowed;
 use crate::tunnel::{IDLE, TunnelDoor, carry};
+use crate::wire::brief;
 
 /// Tunnels of one channel at a time.
 const MAX_TUNNELS: usize = 64;
@@ -215,7 +216,10 @@ fn read(channel: &ChannelId, link: &End, asked: &mpsc::Sender<TunnelRequest>) {
             }
             Err(LinkError::Closed) => return,
             Err(error) => {
-                return eprintln!("bulkhead-egress: the link of {channel} ended: {error}");
+                return eprintln!(
+                    "bulkhead-egress: the link of {channel} ended: {}",
+                    brief(&error)
+                );
             }
         }
     }

@@ -46,3 +46,14 @@ pub(crate) async fn write<T: Serialize>(
     to.write_all(&frame::encode(value)?).await?;
     Ok(())
 }
+
+/// The error for a log. The words of a parser can hold a piece of what was parsed, so they stay out.
+pub(crate) fn brief(error: &LinkError) -> String {
+    match error {
+        LinkError::Malformed(_) => "not a frame of this link".to_owned(),
+        LinkError::Closed
+        | LinkError::Io(_)
+        | LinkError::TooLong(_)
+        | LinkError::OutOfOrder { .. } => error.to_string(),
+    }
+}
