@@ -252,20 +252,7 @@ fn wait_until_ready(
                 "the supervisor ended before everything was ready: {status}"
             )));
         }
-        if link.is_none() {
-            link = match Supervisor::connect(home) {
-                Ok(supervisor) => Some(supervisor),
-                Err(Fault::NotUp) => None,
-                Err(fault) => return Err(fault),
-            };
-        }
-        let programs = match &link {
-            Some(supervisor) => match supervisor.ask(&SupervisorRequest::Status)? {
-                SupervisorReply::Status { programs, .. } => programs,
-                SupervisorReply::Stopped => return Err(Fault::Unexpected("the supervisor")),
-            },
-            None => Vec::new(),
-        };
+        let programs = programs(home, &mut link)?;
         if let Some(reason) = programs.iter().find_map(failed) {
             return Err(Fault::Refused(reason));
         }
@@ -276,6 +263,28 @@ fn wait_until_ready(
             return Err(Fault::Refused(not_ready(&programs)));
         }
         thread::sleep(GLANCE);
+    }
+}
+
+/// The programs as far as the supervisor tells of them. One that does not answer has yet to
+/// begin, or has ended, which is seen by its process.
+fn programs(home: &Home, link: &mut Option<Supervisor>) -> Result<Vec<ProgramStatus>, Fault> {
+    let supervisor = match link.take() {
+        Some(supervisor) => supervisor,
+        None => match Supervisor::connect(home) {
+            Ok(supervisor) => supervisor,
+            Err(Fault::NotUp) => return Ok(Vec::new()),
+            Err(fault) => return Err(fault),
+        },
+    };
+    match supervisor.ask(&SupervisorRequest::Status) {
+        Ok(SupervisorReply::Status { programs, .. }) => {
+            *link = Some(supervisor);
+            Ok(programs)
+        }
+        Ok(SupervisorReply::Stopped) => Err(Fault::Unexpected("the supervisor")),
+        Err(Fault::Link { .. }) => Ok(Vec::new()),
+        Err(fault) => Err(fault),
     }
 }
 
