@@ -239,6 +239,11 @@ impl TelegramServer {
         });
     }
 
+    /// How many of those requests are still to come.
+    pub fn next_faults(&self) -> usize {
+        self.shared.lock().faults.len()
+    }
+
     /// At most so many messages within a time; more get 429.
     pub fn limit_messages(&self, count: usize, window: Duration) {
         self.change(|bot| bot.rate = Some((count, window)));

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -139,6 +139,8 @@ pub(super) struct Poller {
     pub(super) stop: watch::Receiver<bool>,
     /// Failures in a row.
     pub(super) backoff: Backoff,
+    /// Until when Telegram wants silence.
+    pub(super) silence: Option<Instant>,
 }
 
 impl Poller {
@@ -256,7 +258,10 @@ impl Poller {
         }
         let refusals = self.backoff.failures();
         let wait = match &error {
-            CallError::TooMany(wait) => *wait,
+            CallError::TooMany(wait) => {
+                self.silence = Some(Instant::now() + *wait);
+                *wait
+            }
             CallError::BadToken { .. } | CallError::NoToken(NoToken::NotAToken(_)) => {
                 return self.give_up(&error).await;
             }
@@ -282,7 +287,8 @@ impl Poller {
     /// Confirms what is settled, so that it does not come again after a restart.
     async fn say_farewell(&mut self) {
         let offset = self.inbox.lock().offset();
-        if offset > 0 {
+        let silent = self.silence.is_some_and(|until| Instant::now() < until);
+        if offset > 0 && !silent {
             let request = GetUpdates {
                 offset,
                 limit: 1,

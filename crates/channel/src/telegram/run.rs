@@ -151,6 +151,7 @@ impl Parts {
             gateway: gateway.watch(),
             stop: stopped.clone(),
             backoff: Backoff::default(),
+            silence: None,
         };
         let sender = Sender {
             line: Line::new(bot),
