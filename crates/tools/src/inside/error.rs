@@ -97,3 +97,15 @@ impl ToolError {
         Self::of(path, Errno::from_io_error(error).unwrap_or(Errno::IO))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_openat2_is_an_error_that_says_so() {
+        let error = ToolError::of(&WorkspacePath::default(), Errno::NOSYS);
+        assert!(matches!(error, ToolError::NoOpenat2));
+        assert!(error.to_string().contains("openat2"));
+    }
+}

@@ -13,9 +13,7 @@ use super::ToolError;
 use super::root::{MAX_FILE, open_below, open_name, read_all, regular, what, word};
 
 /// A handle of a folder, as a place for names.
-const FOLDER: OFlags = OFlags::PATH
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW);
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 /// No link on the way, and no other file system: the path that a person was shown is the
 /// file that changes.
