@@ -219,10 +219,10 @@ impl Supervisor {
         let (one, other) = (&self.slots[one], &self.slots[other]);
         let due =
             one.plan.links.contains(&other.plan.peer) || other.plan.links.contains(&one.plan.peer);
-        let (Some(a), Some(b)) = (one.child(), other.child()) else {
+        let (true, Some(a), Some(b)) = (due, one.child(), other.child()) else {
             return;
         };
-        if let (true, Err(error)) = (due, link((&one.plan.peer, a), (&other.plan.peer, b))) {
+        if let Err(error) = link((&one.plan.peer, a), (&other.plan.peer, b)) {
             eprintln!(
                 "bulkhead-supervisor: cannot link {} and {}: {error}",
                 one.plan.name, other.plan.name
@@ -428,19 +428,22 @@ fn accept(listener: &UnixListener, events: &Sender<Event>) {
         // Without a thread there is no answer; the connection closes, which `bulkhead` reports.
         let _ = spawn("request", move || {
             let _guard = guard;
-            read_request(stream, &events);
+            read_requests(stream, &events);
         });
     }
 }
 
-fn read_request(stream: UnixStream, events: &Sender<Event>) {
+fn read_requests(stream: UnixStream, events: &Sender<Event>) {
     let link = Requester::new(stream);
     if link.set_timeout(Some(REQUEST_TIMEOUT)).is_err() {
         return;
     }
-    if let Ok(request) = link.receive() {
+    while let Ok(request) = link.receive() {
+        let Ok(to) = link.try_clone() else { return };
         // The loop has ended if this fails, and with it everything.
-        let _ = events.send(Event::Asked(request, link));
+        if events.send(Event::Asked(request, to)).is_err() {
+            return;
+        }
     }
 }
 
