@@ -21,6 +21,9 @@ use crate::run::{Killer, Refused, Run, RunSpec};
 const SELF: &str = "/proc/self/exe";
 /// The most boxes at once; more are refused.
 const MAX_RUNS: usize = 64;
+/// The most bytes kept of each output. As JSON a byte takes up to six, and both outputs have to
+/// fit into one frame.
+const MAX_OUTPUT: u32 = 256 * 1024;
 
 /// The main function of `bulkhead-sandbox`.
 pub fn main() -> ExitCode {
@@ -179,6 +182,10 @@ impl Runs {
         }
         on.insert(call.clone(), State::Starting);
         drop(on);
+        let limits = Limits {
+            output_bytes: limits.output_bytes.min(MAX_OUTPUT),
+            ..limits
+        };
         let spec = RunSpec {
             action,
             limits,
@@ -241,8 +248,10 @@ fn reply(
         Ok(outcome) => RunReply::Finished { call, outcome },
         Err(Refused { reason, fix }) => RunReply::Refused { call, reason, fix },
     };
-    if let Err(error) = link.send(&frame) {
-        eprintln!("bulkhead-sandbox: an outcome could not be told: {error}");
+    match link.send(&frame) {
+        // A gateway that is gone has forgotten the call, or reports it as of unknown outcome.
+        Ok(()) | Err(LinkError::Closed | LinkError::Io(_)) => {}
+        Err(error) => eprintln!("bulkhead-sandbox: an outcome could not be told: {error}"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getppid, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit, wait,
@@ -36,8 +37,8 @@ const LOADERS: [&str; 3] = [
 ];
 
 /// Builds the box, runs the command, and ends; never returns to the caller's path.
-pub(crate) fn main(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> ! {
-    let code = match run(service, spec, input) {
+pub(crate) fn main(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd, keeper: OwnedFd) -> ! {
+    let code = match die_with_keeper(keeper).and_then(|()| run(service, spec, input)) {
         Ok(end) => {
             // If the service is gone, there is nobody to tell.
             let _ = service.send(&Report::Ended(end));
@@ -52,8 +53,6 @@ pub(crate) fn main(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> ! {
 }
 
 fn run(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<End, Failure> {
-    // The parent is outside of this namespace, so it has no id here; the keeper's end closes the link anyway.
-    die_with_parent(None)?;
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }
@@ -64,20 +63,37 @@ fn run(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<End, Failure>
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     mounts::build(spec)?;
     let abi = give_up(spec)?;
-    let filter =
-        seccomp::Program::compile(&profiles::of_box(spec.kind)).map_err(Failure::because)?;
+    let compile =
+        |kind| seccomp::Program::compile(&profiles::of_box(kind)).map_err(Failure::because);
+    let any = compile(Kind::Exec)?;
+    // Init needs the list of any program; the tools' own is shorter and goes on the command alone.
+    let filter = match spec.kind {
+        Kind::Exec => {
+            any.install().map_err(Failure::because)?;
+            Filter::Inherited(&any)
+        }
+        Kind::Tool => Filter::Own(compile(Kind::Tool)?),
+    };
     match sys::fork().map_err(Failure::at("starting the command"))? {
         sys::Fork::Child => become_command(service, spec, input, abi, &filter),
         sys::Fork::Parent(command) => {
             drop(input);
             close_stdio()?;
-            // The tools' list does not do for init, which waits for others.
-            seccomp::Program::compile(&profiles::of_box(Kind::Exec))
-                .and_then(|own| own.install())
-                .map_err(Failure::because)?;
+            match filter {
+                Filter::Inherited(_) => {}
+                Filter::Own(_) => any.install().map_err(Failure::because)?,
+            }
             reap_until(command)
         }
     }
+}
+
+/// The command's system calls.
+enum Filter<'a> {
+    /// Init has installed it already.
+    Inherited(&'a seccomp::Program),
+    /// The command installs it.
+    Own(seccomp::Program),
 }
 
 /// Everything that is the same for init and the command: no capability, no way to get one, the
@@ -155,7 +171,7 @@ fn become_command(
     spec: &BoxSpec,
     input: OwnedFd,
     abi: u32,
-    filter: &seccomp::Program,
+    filter: &Filter<'_>,
 ) -> ! {
     if let Err(failure) = prepare(service, spec, &input, abi, filter) {
         let _ = service.send(&Report::Failed(failure));
@@ -186,12 +202,18 @@ fn prepare(
     spec: &BoxSpec,
     input: &OwnedFd,
     abi: u32,
-    filter: &seccomp::Program,
+    filter: &Filter<'_>,
 ) -> Result<(), Failure> {
     rustix::process::setsid().map_err(Failure::at("starting a session"))?;
     rustix::stdio::dup2_stdin(input).map_err(Failure::at("setting the standard input"))?;
     rustix::process::chdir(WORKSPACE).map_err(Failure::at("entering the workspace"))?;
-    filter.install().map_err(Failure::because)?;
+    let filter = match filter {
+        Filter::Inherited(filter) => filter,
+        Filter::Own(filter) => {
+            filter.install().map_err(Failure::because)?;
+            filter
+        }
+    };
     let facts = facts::read(abi, filter)?;
     facts::check(&facts, spec)?;
     service
@@ -218,17 +240,36 @@ fn reap_until(command: Pid) -> Result<End, Failure> {
     }
 }
 
-/// Has the kernel kill this process when its parent ends; `parent` is who that should be.
-pub(crate) fn die_with_parent(parent: Option<u32>) -> Result<(), Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(Failure::at("tying the box to its parent"))?;
-    let is = getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
-    match parent {
-        Some(parent) if is != parent => {
-            Err(Failure::because("the parent ended before the box began"))
-        }
-        Some(_) | None => Ok(()),
+/// Has the kernel kill this process when its parent ends, which should be this one.
+pub(crate) fn die_with_parent(parent: u32) -> Result<(), Failure> {
+    tie_to_parent()?;
+    match getppid() {
+        Some(pid) if pid.as_raw_nonzero().get().unsigned_abs() == parent => Ok(()),
+        Some(_) | None => Err(too_late()),
     }
+}
+
+/// The same for init, in whose namespace its parent has no id.
+fn die_with_keeper(keeper: OwnedFd) -> Result<(), Failure> {
+    tie_to_parent()?;
+    let mut events = [PollFd::new(&keeper, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut events, Some(&now)).map_err(Failure::at("watching the keeper"))? {
+        0 => Ok(()),
+        _ => Err(too_late()),
+    }
+}
+
+fn tie_to_parent() -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::at("tying the box to its parent"))
+}
+
+fn too_late() -> Failure {
+    Failure::because("the parent ended before the box began")
 }
 
 /// Lets go of the command's pipes, so that they end with the command.

@@ -18,7 +18,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, waitpid,
+};
 
 use crate::sys;
 use spec::{BoxEnd, BoxSpec, Failure, Report};
@@ -45,14 +47,16 @@ pub fn main() -> ExitCode {
 
 fn keep(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<(), Failure> {
     sys::reset_all().map_err(Failure::at("resetting signals"))?;
-    init::die_with_parent(Some(spec.parent))?;
+    init::die_with_parent(spec.parent)?;
+    let keeper =
+        pidfd_open(getpid(), PidfdFlags::empty()).map_err(Failure::at("naming the keeper"))?;
     // A failure only says that this process leads a group already, which will do as well.
     let _ = rustix::process::setsid();
     namespaces::enter()?;
     match sys::fork().map_err(Failure::at("starting the first process of the box"))? {
-        sys::Fork::Child => init::main(service, spec, input),
+        sys::Fork::Child => init::main(service, spec, input, keeper),
         sys::Fork::Parent(init) => {
-            drop(input);
+            drop((input, keeper));
             init::close_stdio()?;
             watch(service, init)
         }

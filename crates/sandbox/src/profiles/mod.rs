@@ -96,4 +96,4 @@ macro_rules! calls {
         }),*]
     };
 }
-use calls;
+pub(crate) use calls;

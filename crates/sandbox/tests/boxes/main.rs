@@ -29,6 +29,7 @@ fn main() {
         ["outlived", helper, workspace] => {
             lifetime::outlived(Path::new(helper), Path::new(workspace))
         }
+        ["supervised", helper] => service::supervised(Path::new(helper)),
         ["suite", helper] => suite(&host::Host::new(Path::new(helper))),
         [] if args[0] == inside::TOOL => inside::tool(),
         // Cargo's own arguments are libtest's; there is nothing to choose here.

@@ -2,9 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use bulkhead_sandbox::{Files, Program};
 use protocol::call::Action;
 use protocol::control::{Control, Peer, Report, SandboxConfig, SupervisorEnd};
 use protocol::frame::Link;
@@ -26,6 +28,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the_service_ends_when_told_and_with_its_supervisor",
         the_service_ends_when_told_and_with_its_supervisor,
+    ),
+    (
+        "boxes_are_built_below_a_confined_supervisor",
+        boxes_are_built_below_a_confined_supervisor,
     ),
 ];
 
@@ -142,6 +148,27 @@ fn the_service_runs_many_and_kills_one(host: &Host) {
             )
         );
     }
+    // As much as can be told is told, also of bytes that are long as JSON.
+    let limits = Limits {
+        output_bytes: u32::MAX,
+        ..Limits::default()
+    };
+    let action = Action::Shell {
+        script: "head -c 9000000 /dev/zero; head -c 9000000 /dev/zero >&2".to_owned(),
+    };
+    gateway
+        .send(&RunRequest::Run {
+            call: call(8),
+            action,
+            limits,
+        })
+        .unwrap();
+    match gateway.receive().unwrap() {
+        RunReply::Finished { outcome, .. } => {
+            assert!(outcome.truncated && outcome.stdout.len() > 100_000)
+        }
+        RunReply::Refused { reason, fix, .. } => panic!("{reason}; {fix}"),
+    }
     // The same call twice is one run.
     gateway.send(&run(1, argv_action(&["true"]))).unwrap();
     assert!(matches!(
@@ -211,4 +238,38 @@ fn the_service_ends_when_told_and_with_its_supervisor(host: &Host) {
     let mut service = Service::start(host);
     service.control = None;
     assert!(service.ends());
+}
+
+fn boxes_are_built_below_a_confined_supervisor(host: &Host) {
+    let exe = std::env::current_exe().unwrap();
+    let output = Command::new(exe)
+        .arg("supervised")
+        .arg(&host.helper)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "1000\n0000000000000000\n"
+    );
+}
+
+/// The chain of the real product: a confined supervisor, the service below it, a box below that.
+pub(crate) fn supervised(helper: &Path) {
+    bulkhead_sandbox::confine(Program::Supervisor, &Files::default()).unwrap();
+    let host = Host::new(helper);
+    let service = Service::start(&host);
+    let gateway = service.gateway();
+    let script = "id -u; sed -n 's/CapBnd:.//p' /proc/self/status";
+    gateway
+        .send(&run(
+            1,
+            Action::Shell {
+                script: script.to_owned(),
+            },
+        ))
+        .unwrap();
+    let (_, ended, stdout) = end(gateway.receive().unwrap());
+    assert_eq!(ended, RunEnd::Exited { code: 0 });
+    print!("{stdout}");
 }
