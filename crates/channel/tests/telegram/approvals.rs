@@ -10,7 +10,9 @@ use protocol::ids::{ApprovalId, CallId, Digest, Nonce, SenderId, TurnId};
 use protocol::time::Millis;
 use testkit::telegram::BotMessage;
 
-use crate::rig::{GatewayEnd, OWNER, Rig, chat, delivered, opened, reply, session};
+use crate::rig::{
+    GatewayEnd, OWNER, Rig, accept, chat, delivered, inbound, opened, reply, session,
+};
 
 fn asked(action: &str) -> ApprovalCard {
     ApprovalCard {
@@ -139,12 +141,22 @@ fn a_press_that_is_made_up_or_about_another_call_goes_nowhere() {
     for made_up in ["", "approve", "🦀", other_digest.as_str(), &"x".repeat(64)] {
         rig.server.user_presses(OWNER, message.id, made_up);
     }
-    // From a message that is not in the chat where it was asked.
+    // Under a message in another chat than the one where it was asked.
     rig.writes(8, "hi");
-    let (other, _) = crate::rig::inbound(&gateway);
-    crate::rig::accept(&gateway, other);
+    let (other, _) = inbound(&gateway);
+    accept(&gateway, other);
+    let notice = ChannelEvent::Notice {
+        delivery: 1,
+        conversation: chat(8),
+        ends_turn: None,
+        text: "hello".to_owned(),
+    };
+    gateway.send(&notice).unwrap();
+    assert_eq!(delivered(&gateway), 1);
+    let elsewhere = rig.messages(2)[1].id;
+    rig.server.user_presses(8, elsewhere, &good);
     rig.until("all are answered", |server| {
-        server.callback_answers().len() == 5
+        server.callback_answers().len() == 6
     });
     rig.server.user_presses(OWNER, message.id, &good);
     let answer = gateway.receive().unwrap();

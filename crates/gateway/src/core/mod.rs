@@ -255,9 +255,7 @@ impl Gateway {
             .up(link, channel.clone(), outlet::Outlet::new(stream)?);
         self.surfaces
             .answer(link, protocol::channel::ChannelEvent::Welcome);
-        self.note(Fact::ChannelUp {
-            channel: channel.clone(),
-        });
+        self.note_channel(&channel, |channel| Fact::ChannelUp { channel });
         self.surfaces.deliver_again(&self.state, link)?;
         self.show_pending_to(&channel);
         Ok(())
@@ -265,7 +263,14 @@ impl Gateway {
 
     fn channel_gone(&mut self, link: LinkId) {
         if let Some(channel) = self.surfaces.down(link) {
-            self.note(Fact::ChannelDown { channel });
+            self.note_channel(&channel, |channel| Fact::ChannelDown { channel });
+        }
+    }
+
+    /// Records that a channel's program came or went. A terminal that is opened is no news.
+    fn note_channel(&mut self, channel: &ChannelId, fact: impl Fn(ChannelId) -> Fact) {
+        if channel.as_str() != config::TERMINAL {
+            self.note(fact(channel.clone()));
         }
     }
 
