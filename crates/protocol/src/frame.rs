@@ -22,8 +22,9 @@ pub enum LinkError {
     /// The peer announced, or the program tried to send, more than [`MAX_FRAME`].
     #[error("a frame of {0} bytes is over the limit of {MAX_FRAME}")]
     TooLong(usize),
-    /// The peer sent something that is not a frame of this link.
-    #[error("not a frame of this link: {0}")]
+    /// The peer sent something that is not a frame of this link. The message says where, and
+    /// not what: serde's own words can hold the peer's bytes.
+    #[error("not a frame of this link: {:?} error at column {}", .0.classify(), .0.column())]
     Malformed(serde_json::Error),
     /// The peer sent a frame that this phase of the link does not allow.
     #[error("a frame out of order: expected {expected}, got {got}")]
