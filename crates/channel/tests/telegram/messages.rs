@@ -102,6 +102,8 @@ fn a_crash_before_the_record_loses_nothing_and_doubles_nothing() {
     accept(&gateway, first.clone());
     let (second, text) = inbound(&gateway);
     assert_eq!(text, "two");
+    // Time enough for a poll that would confirm too much.
+    std::thread::sleep(Duration::from_millis(1500));
     rig.crash();
     assert!(
         rig.server.unconfirmed() >= 1,
