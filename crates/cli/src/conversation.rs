@@ -245,9 +245,9 @@ impl Conversation {
                 session,
                 turn: number,
             } => {
-                if mine(&conversation) && turn.outcome.turn.is_none() {
-                    turn.outcome.session = Some(session);
-                    turn.outcome.turn = Some(number);
+                // A later one is the same message again: its turn was interrupted before its end.
+                if mine(&conversation) && turn.outcome.turn < Some(number) {
+                    turn.begin(session, number)?;
                 }
             }
             ChannelEvent::Token {
@@ -399,7 +399,7 @@ struct Turn {
     message: MessageId,
     display: Display,
     outcome: Outcome,
-    calls: BTreeMap<CallId, CallCard>,
+    calls: BTreeMap<(TurnId, CallId), CallCard>,
     /// Oldest first.
     pending: Vec<ApprovalCard>,
     /// The question that is put to the person now.
@@ -421,6 +421,16 @@ impl Turn {
             stopping: false,
             streamed: String::new(),
         }
+    }
+
+    fn begin(&mut self, session: SessionId, number: TurnId) -> Result<(), Fault> {
+        if self.outcome.turn.is_some() {
+            self.end_line()?;
+            self.say("the work on this was interrupted and is taken up again");
+        }
+        self.outcome.session = Some(session);
+        self.outcome.turn = Some(number);
+        Ok(())
     }
 
     fn token(&mut self, text: &str) -> Result<(), Fault> {
@@ -449,7 +459,7 @@ impl Turn {
     fn call(&mut self, card: CallCard) -> Result<(), Fault> {
         self.end_line()?;
         self.say(&cards::call(&card));
-        self.calls.insert(card.call, card);
+        self.calls.insert((card.turn, card.call), card);
         Ok(())
     }
 

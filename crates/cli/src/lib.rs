@@ -88,6 +88,7 @@ mod tests {
             "bulkhead status --json",
             "bulkhead login",
             "bulkhead setup --model-url http://127.0.0.1:11434 --model m --api ollama --tool-calls native",
+            "bulkhead setup --list",
             "bulkhead doctor --json",
             "bulkhead ask hello --json --no-wait",
             "bulkhead ask --session s-1 hello",

@@ -10,11 +10,15 @@ use serde_json::{Value, json};
 use crate::http;
 
 /// Where the usual servers listen.
-pub(crate) const USUAL: [(&str, &str); 4] = [
-    ("Ollama", "http://127.0.0.1:11434"),
-    ("llama.cpp", "http://127.0.0.1:8080"),
-    ("LM Studio", "http://127.0.0.1:1234"),
-    ("vLLM", "http://127.0.0.1:8000"),
+pub(crate) const USUAL: [&str; 4] = [
+    // Ollama
+    "http://127.0.0.1:11434",
+    // llama.cpp
+    "http://127.0.0.1:8080",
+    // LM Studio
+    "http://127.0.0.1:1234",
+    // vLLM
+    "http://127.0.0.1:8000",
 ];
 
 /// Long enough for a server that is loading a model, short enough for a person.

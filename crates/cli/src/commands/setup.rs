@@ -14,6 +14,10 @@ use crate::terminal::{self, harmless_line};
 /// What can be said with `setup`. Without any of it, the two questions are asked.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// Only list the models of the servers that answer on this machine: address, format and
+    /// name with tabs between, one model a line.
+    #[arg(long, conflicts_with_all = ["model_url", "model", "api", "tool_calls"])]
+    list: bool,
     /// Address of the model server, like http://127.0.0.1:11434.
     #[arg(long, value_name = "URL")]
     model_url: Option<String>,
@@ -65,6 +69,9 @@ struct Choice {
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    if arguments.list {
+        return list();
+    }
     home.create()?;
     let asks = arguments.model_url.is_none() && terminal::can_ask();
     let choice = choose(&arguments)?;
@@ -73,12 +80,12 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
     let config = text.save(home)?;
     up::prepare(home, &config)?;
     output::line(format!(
-        "Model: {} at {} ({})",
+        "Model: {} at {}, tool calls: {}",
         harmless_line(&choice.name),
         choice.url,
         match choice.calls {
-            ToolCalling::Native => "calls tools by itself",
-            ToolCalling::Schema => "calls tools by constrained decoding",
+            ToolCalling::Native => "native",
+            ToolCalling::Schema => "by constrained decoding",
         }
     ))?;
     output::line(format!("Written to {:?}", home.config_file()))?;
@@ -88,16 +95,37 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
     output::line("Next: bulkhead up")
 }
 
-fn write(text: &mut ConfigText, choice: &Choice, arguments: &Arguments) {
-    let api = match choice.api {
+fn list() -> Result<(), Fault> {
+    for (url, server) in answering_now() {
+        for model in &server.models {
+            let (api, model) = (api_word(server.api), harmless_line(model));
+            output::line(format!("{url}\t{api}\t{model}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The usual servers that answer, one after the other as they are asked for.
+fn answering_now() -> impl Iterator<Item = (BaseUrl, Server)> {
+    model_server::USUAL.iter().filter_map(|url| {
+        let url = BaseUrl::parse(url).ok()?;
+        model_server::at(&url).map(|server| (url, server))
+    })
+}
+
+fn api_word(api: ModelApi) -> &'static str {
+    match api {
         ModelApi::Ollama => "ollama",
         ModelApi::Openai => "openai",
-    };
+    }
+}
+
+fn write(text: &mut ConfigText, choice: &Choice, arguments: &Arguments) {
     let calls = match choice.calls {
         ToolCalling::Native => "native",
         ToolCalling::Schema => "schema",
     };
-    text.set("model", "api", &quoted(api));
+    text.set("model", "api", &quoted(api_word(choice.api)));
     text.set("model", "url", &quoted(&choice.url.to_string()));
     text.set("model", "name", &quoted(&choice.name));
     text.set("model", "tool_calls", &quoted(calls));
@@ -184,22 +212,17 @@ impl From<Api> for ModelApi {
 
 /// The first of the usual servers that answers.
 fn find() -> Result<(BaseUrl, Option<Server>), Fault> {
-    for (name, url) in model_server::USUAL {
-        let Ok(url) = BaseUrl::parse(url) else {
-            continue;
-        };
-        if let Some(server) = model_server::at(&url) {
-            output::line(format!(
-                "Found a model server at {url} (the usual place of {name})."
-            ))?;
-            return Ok((url, Some(server)));
-        }
-    }
-    Err(Fault::Refused(
-        "no model server answers on this machine. Start Ollama, llama.cpp, LM Studio or vLLM, or \
-         name its address with --model-url; ./quickstart installs a small model to try things out"
-            .to_owned(),
-    ))
+    let found = answering_now().next();
+    let Some((url, server)) = found else {
+        return Err(Fault::Refused(
+            "no model server answers on this machine. Start Ollama, llama.cpp, LM Studio or \
+             vLLM, or name its address with --model-url; ./quickstart installs a small model to \
+             try things out"
+                .to_owned(),
+        ));
+    };
+    output::line(format!("Found a model server at {url}."))?;
+    Ok((url, Some(server)))
 }
 
 fn warn_if_unknown(name: &str, server: Option<&Server>) {
@@ -265,6 +288,7 @@ mod tests {
 
     fn arguments() -> Arguments {
         Arguments {
+            list: false,
             model_url: None,
             model: None,
             api: None,

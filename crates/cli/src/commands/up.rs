@@ -63,7 +63,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault>
     }
     prepare(home, &config)?;
     match arguments.detach {
-        true => detached(context, &config),
+        true => {
+            start(context)?;
+            welcome(home, &config)
+        }
         false => in_foreground(context, &config),
     }
 }
@@ -99,7 +102,8 @@ fn clean_environment(command: &mut Command) {
     }
 }
 
-fn detached(context: &Context, config: &Config) -> Result<(), Fault> {
+/// Starts everything in the background and comes back when it is ready. Its words go to the log.
+pub(crate) fn start(context: &Context) -> Result<(), Fault> {
     let log = log_file(&context.home);
     let mut log_end = OpenOptions::new()
         .append(true)
@@ -129,7 +133,7 @@ fn detached(context: &Context, config: &Config) -> Result<(), Fault> {
             .map_err(Fault::io("watch bulkhead-supervisor"))
     };
     match wait_until_ready(&context.home, || ended(&mut child)) {
-        Ok(()) => welcome(&context.home, config),
+        Ok(()) => Ok(()),
         Err(fault) => {
             eprint!("{}", harmless(&tail(&log, began)));
             give_up(&context.home, &mut child);
