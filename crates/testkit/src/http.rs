@@ -1,9 +1,9 @@
 //! A small HTTP/1.1 client for tests: it sends exactly the headers it is given, also those
 //! that no browser would send.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -124,9 +124,12 @@ pub struct Events {
 impl Iterator for Events {
     type Item = Value;
 
-    /// The data of the next event, which has to be JSON.
+    /// The data of the next event, which has to be JSON; none at the end of the stream, also
+    /// if it was cut off. Lines that only keep the connection alive are no events.
     fn next(&mut self) -> Option<Value> {
+        let end = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < end, "no event within {PATIENCE:?}");
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
                 let data = data.join("\n");
@@ -148,11 +151,21 @@ fn line(reader: &mut BufReader<TcpStream>) -> String {
     text.trim_end().to_owned()
 }
 
-/// The next piece of a chunked body; none at its end.
+/// The next piece of a chunked body; none at its end, or where the server broke it off.
 fn next_chunk(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
-    let length = usize::from_str_radix(&line(reader), 16).ok().filter(|length| *length > 0)?;
-    let mut chunk = vec![0; length];
-    reader.read_exact(&mut chunk).ok()?;
-    line(reader);
+    let mut size = String::new();
+    unless_broken(reader.read_line(&mut size))?;
+    let length = usize::from_str_radix(size.trim_end(), 16).ok().filter(|length| *length > 0)?;
+    // The line end behind the piece belongs to it.
+    let mut chunk = vec![0; length + 2];
+    unless_broken(reader.read_exact(&mut chunk))?;
+    chunk.truncate(length);
     Some(chunk)
+}
+
+fn unless_broken<T>(read: io::Result<T>) -> Option<T> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("nothing came within {PATIENCE:?}"),
+        read => read.ok(),
+    }
 }

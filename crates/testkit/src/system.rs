@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -34,7 +35,7 @@ impl System {
 
     /// Like [`Self::start`], but nothing is started yet.
     pub fn prepare(model_port: u16, extra: &str) -> Self {
-        let home = tempfile::Builder::new().prefix("bulkhead-").tempdir().expect("a temporary folder");
+        let home = tempfile::Builder::new().prefix("bulkhead-").permissions(fs::Permissions::from_mode(0o700)).tempdir().expect("a temporary folder");
         let web_port = free_port();
         let config = format!(
             "[model]\napi = \"openai\"\nurl = \"http://127.0.0.1:{model_port}\"\nname = \"scripted\"\n\
@@ -154,7 +155,9 @@ impl System {
 
     /// A new one-time link to the page.
     pub fn login_link(&self) -> String {
-        self.json(&["login"])["url"].as_str().expect("a link").to_owned()
+        let output = self.bulkhead(&["login"]);
+        assert!(output.status.success(), "bulkhead login: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 }
 

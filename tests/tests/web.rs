@@ -1,0 +1,504 @@
+//! The page's server, spoken to as a browser would, and as other programs and pages might.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::http::{self, Events, Request, Response};
+use testkit::model::{Rule, Script, ScriptedModel, Step};
+use testkit::system::{System, said, wait_for};
+
+/// The files of the page, which hold nothing of anybody.
+const FILES: [&str; 8] = [
+    "/",
+    "/login",
+    "/app.js",
+    "/cards.js",
+    "/link.js",
+    "/markdown.js",
+    "/style.css",
+    "/mark.svg",
+];
+
+/// A browser that is logged in.
+struct Browser {
+    port: u16,
+    cookie: String,
+    page_key: String,
+}
+
+impl Browser {
+    /// Logs in with a new link.
+    fn log_in(system: &System) -> Self {
+        let answer = log_in_with(system, &token(&system.login_link()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let cookie = answer.header("set-cookie").expect("a cookie");
+        Self {
+            port: system.web_port(),
+            cookie: cookie.split(';').next().unwrap_or_default().to_owned(),
+            page_key: answer.json()["page_key"].as_str().expect("a page key").to_owned(),
+        }
+    }
+
+    fn get(&self, path: &str) -> Request {
+        self.of(http::get(self.port, path).header("Sec-Fetch-Site", "same-origin"))
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Request {
+        self.of(http::post(self.port, path, body).header("Origin", &origin(self.port)))
+    }
+
+    /// With both halves of the login.
+    fn of(&self, request: Request) -> Request {
+        request.header("Cookie", &self.cookie).header("X-Bulkhead-Page-Key", &self.page_key)
+    }
+
+    /// The event stream, from its beginning.
+    fn events(&self) -> Events {
+        let (response, events) = self.get("/events").stream();
+        assert_eq!(response.status, 200, "{response:?}");
+        events
+    }
+
+    fn says(&self, id: &str, text: &str) {
+        let answer = self.post("/message", &json!({ "id": id, "text": text })).send();
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
+    fn answers(&self, card: &Value, answer: &str) {
+        let taken = self.post("/answer", &answer_to(card, answer)).send();
+        assert_eq!(taken.status, 202, "{taken:?}");
+    }
+
+    fn transcript(&self) -> Vec<Value> {
+        let answer = self.get("/transcript").send();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["entries"].as_array().expect("entries").clone()
+    }
+
+    /// Waits until the agent has answered this, as the transcript has it.
+    fn wait_for_answer(&self, text: &str) {
+        wait_for(&format!("the answer {text:?}"), || {
+            let answer = self.get("/transcript").send();
+            let entries = (answer.status == 200).then(|| answer.json()["entries"].clone())?;
+            let said = |entry: &Value| entry["entry"] == "assistant" && entry["text"] == text;
+            entries.as_array()?.iter().any(said).then_some(())
+        });
+    }
+}
+
+fn origin(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// What stands behind the `#` of a one-time link.
+fn token(link: &str) -> String {
+    link.split_once("/login#").expect("a login link").1.to_owned()
+}
+
+fn log_in_with(system: &System, token: &str) -> Response {
+    let port = system.web_port();
+    http::post(port, "/login", &json!({ "token": token })).header("Origin", &origin(port)).send()
+}
+
+fn answer_to(card: &Value, answer: &str) -> Value {
+    json!({
+        "approval": card["approval"], "digest": card["digest"], "nonce": card["nonce"],
+        "answer": answer,
+    })
+}
+
+/// The next event of this type.
+fn next(events: &mut Events, kind: &str) -> Value {
+    events.find(|event| event["type"] == kind).unwrap_or_else(|| panic!("the stream ended before {kind}"))
+}
+
+/// The card of the next question.
+fn question(events: &mut Events) -> Value {
+    next(events, "approval")["card"].clone()
+}
+
+/// A model that runs `rm NAME` for "delete NAME", and otherwise repeats what it is told.
+fn deleting(names: &[&str]) -> ScriptedModel {
+    let rule = |name: &&str| Rule {
+        contains: format!("delete {name}"),
+        steps: vec![
+            Step::call("exec", json!({ "command": format!("rm {name}") })),
+            Step::text(&format!("That was {name}.")),
+        ],
+    };
+    let rules = names.iter().map(rule).collect();
+    ScriptedModel::start(Script { rules, ..Script::echo() }).expect("a scripted model")
+}
+
+fn with_files(model: &ScriptedModel, names: &[&str]) -> System {
+    let system = System::start(model.port(), "");
+    for name in names {
+        std::fs::write(system.workspace().join(name), name).expect("a file in the workspace");
+    }
+    system
+}
+
+#[test]
+fn the_link_that_login_prints_is_good_once() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let link = system.login_link();
+    assert!(link.starts_with(&format!("{}/login#", origin(system.web_port()))), "{link}");
+    assert_eq!(log_in_with(&system, &token(&link)).status, 200);
+    let again = log_in_with(&system, &token(&link));
+    assert_eq!((again.status, again.header("set-cookie")), (401, None));
+    for made_up in ["", "0", &"0".repeat(48), &"x".repeat(300)] {
+        assert_eq!(log_in_with(&system, made_up).status, 401, "{made_up:?}");
+    }
+    assert_eq!(system.rows("logged_in").len(), 1);
+}
+
+#[test]
+fn an_answer_comes_word_by_word_while_the_model_still_writes() {
+    let slow = Step::slow_text("one two three four five six", 150);
+    let model = ScriptedModel::start(Script::steps([slow])).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    assert_eq!(events.next(), Some(json!({ "type": "link", "state": "up" })));
+    browser.says("m-1", "count");
+    assert_eq!(next(&mut events, "said")["text"], "count");
+    let mut pieces = Vec::new();
+    let reply = loop {
+        let event = events.next().expect("the stream goes on");
+        match event["type"].as_str() {
+            Some("token") => pieces.push((event["text"].as_str().expect("a text").to_owned(), Instant::now())),
+            Some("reply") => break event,
+            _ => {}
+        }
+    };
+    assert_eq!(reply["text"], "one two three four five six");
+    let all: String = pieces.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(all, "one two three four five six");
+    // Six words, 150 ms apart: the first was there long before the last.
+    let (first, last) = (pieces[0].1, pieces[pieces.len() - 1].1);
+    assert!(last.duration_since(first) > Duration::from_millis(400), "{pieces:?}");
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn a_call_is_shown_from_its_start_to_its_end_and_stands_in_the_transcript() {
+    let script = Script::steps([
+        Step::call("write_file", json!({ "path": "a.txt", "content": "hello" })),
+        Step::call("read_file", json!({ "path": "missing.txt" })),
+        Step::call("no_such_tool", json!({})),
+        Step::text("Written."),
+    ]);
+    let model = ScriptedModel::start(script).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    browser.says("m-1", "write it");
+    let mut states = Vec::new();
+    for event in events.by_ref() {
+        match event["type"].as_str() {
+            Some("call") => states.push(format!("{} {}", event["card"]["call"], event["card"]["state"])),
+            Some("reply") => break,
+            _ => {}
+        }
+    }
+    let expected = ["1 \"running\"", "1 \"done\"", "2 \"running\"", "2 \"failed\"", "3 \"refused\""];
+    assert_eq!(states, expected);
+    assert_eq!(std::fs::read_to_string(system.workspace().join("a.txt")).expect("the file"), "hello");
+    let transcript = browser.transcript();
+    let kinds: Vec<_> = transcript.iter().map(|entry| entry["entry"].as_str().unwrap_or_default()).collect();
+    assert_eq!(kinds, ["user", "call", "call", "call", "assistant"]);
+    let last: Vec<_> = transcript.iter().filter_map(|entry| entry["card"]["state"].as_str()).collect();
+    assert_eq!(last, ["done", "failed", "refused"]);
+}
+
+#[test]
+fn a_call_runs_after_a_yes_and_not_after_a_no() {
+    let model = deleting(&["one", "two"]);
+    let system = with_files(&model, &["one", "two"]);
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+
+    browser.says("m-1", "delete one");
+    let card = question(&mut events);
+    assert!(card["action"].as_str().expect("an action").contains("rm one"), "{card}");
+    assert!(system.workspace().join("one").exists());
+    browser.answers(&card, "approve");
+    assert_eq!(next(&mut events, "approval_closed")["answer"], "approve");
+    assert_eq!(next(&mut events, "reply")["text"], "That was one.");
+    assert!(!system.workspace().join("one").exists());
+
+    browser.says("m-2", "delete two");
+    let card = question(&mut events);
+    browser.answers(&card, "deny");
+    assert_eq!(next(&mut events, "approval_closed")["answer"], "deny");
+    assert_eq!(next(&mut events, "reply")["text"], "That was two.");
+    assert!(system.workspace().join("two").exists());
+
+    let answers = system.rows("approval_answered");
+    let said: Vec<_> = answers.iter().map(|row| (&row["event"]["answer"], &row["event"]["channel"])).collect();
+    assert_eq!(said, [(&json!("approve"), &json!("web")), (&json!("deny"), &json!("web"))]);
+    assert_eq!(system.rows("permit").len(), 1);
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn an_answer_with_one_byte_changed_or_given_again_does_not_count() {
+    let model = deleting(&["one"]);
+    let system = with_files(&model, &["one"]);
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    browser.says("m-1", "delete one");
+    let card = question(&mut events);
+    for field in ["approval", "digest", "nonce"] {
+        let mut changed = card.clone();
+        let text = changed[field].as_str().expect("hexadecimal digits");
+        let last = if text.ends_with('0') { "1" } else { "0" };
+        changed[field] = json!(format!("{}{last}", &text[..text.len() - 1]));
+        browser.answers(&changed, "approve");
+        let refused = next(&mut events, "answer_refused");
+        assert_eq!(refused["approval"], changed["approval"], "{field}");
+    }
+    assert_eq!(system.rows("approval_answered").len(), 0);
+    assert!(system.workspace().join("one").exists());
+
+    browser.answers(&card, "approve");
+    next(&mut events, "reply");
+    browser.answers(&card, "approve");
+    assert_eq!(next(&mut events, "answer_refused")["approval"], card["approval"]);
+    assert_eq!(system.rows("approval_answered").len(), 1);
+    assert_eq!(system.rows("permit").len(), 1);
+}
+
+#[test]
+fn of_two_answers_at_once_exactly_one_counts_and_both_sides_hear_which() {
+    const NAMES: [&str; 4] = ["one", "two", "three", "four"];
+    let model = deleting(&NAMES);
+    let system = with_files(&model, &NAMES);
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    for (round, name) in NAMES.into_iter().enumerate() {
+        browser.says(&format!("m-{round}"), &format!("delete {name}"));
+        let card = question(&mut events);
+        let approval = card["approval"].as_str().expect("an id").to_owned();
+        let denied = thread::scope(|scope| {
+            let denied = scope.spawn(|| system.bulkhead(&["approvals", "deny", &approval]));
+            // The command takes a while to start; who comes first differs from round to round.
+            thread::sleep(Duration::from_millis(8 * round as u64));
+            browser.answers(&card, "approve");
+            denied.join().expect("the other answer")
+        });
+        let closed = next(&mut events, "approval_closed");
+        assert_eq!(closed["approval"], card["approval"]);
+        if denied.status.success() {
+            assert_eq!(closed["answer"], "deny", "{}", said(&denied));
+            // The page hears that its own answer came too late, if it was not first.
+            assert_eq!(next(&mut events, "answer_refused")["approval"], card["approval"]);
+        } else {
+            assert_eq!(closed["answer"], "approve", "{}", said(&denied));
+            assert!(said(&denied).contains("answered") || said(&denied).contains("closed"), "{}", said(&denied));
+        }
+        wait_for("the turn is over", || (system.rows("reply").len() == round + 1).then_some(()));
+        let approved = closed["answer"] == "approve";
+        assert_eq!(system.workspace().join(name).exists(), !approved);
+        let answers = system.rows("approval_answered");
+        assert_eq!(answers.len(), round + 1);
+        assert_eq!(answers[round]["event"]["answer"], closed["answer"]);
+    }
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn two_browsers_see_the_same_and_either_can_answer() {
+    let model = deleting(&["one"]);
+    let system = with_files(&model, &["one"]);
+    let (first, second) = (Browser::log_in(&system), Browser::log_in(&system));
+    assert_ne!(first.cookie, second.cookie);
+    let (mut at_first, mut at_second) = (first.events(), second.events());
+    first.says("m-1", "delete one");
+    assert_eq!(next(&mut at_second, "said")["text"], "delete one");
+    let card = question(&mut at_second);
+    assert_eq!(question(&mut at_first), card);
+    second.answers(&card, "approve");
+    for events in [&mut at_first, &mut at_second] {
+        assert_eq!(next(events, "approval_closed")["answer"], "approve");
+        assert_eq!(next(events, "reply")["text"], "That was one.");
+    }
+    assert_eq!(first.transcript(), second.transcript());
+}
+
+#[test]
+fn a_question_is_still_there_for_a_page_that_is_opened_later() {
+    let model = deleting(&["one"]);
+    let system = with_files(&model, &["one"]);
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    browser.says("m-1", "delete one");
+    let card = question(&mut events);
+    drop(events);
+    let mut events = browser.events();
+    browser.transcript();
+    assert_eq!(question(&mut events), card);
+    browser.answers(&card, "deny");
+    assert_eq!(next(&mut events, "approval_closed")["answer"], "deny");
+}
+
+#[test]
+fn stopping_ends_the_turn_and_the_model_s_stream() {
+    let slow = Step::slow_text(&"word ".repeat(200), 100);
+    let model = ScriptedModel::start(Script::steps([slow])).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    browser.says("m-1", "go on for ever");
+    next(&mut events, "token");
+    assert_eq!(browser.post("/stop", &json!({})).send().status, 202);
+    assert!(!next(&mut events, "notice")["ends_turn"].is_null());
+    assert!(model.wait_for_disconnects(1, Duration::from_secs(10)));
+    assert_eq!(browser.get("/transcript").send().json()["running"], Value::Null);
+}
+
+#[test]
+fn the_answer_is_there_although_the_page_s_server_was_killed_in_the_middle_of_it() {
+    let slow = Step::slow_text("it is here all the same", 150);
+    let model = ScriptedModel::start(Script::steps([slow])).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    let mut events = browser.events();
+    browser.says("m-1", "are you there?");
+    next(&mut events, "token");
+    system.signal("channel-web", "KILL");
+    // Nothing more comes but what was on its way.
+    assert!(events.all(|event| event["type"] == "token"));
+    wait_for("the page is served again", || {
+        std::net::TcpStream::connect(("127.0.0.1", system.web_port())).ok()
+    });
+    browser.wait_for_answer("it is here all the same");
+    assert_eq!(model.requests().len(), 1);
+    let kinds: Vec<_> = browser.transcript().iter().map(|entry| entry["entry"].clone()).collect();
+    assert_eq!(kinds, ["user", "assistant"]);
+}
+
+#[test]
+fn a_message_sent_while_the_gateway_is_dead_is_answered_once_it_is_back() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    browser.says("m-1", "first");
+    browser.wait_for_answer("You said: first");
+    system.signal("gateway", "KILL");
+    wait_for("the message is taken", || {
+        let answer = browser.post("/message", &json!({ "id": "m-2", "text": "second" })).send();
+        assert!([202, 503].contains(&answer.status), "{answer:?}");
+        (answer.status == 202).then_some(())
+    });
+    browser.wait_for_answer("You said: second");
+    // The same message once more is the same message.
+    browser.says("m-2", "second");
+    browser.says("m-3", "third");
+    browser.wait_for_answer("You said: third");
+    assert_eq!(system.rows("inbound").len(), 3);
+    assert_eq!(system.rows("reply").len(), 3);
+    system.assert_record_is_sound();
+}
+
+/// Every address that reads or changes something: its method and a body that would do.
+fn api() -> Vec<(&'static str, Option<Value>)> {
+    let answer = json!({
+        "approval": "01".repeat(8), "digest": "02".repeat(32), "nonce": "03".repeat(16),
+        "answer": "deny",
+    });
+    vec![
+        ("/events", None),
+        ("/transcript", None),
+        ("/message", Some(json!({ "id": "m-1", "text": "hello" }))),
+        ("/stop", Some(json!({}))),
+        ("/answer", Some(answer)),
+        ("/logout", Some(json!({}))),
+        ("/login", Some(json!({ "token": "0".repeat(48) }))),
+    ]
+}
+
+fn request(port: u16, path: &str, body: Option<&Value>) -> Request {
+    match body {
+        Some(body) => http::post(port, path, body),
+        None => http::get(port, path),
+    }
+}
+
+#[test]
+fn foreign_pages_rebound_names_and_strangers_are_refused_on_every_address() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let (port, browser) = (system.web_port(), Browser::log_in(&system));
+    let files = FILES.into_iter().map(|path| (path, None));
+    for (path, body) in api().into_iter().chain(files) {
+        let new = || browser.of(request(port, path, body.as_ref()));
+        let refused = |request: Request| request.stream().0.status;
+        for foreign in ["http://evil.example", "null", &origin(port ^ 1), &format!("https://127.0.0.1:{port}")] {
+            assert_eq!(refused(new().header("Origin", foreign)), 403, "{path} from {foreign}");
+        }
+        for rebound in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1", &format!("0.0.0.0:{port}")] {
+            let with_origin = new().header("Host", rebound).header("Origin", &format!("http://{rebound}"));
+            assert_eq!(refused(with_origin), 421, "{path} as {rebound}");
+        }
+    }
+    for (path, body) in api() {
+        let new = || request(port, path, body.as_ref());
+        assert_eq!(browser.of(new()).stream().0.status, 403, "{path} without an origin");
+        let cross = browser.of(new()).header("Origin", &origin(port)).header("Sec-Fetch-Site", "cross-site");
+        assert_eq!(cross.stream().0.status, 403, "{path} from another site");
+        let ours = || new().header("Origin", &origin(port));
+        let without = [
+            ours(),
+            ours().header("Cookie", &browser.cookie),
+            ours().header("X-Bulkhead-Page-Key", &browser.page_key),
+            ours().header("Cookie", &format!("bulkhead_{port}={}", "0".repeat(24))).header("X-Bulkhead-Page-Key", &browser.page_key),
+        ];
+        for request in without {
+            assert_eq!(request.stream().0.status, 401, "{path} without a login");
+        }
+    }
+    assert_eq!(model.requests().len(), 0);
+    assert_eq!(system.rows("inbound").len(), 0);
+    assert_eq!(browser.get("/transcript").send().status, 200);
+}
+
+#[test]
+fn after_logging_out_the_cookie_is_worth_nothing() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let (browser, other) = (Browser::log_in(&system), Browser::log_in(&system));
+    let mut events = browser.events();
+    next(&mut events, "link");
+    let gone = browser.post("/logout", &json!({})).send();
+    assert_eq!(gone.status, 202);
+    assert!(gone.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{gone:?}");
+    assert_eq!(events.next(), None);
+    for path in ["/transcript", "/events"] {
+        assert_eq!(browser.get(path).stream().0.status, 401, "{path}");
+    }
+    assert_eq!(other.get("/transcript").send().status, 200);
+    system.signal("channel-web", "KILL");
+    wait_for("the page is served again", || {
+        (other.get("/transcript").stream().0.status == 200).then_some(())
+    });
+    assert_eq!(browser.get("/transcript").send().status, 401);
+}
+
+#[test]
+fn a_browser_whose_pairing_was_revoked_hears_and_says_nothing_more() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let browser = Browser::log_in(&system);
+    browser.says("m-1", "hello");
+    browser.wait_for_answer("You said: hello");
+    let sender = system.json(&["pair", "list"])["sender"].as_str().expect("a browser").to_owned();
+    let revoked = system.bulkhead(&["pair", "revoke", "web", &sender]);
+    assert!(revoked.status.success(), "{}", said(&revoked));
+    let refused = browser.post("/message", &json!({ "id": "m-2", "text": "again" })).send();
+    assert_ne!(refused.status, 202, "{refused:?}");
+    assert_ne!(browser.get("/transcript").send().status, 200);
+    assert_eq!(model.requests().len(), 1);
+}
