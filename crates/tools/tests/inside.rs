@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -63,20 +63,39 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A tool that has seen enough closes its end.
-        let _ = tool.stdin.take().unwrap().write_all(input);
-        let output = tool.wait_with_output().unwrap();
-        assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+        let stdin = tool.stdin.take().unwrap();
+        let (stdout, stderr) = (tool.stdout.take().unwrap(), tool.stderr.take().unwrap());
+        let (status, stdout, stderr) = std::thread::scope(|scope| {
+            // A tool that has seen enough closes its end.
+            scope.spawn(|| drop({ stdin }.write_all(input)));
+            let stdout = scope.spawn(|| all_of(stdout));
+            let stderr = scope.spawn(|| all_of(stderr));
+            let status = loop {
+                match tool.try_wait().unwrap() {
+                    None if started.elapsed() > SOON => tool.kill().unwrap(),
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                    Some(status) => break status,
+                }
+            };
+            (status, stdout.join().unwrap(), stderr.join().unwrap())
+        });
+        assert!(started.elapsed() < SOON, "it hung and was killed");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        match output.status.code() {
-            Some(0) => Ok(text(output.stdout)),
+        match status.code() {
+            Some(0) => Ok(text(stdout)),
             Some(1) => {
-                assert!(output.stdout.is_empty());
-                Err(text(output.stderr))
+                assert!(stdout.is_empty());
+                Err(text(stderr))
             }
-            other => panic!("exit code {other:?}: {}", text(output.stderr)),
+            other => panic!("exit code {other:?}: {}", text(stderr)),
         }
     }
+}
+
+fn all_of(mut end: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    end.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 fn path(text: &str) -> WorkspacePath {

@@ -12,8 +12,11 @@ use protocol::call::{ToolCall, WorkspacePath};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
-/// So often two names change places.
+/// So often two names change places; even, so that all is as it was in the end.
 const SWAPS: u32 = 20_000;
+
+/// At least so often each call is tried.
+const ROUNDS: u32 = 100;
 
 const CANARY: &str = "the canary sings\n";
 
@@ -39,7 +42,9 @@ fn race(work: &Path, names: [(&str, &str); 2], calls: &[ToolCall], look: impl Fn
             }
             over.store(true, Ordering::Relaxed);
         });
-        while !over.load(Ordering::Relaxed) {
+        let mut rounds = 0;
+        while rounds < ROUNDS || !over.load(Ordering::Relaxed) {
+            rounds += 1;
             for call in calls {
                 if let Ok(text) = run(&root, call) {
                     results += 1;
