@@ -65,6 +65,15 @@ impl Gateway {
         Ok(())
     }
 
+    /// A browser logs out. The record need not be there: less is always allowed.
+    pub(super) fn logout(&mut self, link: LinkId, sender: SenderId) -> Result<(), Fatal> {
+        let channel = page().channel;
+        if self.is_page(link) && self.state.unpair(&channel, &sender)? == Known::Already {
+            self.note(Fact::Unpaired { channel, sender });
+        }
+        Ok(())
+    }
+
     fn let_in(&mut self, link: LinkId, id: u64, cookie: String, sender: SenderId) {
         let conversation = page().conversation;
         self.surfaces.follow(link, &conversation);

@@ -211,6 +211,30 @@ impl Gateway {
                 text,
             });
         }
+        self.end_if_quiet(session)
+    }
+
+    /// Waits no longer for what runs in a session.
+    pub(super) fn give_up_calls(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: what was killed in session {id} is not reported over");
+        self.runner.forget_those_of(id);
+        let turn = self
+            .sessions
+            .get(id)
+            .and_then(|session| session.turn.as_ref());
+        let open = turn.map(|turn| (turn.id, turn.open.keys().copied().collect::<Vec<_>>()));
+        for (turn, call) in open
+            .into_iter()
+            .flat_map(|(turn, calls)| calls.into_iter().map(move |call| (turn, call)))
+        {
+            let session = id.clone();
+            let reference = CallRef {
+                session,
+                turn,
+                call,
+            };
+            self.finish(&reference, Vec::new(), CallOutcome::Unknown)?;
+        }
         Ok(())
     }
 
@@ -241,7 +265,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Closes what a turn that is ending leaves open: questions are withdrawn, and what runs
+    /// Closes what a turn that is stopped leaves open: questions are withdrawn, and what runs
     /// is killed, its outcome to follow.
     pub(super) fn close_calls(&mut self, id: &SessionId) -> Result<(), Fatal> {
         self.runner.kill_those_of(id);

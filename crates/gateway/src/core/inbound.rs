@@ -106,6 +106,7 @@ impl Gateway {
             ChannelRequest::Delivered { delivery } => self.state.delivered(&channel, delivery)?,
             ChannelRequest::Login { id, token } => self.login(link, id, &token)?,
             ChannelRequest::Resume { id, cookie } => self.resume(link, id, cookie)?,
+            ChannelRequest::Logout { sender } => self.logout(link, sender)?,
             ChannelRequest::History {
                 id,
                 sender,
@@ -343,7 +344,9 @@ impl Gateway {
         let text = match command {
             Command::Help => texts::HELP,
             Command::Stop => match self.cancel(session)? {
-                Stopped::Something => return Ok(()),
+                // The turn's own notice says it, but not to a terminal that only came to stop it.
+                Stopped::Something if place.channel.as_str() != TERMINAL => return Ok(()),
+                Stopped::Something => texts::STOPPING,
                 Stopped::Nothing => texts::NOTHING_RUNS,
             },
             Command::New => {

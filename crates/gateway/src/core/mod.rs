@@ -293,8 +293,15 @@ impl Gateway {
         eprintln!("bulkhead-gateway: {error}");
         self.recovery.later();
         self.abandon_everything()?;
-        // A link on which an answer is late would stay out of step for ever.
-        self.control.send(&Report::Relink { peer: Peer::Ledger })?;
+        self.ask_for_ledger()
+    }
+
+    /// Asks for a new link to the ledger if the one there was has been given up: an answer
+    /// that is late would be taken for that of another request.
+    fn ask_for_ledger(&self) -> Result<(), Fatal> {
+        if !self.record.is_linked() {
+            self.control.send(&Report::Relink { peer: Peer::Ledger })?;
+        }
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! The owner's commands.
 
 use config::OPERATOR;
+use protocol::channel::ChannelEvent;
 use protocol::event::Event as Fact;
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest, SessionStatus};
 use protocol::record::system_session;
 use protocol::time::Millis;
 
+use super::approvals::page;
 use super::inbound::owner;
 use super::record::RecordLost;
 use super::session::Agent;
@@ -73,7 +75,13 @@ impl Gateway {
                 }) {
                     Err(error) => refused(error.to_string()),
                     Ok(()) => match self.state.unpair(&channel, &sender)? {
-                        Known::Already => OperatorReply::Done,
+                        Known::Already => {
+                            if channel == page().channel {
+                                self.surfaces
+                                    .show(&page(), &ChannelEvent::LoggedOut { sender });
+                            }
+                            OperatorReply::Done
+                        }
                         Known::New => refused(format!(
                             "{sender} on {channel} is not paired; see `bulkhead pair list`"
                         )),

@@ -26,6 +26,11 @@ impl Record {
         self.client = Some(LedgerClient::new(stream));
     }
 
+    /// Whether there is a link that still works.
+    pub(super) fn is_linked(&self) -> bool {
+        self.client.as_ref().is_some_and(LedgerClient::is_connected)
+    }
+
     /// Whether the last row was written.
     pub(super) fn status(&self) -> RecordStatus {
         match (&self.client, self.lost) {

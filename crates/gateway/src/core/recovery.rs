@@ -45,7 +45,7 @@ impl Gateway {
             Err(error) => {
                 eprintln!("bulkhead-gateway: {error}");
                 self.recovery.later();
-                return Ok(());
+                return self.ask_for_ledger();
             }
         };
         for id in open {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use protocol::agent::AgentCommand;
+use protocol::event::TurnEnd;
 use protocol::ids::{CallId, SessionId, TurnId};
 
 use super::outlet::Outlet;
@@ -65,6 +66,24 @@ pub(super) struct Turn {
     pub(super) open: BTreeMap<CallId, OpenCall>,
     /// When somebody wanted it stopped.
     pub(super) cancelled: Option<Instant>,
+    /// What follows when nothing of it runs any more, and since when that is waited for.
+    pub(super) ending: Option<(Ending, Instant)>,
+}
+
+/// What follows on a turn.
+pub(super) enum Ending {
+    /// It is over.
+    Closed(Ended),
+    /// Its message is taken up again.
+    Resumed(TurnEnd),
+}
+
+/// How a turn ended.
+pub(super) enum Ended {
+    /// With an answer.
+    Reply(String),
+    /// Without one.
+    Failed(TurnEnd),
 }
 
 /// How a turn begins.

@@ -53,6 +53,9 @@ Write what you want. `/stop` stops what is going on, `/new` starts a new session
 /// For `/stop`.
 pub(super) const NOTHING_RUNS: &str = "Nothing is going on.";
 
+/// The same, while it is being stopped.
+pub(super) const STOPPING: &str = "What is going on is being stopped.";
+
 /// For `/new`.
 pub(super) const NEW_SESSION: &str = "A new session begins with your next message.";
 

@@ -13,12 +13,15 @@ use protocol::ids::{SessionId, TurnId};
 use super::inbound::Stopped;
 use super::outlet::Outlet;
 use super::past::{self, Message};
-use super::session::{Agent, Session, Start, Turn, those};
+use super::session::{Agent, Ended, Ending, Session, Start, Turn, those};
 use super::wire::{AgentLink, LinkId};
 use super::{Fatal, Gateway, texts};
 
 /// How long an agent may take to end a turn that was stopped.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
+
+/// How long what was killed may take to be over; longer than the runner itself gives it.
+const QUIET_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the supervisor may take to start an agent.
 const START_GRACE: Duration = Duration::from_secs(10);
@@ -63,6 +66,7 @@ impl Gateway {
             last_call: 0,
             open: BTreeMap::new(),
             cancelled: None,
+            ending: None,
         });
         match &session.agent {
             Agent::Live { .. } => self.hand_turn(id),
@@ -206,6 +210,9 @@ impl Gateway {
                 self.misbehaved(id, "it spoke of a turn that is not its own")
             };
         };
+        if running.ending.is_some() {
+            return Ok(());
+        }
         match request {
             AgentRequest::Token { text, .. } if text.len() <= MAX_TOKEN => {
                 let conversation = running.message.place.conversation.clone();
@@ -271,9 +278,51 @@ impl Gateway {
         )
     }
 
-    /// The turn is over: recorded, signed, told; and the next one begins.
     pub(super) fn end_turn(&mut self, id: &SessionId, ended: Ended) -> Result<(), Fatal> {
+        self.end_when_quiet(id, Ending::Closed(ended))
+    }
+
+    /// Ends the turn when nothing of it runs any more: in the record, every outcome stands
+    /// before the end of its turn.
+    fn end_when_quiet(&mut self, id: &SessionId, ending: Ending) -> Result<(), Fatal> {
+        let running = |gateway: &Self| {
+            let turn = gateway.sessions.get(id)?.turn.as_ref()?;
+            turn.ending.is_none().then_some(turn.id)
+        };
+        let Some(turn) = running(self) else {
+            return Ok(());
+        };
         self.close_calls(id)?;
+        if running(self) != Some(turn) {
+            return Ok(());
+        }
+        let running = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn(turn));
+        if let Some(running) = running {
+            running.ending = Some((ending, Instant::now()));
+        }
+        self.end_if_quiet(id)
+    }
+
+    /// Ends a turn that is to end, if its last call is over.
+    pub(super) fn end_if_quiet(&mut self, id: &SessionId) -> Result<(), Fatal> {
+        let ending = self
+            .sessions
+            .get_mut(id)
+            .and_then(|session| session.turn.as_mut())
+            .filter(|turn| turn.open.is_empty())
+            .and_then(|turn| turn.ending.take());
+        match ending {
+            None => Ok(()),
+            Some((Ending::Closed(ended), _)) => self.close_turn(id, ended),
+            Some((Ending::Resumed(end), _)) => self.resume_session(id, end),
+        }
+    }
+
+    /// The turn is over: recorded, signed, told; and the next one begins.
+    fn close_turn(&mut self, id: &SessionId, ended: Ended) -> Result<(), Fatal> {
         let Some(session) = self.sessions.get_mut(id) else {
             return Ok(());
         };
@@ -347,8 +396,7 @@ impl Gateway {
         if matches!(end, TurnEnd::AgentMisbehaved { .. }) {
             return self.end_turn(id, Ended::Failed(end));
         }
-        self.close_calls(id)?;
-        self.resume_session(id, end)
+        self.end_when_quiet(id, Ending::Resumed(end))
     }
 
     /// Stops the turn of a session, and what runs for it.
@@ -361,12 +409,18 @@ impl Gateway {
         };
         turn.cancelled.get_or_insert_with(Instant::now);
         let turn = turn.id;
-        if let Agent::Live { outlet, .. } = &session.agent {
-            // An agent that is cut off here is reported gone by its reader.
-            let _ = outlet.send(AgentCommand::Cancel { turn });
+        match &session.agent {
+            Agent::Live { outlet, .. } => {
+                // An agent that is cut off here is reported gone by its reader.
+                let _ = outlet.send(AgentCommand::Cancel { turn });
+                self.close_calls(id)?;
+            }
+            // It never heard of the turn.
+            Agent::None | Agent::Asked { .. } => {
+                let fault = TurnFault::Cancelled;
+                self.end_turn(id, Ended::Failed(TurnEnd::Fault { fault }))?;
+            }
         }
-        self.runner.kill_those_of(id);
-        self.cancel_approvals_of(id)?;
         Ok(Stopped::Something)
     }
 
@@ -381,8 +435,16 @@ impl Gateway {
     }
 
     pub(super) fn stop_stuck_and_idle_agents(&mut self) -> Result<(), Fatal> {
+        let loud = |session: &Session| {
+            let ending = session.turn.as_ref().and_then(|turn| turn.ending.as_ref());
+            ending.is_some_and(|(_, since)| since.elapsed() > QUIET_GRACE)
+        };
+        for id in those(&self.sessions, loud) {
+            self.give_up_calls(&id)?;
+        }
         let stuck = |session: &Session| {
-            let cancelled = session.turn.as_ref().and_then(|turn| turn.cancelled);
+            let turn = session.turn.as_ref().filter(|turn| turn.ending.is_none());
+            let cancelled = turn.and_then(|turn| turn.cancelled);
             let unstarted =
                 matches!(session.agent, Agent::Asked { at } if at.elapsed() > START_GRACE);
             unstarted || cancelled.is_some_and(|at| at.elapsed() > CANCEL_GRACE)
@@ -440,14 +502,6 @@ impl Gateway {
             .surfaces
             .deliver(&self.state, &message.place, None, event)?)
     }
-}
-
-/// How a turn ended.
-pub(super) enum Ended {
-    /// With an answer.
-    Reply(String),
-    /// Without one.
-    Failed(TurnEnd),
 }
 
 /// A fault as an agent words it, within bounds: the texts come from a model's server.
