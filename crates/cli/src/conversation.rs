@@ -324,6 +324,7 @@ impl Conversation {
             | ChannelEvent::Welcome
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
+            | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::Transcript { .. }) => {
                 drop(out_of_order);
                 return Err(Fault::Unexpected("the gateway"));
@@ -359,6 +360,7 @@ impl Conversation {
             | ChannelEvent::Welcome
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
+            | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::Transcript { .. } => return Err(Fault::Unexpected("the gateway")),
         };
         if conversation == self.conversation {
@@ -435,6 +437,11 @@ impl Turn {
 
     fn token(&mut self, text: &str) -> Result<(), Fault> {
         if self.display == Display::Live {
+            // Blank lines between two rounds are made here already.
+            let text = match self.streamed.is_empty() {
+                true => text.trim_start_matches('\n'),
+                false => text,
+            };
             output::text(&harmless(text))?;
             self.streamed.push_str(text);
         }
