@@ -368,7 +368,7 @@ fn the_answer_is_there_although_the_page_s_server_was_killed_in_the_middle_of_it
     let mut events = browser.events();
     browser.says("m-1", "are you there?");
     next(&mut events, "token");
-    system.signal("channel-web", "KILL");
+    system.signal("bulkhead-channel-web", "KILL");
     // Nothing more comes but what was on its way.
     assert!(events.all(|event| event["type"] == "token"));
     wait_for("the page is served again", || {
@@ -387,7 +387,7 @@ fn a_message_sent_while_the_gateway_is_dead_is_answered_once_it_is_back() {
     let browser = Browser::log_in(&system);
     browser.says("m-1", "first");
     browser.wait_for_answer("You said: first");
-    system.signal("gateway", "KILL");
+    system.signal("bulkhead-gateway", "KILL");
     wait_for("the message is taken", || {
         let answer = browser.post("/message", &json!({ "id": "m-2", "text": "second" })).send();
         assert!([202, 503].contains(&answer.status), "{answer:?}");
@@ -480,7 +480,7 @@ fn after_logging_out_the_cookie_is_worth_nothing() {
         assert_eq!(browser.get(path).stream().0.status, 401, "{path}");
     }
     assert_eq!(other.get("/transcript").send().status, 200);
-    system.signal("channel-web", "KILL");
+    system.signal("bulkhead-channel-web", "KILL");
     wait_for("the page is served again", || {
         (other.get("/transcript").stream().0.status == 200).then_some(())
     });
@@ -494,11 +494,15 @@ fn a_browser_whose_pairing_was_revoked_hears_and_says_nothing_more() {
     let browser = Browser::log_in(&system);
     browser.says("m-1", "hello");
     browser.wait_for_answer("You said: hello");
+    let mut events = browser.events();
+    next(&mut events, "link");
     let sender = system.json(&["pair", "list"])["sender"].as_str().expect("a browser").to_owned();
     let revoked = system.bulkhead(&["pair", "revoke", "web", &sender]);
     assert!(revoked.status.success(), "{}", said(&revoked));
-    let refused = browser.post("/message", &json!({ "id": "m-2", "text": "again" })).send();
-    assert_ne!(refused.status, 202, "{refused:?}");
-    assert_ne!(browser.get("/transcript").send().status, 200);
+    assert_eq!(events.next(), None);
+    let said = browser.post("/message", &json!({ "id": "m-2", "text": "again" }));
+    for request in [said, browser.get("/transcript"), browser.get("/events")] {
+        assert_eq!(request.stream().0.status, 401);
+    }
     assert_eq!(model.requests().len(), 1);
 }
