@@ -267,7 +267,6 @@ impl StoredApproval {
             approval,
             nonce,
             expires,
-            digest,
             ..
         } = stored;
         let judgement = judge(&exact.call, &exact.workspace, &exact.labels);
@@ -284,8 +283,8 @@ impl StoredApproval {
                 expires,
             },
         );
-        // The text is compared as well, since the same values can be written in many ways.
-        match request.digest == digest && request.stored() == *self {
+        // Compared as texts, digest and all, since the same values can be written in many ways.
+        match request.stored() == *self {
             true => Ok(request),
             false => Err(BadStored::Changed),
         }
