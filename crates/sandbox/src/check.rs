@@ -100,7 +100,7 @@ fn memory() -> Check {
     Check {
         name: "memory limit".to_owned(),
         status: Status::Warn,
-        detail: "memory: best effort. Each process of a box is limited, their sum is not"
+        detail: "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 50 ms"
             .to_owned(),
         fix: "keep the number of processes low in [limits]".to_owned(),
     }

@@ -106,10 +106,8 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     let domain = match profile.reach {
         Reach::Everything => None,
         Reach::AllFilesNoNetwork => Some(Domain::without_files()),
-        Reach::OwnFiles => Some(Domain::of_files(files, &[])?),
-        Reach::OwnFilesAndNames => {
-            Some(Domain::of_files(files, profiles::NAME_FILES)?.with_tcp_out())
-        }
+        Reach::OwnFiles(also) => Some(Domain::of_files(files, also)?),
+        Reach::OwnFilesAndNetwork(also) => Some(Domain::of_files(files, also)?.with_tcp_out()),
     };
     let landlock_abi = domain
         .map(|domain| domain.enter(abi).map(|()| abi))

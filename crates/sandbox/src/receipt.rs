@@ -18,7 +18,7 @@ pub(crate) fn of(facts: Facts, limits: &Limits) -> Receipt {
         no_new_privs: facts.no_new_privs,
         uid: facts.uids[0],
         network: "none".to_owned(),
-        // RLIMIT_AS holds each process, and there are at most so many; their sum is nobody's to hold.
+        // RLIMIT_DATA holds each process; their sum is looked at and not held.
         memory: "best effort".to_owned(),
         limits: limits.clone(),
     }

@@ -148,7 +148,7 @@ impl Run {
         let told = self.listen();
         self.killer.close();
         reap(&mut self.child);
-        let (stdout, stderr) = (joined(self.stdout), joined(self.stderr));
+        let (stdout, mut stderr) = (joined(self.stdout), joined(self.stderr));
         if let Some(stdin) = self.stdin {
             // It ends at the latest when the last reader is gone, and has no result.
             let _ = stdin.join();
@@ -174,6 +174,12 @@ impl Run {
         let end = match (cause, told.end) {
             (TIMED_OUT, _) => RunEnd::TimedOut,
             (KILLED, _) => RunEnd::Killed,
+            (OVER_MEMORY, _) => {
+                stderr.text.push_str(&over_memory(&self.limits));
+                RunEnd::Signalled {
+                    signal: libc::SIGKILL,
+                }
+            }
             (_, Some(End::Exited(code))) => RunEnd::Exited { code },
             (_, Some(End::Signalled(signal))) => RunEnd::Signalled { signal },
             // Something outside killed the box, as the kernel does when memory is short.
@@ -204,6 +210,7 @@ impl Run {
                         end: Some(end),
                     };
                 }
+                Ok(Report::OverMemory) => self.killer.end(OVER_MEMORY),
                 Ok(Report::Failed(failure)) => {
                     return Told {
                         facts: Err(check::refusal(&failure)),
@@ -246,6 +253,7 @@ impl Run {
 const RUNNING: u8 = 0;
 const TIMED_OUT: u8 = 1;
 const KILLED: u8 = 2;
+const OVER_MEMORY: u8 = 3;
 
 impl Killer {
     /// Kills everything in the box.
@@ -271,6 +279,14 @@ impl Killer {
 struct Told {
     facts: Result<Facts, Refused>,
     end: Option<End>,
+}
+
+/// The last line of the error output of what was killed for it.
+fn over_memory(limits: &Limits) -> String {
+    format!(
+        "\nkilled: together these processes used more than {} bytes of memory\n",
+        limits.memory_bytes
+    )
 }
 
 fn early(reason: &str, fix: &str) -> Refused {

@@ -27,6 +27,8 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 ];
 /// Bytes of one file.
 const FILE_SIZE: u64 = 1024 * 1024 * 1024;
+/// How many times its memory a process may have of addresses.
+const ADDRESS_SPACE: u64 = 32;
 /// Open descriptors of a process.
 const DESCRIPTORS: u64 = 256;
 /// The dynamic loaders of the C libraries, which a program that is not static is started through.
@@ -146,7 +148,12 @@ fn limits(spec: &BoxSpec) -> Result<(), Failure> {
     for (resource, most) in [
         (Resource::Core, 0),
         (Resource::Cpu, u64::from(limits.cpu_seconds)),
-        (Resource::As, limits.memory_bytes),
+        // What a process holds. Its address space may be larger, since runtimes reserve much more than they use.
+        (Resource::Data, limits.memory_bytes),
+        (
+            Resource::As,
+            limits.memory_bytes.saturating_mul(ADDRESS_SPACE),
+        ),
         (Resource::Nproc, u64::from(limits.pids)),
         (Resource::Fsize, FILE_SIZE),
         (Resource::Nofile, DESCRIPTORS),

@@ -10,6 +10,7 @@
 
 pub(crate) mod facts;
 mod init;
+mod memory;
 pub(crate) mod mounts;
 mod namespaces;
 pub(crate) mod spec;
@@ -17,12 +18,16 @@ pub(crate) mod spec;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, waitpid,
 };
 
+use rustix::thread::CapabilitySet;
+
 use crate::sys;
+use memory::HostProc;
 use spec::{BoxEnd, BoxSpec, Failure, Report};
 
 /// The main function of `bulkhead-sandbox box`: one box, whose description comes over standard input.
@@ -53,35 +58,49 @@ fn keep(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<(), Failure>
     // A failure only says that this process leads a group already, which will do as well.
     let _ = rustix::process::setsid();
     namespaces::enter()?;
+    let proc = HostProc::open()?;
     match sys::fork().map_err(Failure::at("starting the first process of the box"))? {
-        sys::Fork::Child => init::main(service, spec, input, keeper),
+        sys::Fork::Child => {
+            drop(proc);
+            init::main(service, spec, input, keeper)
+        }
         sys::Fork::Parent(init) => {
             drop((input, keeper));
             init::close_stdio()?;
-            watch(service, init)
+            watch(service, spec, init, &proc)
         }
     }
 }
 
+/// How often a box' memory is looked at.
+const LOOK_EVERY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
 /// Waits until init is over and all of the box with it. The service says nothing after the
 /// description, so that whatever its link reads as means: kill the box.
-fn watch(service: &BoxEnd, init: Pid) -> Result<(), Failure> {
-    crate::confine::keep_only(rustix::thread::CapabilitySet::empty()).map_err(Failure::because)?;
+fn watch(service: &BoxEnd, spec: &BoxSpec, init: Pid, proc: &HostProc) -> Result<(), Failure> {
+    crate::confine::keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
     let handle = pidfd_open(init, PidfdFlags::empty()).map_err(Failure::at("watching the box"))?;
-    let link = service.as_fd();
     loop {
         let mut events = [
             PollFd::new(&handle, PollFlags::IN),
-            PollFd::from_borrowed_fd(link, PollFlags::IN),
+            PollFd::from_borrowed_fd(service.as_fd(), PollFlags::IN),
         ];
-        match poll(&mut events, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        match poll(&mut events, Some(&LOOK_EVERY)) {
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::at("watching the box")(error)),
         }
         if !events[0].revents().is_empty() {
             break;
         }
-        if !events[1].revents().is_empty() {
+        let unwanted = !events[1].revents().is_empty();
+        if unwanted || proc.over(init, spec.limits.memory_bytes) {
+            if !unwanted {
+                // If the service is gone, there is nobody to tell.
+                let _ = service.send(&Report::OverMemory);
+            }
             kill_process(init, Signal::KILL).map_err(Failure::at("killing the box"))?;
             break;
         }

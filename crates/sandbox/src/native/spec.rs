@@ -57,6 +57,8 @@ pub(crate) enum Report {
     Ready(Facts),
     /// The command ended.
     Ended(End),
+    /// All together used more memory than they may, and are being killed.
+    OverMemory,
 }
 
 /// How the command ended.

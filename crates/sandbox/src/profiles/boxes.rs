@@ -31,6 +31,50 @@ pub(crate) fn of_box(kind: Kind) -> Calls {
     }
 }
 
+/// The list of the program that builds boxes: what they need, and what building takes. A box' own list is
+/// installed over it and takes the latter away again.
+pub(super) fn sandbox_service() -> Calls {
+    Calls::Only {
+        allowed: &[
+            MEMORY,
+            PROCESSES,
+            SIGNALS,
+            TIME,
+            DESCRIPTORS,
+            FILES,
+            CREATE,
+            SOCKETS,
+            LIMITS,
+            OLD,
+            OPENAT2,
+            BUILD,
+        ],
+        absent: &[(CLONE3, libc::ENOSYS), (ABSENT, libc::ENOSYS)],
+    }
+}
+
+/// Building a box: namespaces, mounts, and giving up what is not needed any more.
+const BUILD: &[Rule] = calls![
+    SYS_unshare,
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_open_tree,
+    SYS_move_mount,
+    SYS_mount_setattr,
+    SYS_fsopen,
+    SYS_fsconfig,
+    SYS_fsmount,
+    SYS_sethostname,
+    SYS_capset,
+    SYS_seccomp,
+    SYS_landlock_create_ruleset,
+    SYS_landlock_add_rule,
+    SYS_landlock_restrict_self,
+    SYS_prctl(Is(0, libc::PR_CAPBSET_DROP as u32)),
+    SYS_prctl(Is(0, libc::PR_CAP_AMBIENT as u32)),
+];
+
 /// Any program.
 const EXEC: &[&[Rule]] = &[
     MEMORY,

@@ -11,7 +11,7 @@ mod programs;
 use rustix::thread::CapabilitySet;
 
 pub(crate) use boxes::of_box;
-pub(crate) use programs::{NAME_FILES, of};
+pub(crate) use programs::of;
 
 /// The profile of a program.
 pub(crate) struct Profile {
@@ -41,10 +41,10 @@ pub(crate) enum Reach {
     Everything,
     /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. No TCP.
     AllFilesNoNetwork,
-    /// The files it names. No TCP.
-    OwnFiles,
-    /// The files it names and those that say where names are resolved. TCP out.
-    OwnFilesAndNames,
+    /// The files it names, and these of the system as far as they exist, to read. No TCP.
+    OwnFiles(&'static [&'static str]),
+    /// The same, and TCP out.
+    OwnFilesAndNetwork(&'static [&'static str]),
 }
 
 /// A list of system calls. What is refused fails with `EPERM`; a call of another architecture kills.

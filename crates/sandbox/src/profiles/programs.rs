@@ -2,6 +2,7 @@
 
 use rustix::thread::CapabilitySet;
 
+use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC, OLD_BASE,
     OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, WRITE_FILES,
@@ -10,7 +11,7 @@ use super::{Calls, Lifetime, Profile, Reach, Rule};
 use crate::confine::Program;
 
 /// Where the C library looks up how names are resolved.
-pub(crate) const NAME_FILES: &[&str] = &[
+const NAME_FILES: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/nsswitch.conf",
@@ -18,6 +19,9 @@ pub(crate) const NAME_FILES: &[&str] = &[
     "/etc/gai.conf",
     "/etc/services",
 ];
+
+/// SQLite seeds the salts of its write-ahead log from it, or else from the clock.
+const RANDOM: &[&str] = &["/dev/urandom"];
 
 /// The profile of a program.
 pub(crate) fn of(program: Program) -> Profile {
@@ -29,15 +33,15 @@ pub(crate) fn of(program: Program) -> Profile {
             reach: Reach::Everything,
             calls: Calls::AllBut(&[NOBODY, NOBODY_HERE]),
         },
-        // Its filter is every box' as well.
+        // Its filter and its domain are every box' as well.
         Program::Sandbox => Profile {
             keep_as_root: CapabilitySet::SETFCAP,
             lifetime: Lifetime::OfParent,
             reach: Reach::AllFilesNoNetwork,
-            calls: Calls::AllBut(&[NOBODY, NOBODY_HERE]),
+            calls: sandbox_service(),
         },
         Program::Egress => confined(
-            Reach::OwnFilesAndNames,
+            Reach::OwnFilesAndNetwork(NAME_FILES),
             &[
                 BASE,
                 OLD_BASE,
@@ -52,7 +56,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Gateway => confined(
-            Reach::OwnFiles,
+            Reach::OwnFiles(RANDOM),
             &[
                 BASE,
                 OLD_BASE,
@@ -66,7 +70,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Ledger => confined(
-            Reach::OwnFiles,
+            Reach::OwnFiles(RANDOM),
             &[
                 BASE,
                 OLD_BASE,
@@ -79,7 +83,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Vault => confined(
-            Reach::OwnFiles,
+            Reach::OwnFiles(&[]),
             &[
                 BASE,
                 OLD_BASE,
@@ -94,9 +98,9 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         // Owns no file: it cannot even open one.
-        Program::Agent => confined(Reach::OwnFiles, &[BASE, OLD_BASE, THREADS, LINKS]),
+        Program::Agent => confined(Reach::OwnFiles(&[]), &[BASE, OLD_BASE, THREADS, LINKS]),
         Program::ChannelWeb => confined(
-            Reach::OwnFiles,
+            Reach::OwnFiles(&[]),
             &[
                 BASE,
                 OLD_BASE,
@@ -110,7 +114,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::ChannelTelegram => confined(
-            Reach::OwnFiles,
+            Reach::OwnFiles(&[]),
             &[
                 BASE,
                 OLD_BASE,

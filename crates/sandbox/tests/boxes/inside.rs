@@ -1,11 +1,10 @@
 //! What runs in the box: `inside ACT ARGUMENT...` prints `allowed` or `refused`, or what it counted. As
 //! the tool program, without arguments, it says what it was given.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bulkhead_sandbox::probe::{self, Outcome};
@@ -17,7 +16,15 @@ pub(crate) const TOOL: &str = "/run/bulkhead/tool";
 pub(crate) fn main(act: &[&str]) {
     match *act {
         ["children", most] => println!("{}", children(most.parse().unwrap())),
-        ["allocate", mebibytes] => println!("{}", allocate(mebibytes.parse().unwrap())),
+        ["together", processes, mebibytes] => {
+            println!("{}", together(processes.parse().unwrap(), mebibytes))
+        }
+        ["hold", mebibytes] => {
+            let held = allocate(mebibytes.parse().unwrap());
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            assert_eq!(held.len().to_string(), mebibytes);
+        }
+        ["allocate", mebibytes] => println!("{}", allocate(mebibytes.parse().unwrap()).len()),
         _ => match attempt(act) {
             Ok(()) => println!("allowed"),
             Err(error) => {
@@ -115,8 +122,24 @@ fn children(most: usize) -> usize {
     count
 }
 
-/// How many mebibytes of so many can be had and written to.
-fn allocate(mebibytes: usize) -> usize {
+/// How many of so many processes could hold so many mebibytes each for a second.
+fn together(processes: usize, mebibytes: &str) -> usize {
+    let exe = std::env::current_exe().unwrap();
+    let start = |_| {
+        Command::new(&exe)
+            .args(["inside", "hold", mebibytes])
+            .spawn()
+            .unwrap()
+    };
+    let mut all: Vec<_> = (0..processes).map(start).collect();
+    all.iter_mut()
+        .filter_map(|child| child.wait().ok())
+        .filter(std::process::ExitStatus::success)
+        .count()
+}
+
+/// As many of so many mebibytes as can be had, written to.
+fn allocate(mebibytes: usize) -> Vec<Vec<u8>> {
     const MEBIBYTE: usize = 1024 * 1024;
     let mut all: Vec<Vec<u8>> = Vec::new();
     for _ in 0..mebibytes {
@@ -125,12 +148,7 @@ fn allocate(mebibytes: usize) -> usize {
             break;
         }
         one.resize(MEBIBYTE, 1);
-        all.push(one);
+        all.push(std::hint::black_box(one));
     }
-    io::stderr().flush().unwrap();
-    assert!(
-        all.iter()
-            .all(|one| one[Path::new("/").components().count()] == 1)
-    );
-    all.len()
+    all
 }

@@ -424,6 +424,14 @@ fn processes_memory_and_tmp_are_bounded(host: &Host) {
     assert!(children > 4 && children <= most, "{children}");
     let mebibytes: u32 = inside(&["allocate", "300"]).stdout.trim().parse().unwrap();
     assert!(mebibytes > 100 && mebibytes < 256, "{mebibytes}");
+    // Each of them is below the limit, and all together are above it.
+    let outcome = inside(&["together", "8", "60"]);
+    assert_eq!(outcome.end, RunEnd::Signalled { signal: 9 }, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("268435456 bytes of memory"),
+        "{outcome:?}"
+    );
+    assert_eq!(inside(&["together", "2", "60"]).stdout, "2\n");
     let spec = host.spec(Action::Shell {
         script: "head -c 8M /dev/zero > /tmp/x; stat -c %s /tmp/x".to_owned(),
     });

@@ -133,6 +133,9 @@ fn starters_reach_no_call_that_nobody_needs() {
             );
         }
     }
+    for name in ["memfd_create", "clone3", "name_to_handle_at"] {
+        assert_eq!(attempt("sandbox", &["call", name]), "refused", "{name}");
+    }
 }
 
 fn a_program_opens_its_own_files_and_no_others() {
