@@ -36,7 +36,10 @@ impl Browser {
         Self {
             port: system.web_port(),
             cookie: cookie.split(';').next().unwrap_or_default().to_owned(),
-            page_key: answer.json()["page_key"].as_str().expect("a page key").to_owned(),
+            page_key: answer.json()["page_key"]
+                .as_str()
+                .expect("a page key")
+                .to_owned(),
         }
     }
 
@@ -50,7 +53,9 @@ impl Browser {
 
     /// With both halves of the login.
     fn of(&self, request: Request) -> Request {
-        request.header("Cookie", &self.cookie).header("X-Bulkhead-Page-Key", &self.page_key)
+        request
+            .header("Cookie", &self.cookie)
+            .header("X-Bulkhead-Page-Key", &self.page_key)
     }
 
     /// The event stream, from its beginning.
@@ -61,7 +66,9 @@ impl Browser {
     }
 
     fn says(&self, id: &str, text: &str) {
-        let answer = self.post("/message", &json!({ "id": id, "text": text })).send();
+        let answer = self
+            .post("/message", &json!({ "id": id, "text": text }))
+            .send();
         assert_eq!(answer.status, 202, "{answer:?}");
     }
 
@@ -73,7 +80,10 @@ impl Browser {
     fn transcript(&self) -> Vec<Value> {
         let answer = self.get("/transcript").send();
         assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()["entries"].as_array().expect("entries").clone()
+        answer.json()["entries"]
+            .as_array()
+            .expect("entries")
+            .clone()
     }
 
     /// Waits until the agent has answered this, as the transcript has it.
@@ -93,12 +103,17 @@ fn origin(port: u16) -> String {
 
 /// What stands behind the `#` of a one-time link.
 fn token(link: &str) -> String {
-    link.split_once("/login#").expect("a login link").1.to_owned()
+    link.split_once("/login#")
+        .expect("a login link")
+        .1
+        .to_owned()
 }
 
 fn log_in_with(system: &System, token: &str) -> Response {
     let port = system.web_port();
-    http::post(port, "/login", &json!({ "token": token })).header("Origin", &origin(port)).send()
+    http::post(port, "/login", &json!({ "token": token }))
+        .header("Origin", &origin(port))
+        .send()
 }
 
 fn answer_to(card: &Value, answer: &str) -> Value {
@@ -110,7 +125,9 @@ fn answer_to(card: &Value, answer: &str) -> Value {
 
 /// The next event of this type.
 fn next(events: &mut Events, kind: &str) -> Value {
-    events.find(|event| event["type"] == kind).unwrap_or_else(|| panic!("the stream ended before {kind}"))
+    events
+        .find(|event| event["type"] == kind)
+        .unwrap_or_else(|| panic!("the stream ended before {kind}"))
 }
 
 /// The card of the next question.
@@ -128,7 +145,11 @@ fn deleting(names: &[&str]) -> ScriptedModel {
         ],
     };
     let rules = names.iter().map(rule).collect();
-    ScriptedModel::start(Script { rules, ..Script::echo() }).expect("a scripted model")
+    ScriptedModel::start(Script {
+        rules,
+        ..Script::echo()
+    })
+    .expect("a scripted model")
 }
 
 fn with_files(model: &ScriptedModel, names: &[&str]) -> System {
@@ -144,7 +165,10 @@ fn the_link_that_login_prints_is_good_once() {
     let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
     let system = System::start(model.port(), "");
     let link = system.login_link();
-    assert!(link.starts_with(&format!("{}/login#", origin(system.web_port()))), "{link}");
+    assert!(
+        link.starts_with(&format!("{}/login#", origin(system.web_port()))),
+        "{link}"
+    );
     assert_eq!(log_in_with(&system, &token(&link)).status, 200);
     let again = log_in_with(&system, &token(&link));
     assert_eq!((again.status, again.header("set-cookie")), (401, None));
@@ -161,14 +185,20 @@ fn an_answer_comes_word_by_word_while_the_model_still_writes() {
     let system = System::start(model.port(), "");
     let browser = Browser::log_in(&system);
     let mut events = browser.events();
-    assert_eq!(events.next(), Some(json!({ "type": "link", "state": "up" })));
+    assert_eq!(
+        events.next(),
+        Some(json!({ "type": "link", "state": "up" }))
+    );
     browser.says("m-1", "count");
     assert_eq!(next(&mut events, "said")["text"], "count");
     let mut pieces = Vec::new();
     let reply = loop {
         let event = events.next().expect("the stream goes on");
         match event["type"].as_str() {
-            Some("token") => pieces.push((event["text"].as_str().expect("a text").to_owned(), Instant::now())),
+            Some("token") => pieces.push((
+                event["text"].as_str().expect("a text").to_owned(),
+                Instant::now(),
+            )),
             Some("reply") => break event,
             _ => {}
         }
@@ -178,7 +208,10 @@ fn an_answer_comes_word_by_word_while_the_model_still_writes() {
     assert_eq!(all, "one two three four five six");
     // Six words, 150 ms apart: the first was there long before the last.
     let (first, last) = (pieces[0].1, pieces[pieces.len() - 1].1);
-    assert!(last.duration_since(first) > Duration::from_millis(400), "{pieces:?}");
+    assert!(
+        last.duration_since(first) > Duration::from_millis(400),
+        "{pieces:?}"
+    );
     system.assert_record_is_sound();
 }
 
@@ -198,18 +231,36 @@ fn a_call_is_shown_from_its_start_to_its_end_and_stands_in_the_transcript() {
     let mut states = Vec::new();
     for event in events.by_ref() {
         match event["type"].as_str() {
-            Some("call") => states.push(format!("{} {}", event["card"]["call"], event["card"]["state"])),
+            Some("call") => states.push(format!(
+                "{} {}",
+                event["card"]["call"], event["card"]["state"]
+            )),
             Some("reply") => break,
             _ => {}
         }
     }
-    let expected = ["1 \"running\"", "1 \"done\"", "2 \"running\"", "2 \"failed\"", "3 \"refused\""];
+    let expected = [
+        "1 \"running\"",
+        "1 \"done\"",
+        "2 \"running\"",
+        "2 \"failed\"",
+        "3 \"refused\"",
+    ];
     assert_eq!(states, expected);
-    assert_eq!(std::fs::read_to_string(system.workspace().join("a.txt")).expect("the file"), "hello");
+    assert_eq!(
+        std::fs::read_to_string(system.workspace().join("a.txt")).expect("the file"),
+        "hello"
+    );
     let transcript = browser.transcript();
-    let kinds: Vec<_> = transcript.iter().map(|entry| entry["entry"].as_str().unwrap_or_default()).collect();
+    let kinds: Vec<_> = transcript
+        .iter()
+        .map(|entry| entry["entry"].as_str().unwrap_or_default())
+        .collect();
     assert_eq!(kinds, ["user", "call", "call", "call", "assistant"]);
-    let last: Vec<_> = transcript.iter().filter_map(|entry| entry["card"]["state"].as_str()).collect();
+    let last: Vec<_> = transcript
+        .iter()
+        .filter_map(|entry| entry["card"]["state"].as_str())
+        .collect();
     assert_eq!(last, ["done", "failed", "refused"]);
 }
 
@@ -222,7 +273,13 @@ fn a_call_runs_after_a_yes_and_not_after_a_no() {
 
     browser.says("m-1", "delete one");
     let card = question(&mut events);
-    assert!(card["action"].as_str().expect("an action").contains("rm one"), "{card}");
+    assert!(
+        card["action"]
+            .as_str()
+            .expect("an action")
+            .contains("rm one"),
+        "{card}"
+    );
     assert!(system.workspace().join("one").exists());
     browser.answers(&card, "approve");
     assert_eq!(next(&mut events, "approval_closed")["answer"], "approve");
@@ -237,8 +294,17 @@ fn a_call_runs_after_a_yes_and_not_after_a_no() {
     assert!(system.workspace().join("two").exists());
 
     let answers = system.rows("approval_answered");
-    let said: Vec<_> = answers.iter().map(|row| (&row["event"]["answer"], &row["event"]["channel"])).collect();
-    assert_eq!(said, [(&json!("approve"), &json!("web")), (&json!("deny"), &json!("web"))]);
+    let said: Vec<_> = answers
+        .iter()
+        .map(|row| (&row["event"]["answer"], &row["event"]["channel"]))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (&json!("approve"), &json!("web")),
+            (&json!("deny"), &json!("web"))
+        ]
+    );
     assert_eq!(system.rows("permit").len(), 1);
     system.assert_record_is_sound();
 }
@@ -266,7 +332,10 @@ fn an_answer_with_one_byte_changed_or_given_again_does_not_count() {
     browser.answers(&card, "approve");
     next(&mut events, "reply");
     browser.answers(&card, "approve");
-    assert_eq!(next(&mut events, "answer_refused")["approval"], card["approval"]);
+    assert_eq!(
+        next(&mut events, "answer_refused")["approval"],
+        card["approval"]
+    );
     assert_eq!(system.rows("approval_answered").len(), 1);
     assert_eq!(system.rows("permit").len(), 1);
 }
@@ -294,12 +363,21 @@ fn of_two_answers_at_once_exactly_one_counts_and_both_sides_hear_which() {
         if denied.status.success() {
             assert_eq!(closed["answer"], "deny", "{}", said(&denied));
             // The page hears that its own answer came too late, if it was not first.
-            assert_eq!(next(&mut events, "answer_refused")["approval"], card["approval"]);
+            assert_eq!(
+                next(&mut events, "answer_refused")["approval"],
+                card["approval"]
+            );
         } else {
             assert_eq!(closed["answer"], "approve", "{}", said(&denied));
-            assert!(said(&denied).contains("answered") || said(&denied).contains("closed"), "{}", said(&denied));
+            assert!(
+                said(&denied).contains("answered") || said(&denied).contains("closed"),
+                "{}",
+                said(&denied)
+            );
         }
-        wait_for("the turn is over", || (system.rows("reply").len() == round + 1).then_some(()));
+        wait_for("the turn is over", || {
+            (system.rows("reply").len() == round + 1).then_some(())
+        });
         let approved = closed["answer"] == "approve";
         assert_eq!(system.workspace().join(name).exists(), !approved);
         let answers = system.rows("approval_answered");
@@ -356,7 +434,10 @@ fn stopping_ends_the_turn_and_the_model_s_stream() {
     assert_eq!(browser.post("/stop", &json!({})).send().status, 202);
     assert!(!next(&mut events, "notice")["ends_turn"].is_null());
     assert!(model.wait_for_disconnects(1, Duration::from_secs(10)));
-    assert_eq!(browser.get("/transcript").send().json()["running"], Value::Null);
+    assert_eq!(
+        browser.get("/transcript").send().json()["running"],
+        Value::Null
+    );
 }
 
 #[test]
@@ -376,7 +457,11 @@ fn the_answer_is_there_although_the_page_s_server_was_killed_in_the_middle_of_it
     });
     browser.wait_for_answer("it is here all the same");
     assert_eq!(model.requests().len(), 1);
-    let kinds: Vec<_> = browser.transcript().iter().map(|entry| entry["entry"].clone()).collect();
+    let kinds: Vec<_> = browser
+        .transcript()
+        .iter()
+        .map(|entry| entry["entry"].clone())
+        .collect();
     assert_eq!(kinds, ["user", "assistant"]);
 }
 
@@ -389,7 +474,9 @@ fn a_message_sent_while_the_gateway_is_dead_is_answered_once_it_is_back() {
     browser.wait_for_answer("You said: first");
     system.signal("bulkhead-gateway", "KILL");
     wait_for("the message is taken", || {
-        let answer = browser.post("/message", &json!({ "id": "m-2", "text": "second" })).send();
+        let answer = browser
+            .post("/message", &json!({ "id": "m-2", "text": "second" }))
+            .send();
         assert!([202, 503].contains(&answer.status), "{answer:?}");
         (answer.status == 202).then_some(())
     });
@@ -436,25 +523,50 @@ fn foreign_pages_rebound_names_and_strangers_are_refused_on_every_address() {
     for (path, body) in api().into_iter().chain(files) {
         let new = || browser.of(request(port, path, body.as_ref()));
         let refused = |request: Request| request.stream().0.status;
-        for foreign in ["http://evil.example", "null", &origin(port ^ 1), &format!("https://127.0.0.1:{port}")] {
-            assert_eq!(refused(new().header("Origin", foreign)), 403, "{path} from {foreign}");
+        for foreign in [
+            "http://evil.example",
+            "null",
+            &origin(port ^ 1),
+            &format!("https://127.0.0.1:{port}"),
+        ] {
+            assert_eq!(
+                refused(new().header("Origin", foreign)),
+                403,
+                "{path} from {foreign}"
+            );
         }
-        for rebound in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1", &format!("0.0.0.0:{port}")] {
-            let with_origin = new().header("Host", rebound).header("Origin", &format!("http://{rebound}"));
+        for rebound in [
+            "evil.example",
+            &format!("evil.example:{port}"),
+            "127.0.0.1",
+            &format!("0.0.0.0:{port}"),
+        ] {
+            let with_origin = new()
+                .header("Host", rebound)
+                .header("Origin", &format!("http://{rebound}"));
             assert_eq!(refused(with_origin), 421, "{path} as {rebound}");
         }
     }
     for (path, body) in api() {
         let new = || request(port, path, body.as_ref());
-        assert_eq!(browser.of(new()).stream().0.status, 403, "{path} without an origin");
-        let cross = browser.of(new()).header("Origin", &origin(port)).header("Sec-Fetch-Site", "cross-site");
+        assert_eq!(
+            browser.of(new()).stream().0.status,
+            403,
+            "{path} without an origin"
+        );
+        let cross = browser
+            .of(new())
+            .header("Origin", &origin(port))
+            .header("Sec-Fetch-Site", "cross-site");
         assert_eq!(cross.stream().0.status, 403, "{path} from another site");
         let ours = || new().header("Origin", &origin(port));
         let without = [
             ours(),
             ours().header("Cookie", &browser.cookie),
             ours().header("X-Bulkhead-Page-Key", &browser.page_key),
-            ours().header("Cookie", &format!("bulkhead_{port}={}", "0".repeat(24))).header("X-Bulkhead-Page-Key", &browser.page_key),
+            ours()
+                .header("Cookie", &format!("bulkhead_{port}={}", "0".repeat(24)))
+                .header("X-Bulkhead-Page-Key", &browser.page_key),
         ];
         for request in without {
             assert_eq!(request.stream().0.status, 401, "{path} without a login");
@@ -474,7 +586,11 @@ fn after_logging_out_the_cookie_is_worth_nothing() {
     next(&mut events, "link");
     let gone = browser.post("/logout", &json!({})).send();
     assert_eq!(gone.status, 202);
-    assert!(gone.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{gone:?}");
+    assert!(
+        gone.header("set-cookie")
+            .is_some_and(|cookie| cookie.contains("Max-Age=0")),
+        "{gone:?}"
+    );
     assert_eq!(events.next(), None);
     for path in ["/transcript", "/events"] {
         assert_eq!(browser.get(path).stream().0.status, 401, "{path}");
@@ -496,7 +612,10 @@ fn a_browser_whose_pairing_was_revoked_hears_and_says_nothing_more() {
     browser.wait_for_answer("You said: hello");
     let mut events = browser.events();
     next(&mut events, "link");
-    let sender = system.json(&["pair", "list"])["sender"].as_str().expect("a browser").to_owned();
+    let sender = system.json(&["pair", "list"])["sender"]
+        .as_str()
+        .expect("a browser")
+        .to_owned();
     let revoked = system.bulkhead(&["pair", "revoke", "web", &sender]);
     assert!(revoked.status.success(), "{}", said(&revoked));
     assert_eq!(events.next(), None);

@@ -80,6 +80,11 @@ pub enum ChannelRequest {
         /// The cookie's value.
         cookie: String,
     },
+    /// A browser logs out: its cookie is good no more.
+    Logout {
+        /// Which browser.
+        sender: SenderId,
+    },
     /// What was said in this conversation, and what is pending. Answered by `Transcript`.
     History {
         /// A number the channel chose; the answer carries it.
@@ -218,6 +223,11 @@ pub enum ChannelEvent {
     LoginRefused {
         /// Of this request.
         id: u64,
+    },
+    /// The owner revoked a browser: its pages are closed, and its cookie is good no more.
+    LoggedOut {
+        /// Which browser.
+        sender: SenderId,
     },
     /// What was said, oldest first; cards of pending approvals follow as [`Self::Approval`].
     Transcript {

@@ -43,10 +43,19 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver is installed; ./test installs it (Debian: chromium, chromium-driver)");
+            .expect(
+                "chromedriver is installed; ./test installs it (Debian: chromium, chromium-driver)",
+            );
         let profile = tempfile::tempdir().expect("a temporary folder");
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
-        wait_for("chromedriver listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        let mut browser = Self {
+            driver,
+            port,
+            session: String::new(),
+            _profile: profile,
+        };
+        wait_for("chromedriver listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
         let data = format!("--user-data-dir={}", browser._profile.path().display());
         let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([data.as_str()]).collect();
         let wanted = json!({"capabilities": {"alwaysMatch": {
@@ -54,7 +63,10 @@ impl Browser {
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": arguments},
         }}});
         let answer = http::post(port, "/session", &wanted).send().json();
-        browser.session = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        browser.session = answer["value"]["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned();
         browser
     }
 
@@ -66,9 +78,17 @@ impl Browser {
     /// Waits for an element that is shown; its WebDriver name.
     pub fn find(&self, selector: &str) -> String {
         wait_for(&format!("the page shows {selector}"), || {
-            let answer = self.call("element", &json!({"using": "css selector", "value": selector}));
+            let answer = self.call(
+                "element",
+                &json!({"using": "css selector", "value": selector}),
+            );
             let element = answer["value"][ELEMENT].as_str()?.to_owned();
-            let shown = http::get(self.port, &self.path(&format!("element/{element}/displayed"))).send().json();
+            let shown = http::get(
+                self.port,
+                &self.path(&format!("element/{element}/displayed")),
+            )
+            .send()
+            .json();
             (shown["value"] == true).then_some(element)
         })
     }
@@ -77,7 +97,9 @@ impl Browser {
     pub fn click(&self, selector: &str) {
         wait_for(&format!("{selector} can be clicked"), || {
             let element = self.find(selector);
-            let enabled = http::get(self.port, &self.path(&format!("element/{element}/enabled"))).send().json();
+            let enabled = http::get(self.port, &self.path(&format!("element/{element}/enabled")))
+                .send()
+                .json();
             (enabled["value"] == true).then_some(())?;
             let clicked = self.call(&format!("element/{element}/click"), &json!({}));
             clicked["value"].is_null().then_some(())
@@ -87,7 +109,10 @@ impl Browser {
     /// Types into an element.
     pub fn type_into(&self, selector: &str, text: &str) {
         let element = self.find(selector);
-        self.post(&format!("element/{element}/value"), &json!({ "text": text }));
+        self.post(
+            &format!("element/{element}/value"),
+            &json!({ "text": text }),
+        );
     }
 
     /// The text that the page shows.
@@ -98,7 +123,9 @@ impl Browser {
 
     /// Waits until the page shows this text.
     pub fn wait_for_text(&self, text: &str) {
-        wait_for(&format!("the page shows {text:?}"), || self.text().contains(text).then_some(()));
+        wait_for(&format!("the page shows {text:?}"), || {
+            self.text().contains(text).then_some(())
+        });
     }
 
     /// Runs a script in the page.
@@ -118,7 +145,9 @@ impl Browser {
     }
 
     fn call(&self, command: &str, body: &Value) -> Value {
-        http::post(self.port, &self.path(command), body).send().json()
+        http::post(self.port, &self.path(command), body)
+            .send()
+            .json()
     }
 
     fn post(&self, command: &str, body: &Value) -> Value {

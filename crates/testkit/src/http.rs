@@ -31,18 +31,33 @@ pub struct Response {
 
 /// A `GET` of this path.
 pub fn get(port: u16, path: &str) -> Request {
-    Request { port, head: format!("GET {path} HTTP/1.1\r\n"), host: false, body: String::new() }
+    Request {
+        port,
+        head: format!("GET {path} HTTP/1.1\r\n"),
+        host: false,
+        body: String::new(),
+    }
 }
 
 /// A `POST` of this JSON.
 pub fn post(port: u16, path: &str, body: &Value) -> Request {
-    let request = Request { port, head: format!("POST {path} HTTP/1.1\r\n"), host: false, body: body.to_string() };
+    let request = Request {
+        port,
+        head: format!("POST {path} HTTP/1.1\r\n"),
+        host: false,
+        body: body.to_string(),
+    };
     request.header("Content-Type", "application/json")
 }
 
 /// A `DELETE` of this path.
 pub fn delete(port: u16, path: &str) -> Request {
-    Request { port, head: format!("DELETE {path} HTTP/1.1\r\n"), host: false, body: String::new() }
+    Request {
+        port,
+        head: format!("DELETE {path} HTTP/1.1\r\n"),
+        host: false,
+        body: String::new(),
+    }
 }
 
 impl Request {
@@ -56,8 +71,12 @@ impl Request {
     /// Sends it and reads the whole response.
     pub fn send(self) -> Response {
         let (mut response, mut reader) = self.open();
-        let chunked = response.header("transfer-encoding").is_some_and(|value| value == "chunked");
-        let length = response.header("content-length").and_then(|value| value.parse().ok());
+        let chunked = response
+            .header("transfer-encoding")
+            .is_some_and(|value| value == "chunked");
+        let length = response
+            .header("content-length")
+            .and_then(|value| value.parse().ok());
         let mut body = Vec::new();
         if chunked {
             while let Some(chunk) = next_chunk(&mut reader) {
@@ -76,18 +95,44 @@ impl Request {
     /// Sends it and leaves the body open, for an event stream.
     pub fn stream(self) -> (Response, Events) {
         let (response, reader) = self.open();
-        (response, Events { reader, text: String::new() })
+        (
+            response,
+            Events {
+                reader,
+                text: String::new(),
+            },
+        )
     }
 
     fn open(self) -> (Response, BufReader<TcpStream>) {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("somebody listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let host = if self.host { String::new() } else { format!("Host: 127.0.0.1:{}\r\n", self.port) };
-        let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len());
-        (&stream).write_all([&self.head, &host, &length, &self.body].map(String::as_str).concat().as_bytes()).expect("the request is taken");
+        let stream =
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("somebody listens");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        let host = if self.host {
+            String::new()
+        } else {
+            format!("Host: 127.0.0.1:{}\r\n", self.port)
+        };
+        let length = format!(
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            self.body.len()
+        );
+        (&stream)
+            .write_all(
+                [&self.head, &host, &length, &self.body]
+                    .map(String::as_str)
+                    .concat()
+                    .as_bytes(),
+            )
+            .expect("the request is taken");
         let mut reader = BufReader::new(stream);
         let first = line(&mut reader);
-        let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = first
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         let mut response = Response {
             status: status.unwrap_or_else(|| panic!("not a response: {first:?}")),
             headers: Vec::new(),
@@ -95,8 +140,12 @@ impl Request {
         };
         loop {
             let header = line(&mut reader);
-            let Some((name, value)) = header.split_once(':') else { break };
-            response.headers.push((name.to_owned(), value.trim().to_owned()));
+            let Some((name, value)) = header.split_once(':') else {
+                break;
+            };
+            response
+                .headers
+                .push((name.to_owned(), value.trim().to_owned()));
         }
         (response, reader)
     }
@@ -105,7 +154,10 @@ impl Request {
 impl Response {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -131,7 +183,10 @@ impl Iterator for Events {
         loop {
             assert!(Instant::now() < end, "no event within {PATIENCE:?}");
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data: Vec<&str> = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
+                let data: Vec<&str> = event
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("data:"))
+                    .collect();
                 let data = data.join("\n");
                 self.text = rest.to_owned();
                 if !data.is_empty() {
@@ -155,7 +210,9 @@ fn line(reader: &mut BufReader<TcpStream>) -> String {
 fn next_chunk(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut size = String::new();
     unless_broken(reader.read_line(&mut size))?;
-    let length = usize::from_str_radix(size.trim_end(), 16).ok().filter(|length| *length > 0)?;
+    let length = usize::from_str_radix(size.trim_end(), 16)
+        .ok()
+        .filter(|length| *length > 0)?;
     // The line end behind the piece belongs to it.
     let mut chunk = vec![0; length + 2];
     unless_broken(reader.read_exact(&mut chunk))?;
@@ -165,7 +222,9 @@ fn next_chunk(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
 
 fn unless_broken<T>(read: io::Result<T>) -> Option<T> {
     match read {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("nothing came within {PATIENCE:?}"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            panic!("nothing came within {PATIENCE:?}")
+        }
         read => read.ok(),
     }
 }

@@ -315,6 +315,7 @@ impl Bridge {
             | ChannelEvent::Welcome
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
+            | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::Transcript { .. } => {}
         }
     }

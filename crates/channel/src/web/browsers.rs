@@ -101,7 +101,11 @@ impl Browsers {
         self.kept.push_back((browser, now));
     }
 
-    pub(super) fn forget(&mut self, key: Digest) {
+    pub(super) fn forget_sender(&mut self, sender: &SenderId) {
+        self.kept.retain(|(browser, _)| browser.sender != *sender);
+    }
+
+    fn forget(&mut self, key: Digest) {
         self.kept.retain(|(browser, _)| browser.key != key);
     }
 }

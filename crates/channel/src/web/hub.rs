@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 use protocol::channel::{ChannelEvent, ChannelRequest, Retry, TranscriptEntry};
-use protocol::ids::{ConversationId, Digest, MessageId, SenderId, TurnId};
+use protocol::ids::{ConversationId, MessageId, SenderId, TurnId};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -145,8 +145,8 @@ impl Hub {
     }
 
     /// Ends the event streams of this browser.
-    pub(super) fn close_tabs(&mut self, key: Digest) {
-        self.tabs.retain(|tab| tab.browser.key != key);
+    pub(super) fn close_tabs(&mut self, sender: &SenderId) {
+        self.tabs.retain(|tab| tab.browser.sender != *sender);
     }
 
     /// Hands an event to whoever it is for. What has to be confirmed to the gateway comes back:
@@ -180,6 +180,7 @@ impl Hub {
                 );
             }
             ChannelEvent::LoginRefused { id } => self.answer(id, Answer::LoginRefused),
+            ChannelEvent::LoggedOut { sender } => self.close_tabs(&sender),
             ChannelEvent::Transcript {
                 id,
                 entries,
@@ -318,6 +319,8 @@ fn line(event: &impl Serialize) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use protocol::ids::Digest;
+
     use super::*;
 
     fn browser(conversation: &str) -> Browser {

@@ -153,6 +153,9 @@ impl Site {
 
     /// Takes an event of the gateway.
     pub(super) fn take(&self, event: ChannelEvent) {
+        if let ChannelEvent::LoggedOut { sender } = &event {
+            self.door().browsers.forget_sender(sender);
+        }
         let confirmation = self.hub().take(event);
         if let Some(confirmation) = confirmation {
             // If it does not get through, the event comes again and is confirmed then.
@@ -192,7 +195,7 @@ impl Site {
         match api {
             // Done above; nobody can log in twice with one request.
             Api::Login => Err(Problem::NotUnderstood),
-            Api::Logout => self.logout(&browser),
+            Api::Logout => self.logout(browser),
             Api::Events => self.events(browser, connection),
             Api::Transcript => self.transcript(browser).await,
             Api::Message => {
@@ -267,9 +270,10 @@ impl Site {
         }
     }
 
-    fn logout(&self, browser: &Browser) -> Result<Reply, Problem> {
-        self.door().browsers.forget(browser.key);
-        self.hub().close_tabs(browser.key);
+    fn logout(&self, Browser { sender, .. }: Browser) -> Result<Reply, Problem> {
+        self.door().browsers.forget_sender(&sender);
+        self.hub().close_tabs(&sender);
+        self.gateway.send(ChannelRequest::Logout { sender })?;
         self.with_cookie(reply::done(), "", 0)
     }
 

@@ -348,7 +348,13 @@ fn logging_out_ends_the_streams_and_takes_the_cookie() {
     let session = page.log_in("anna");
     let mut events = session.of(page.get("/events")).open();
     assert_eq!(events.event(), json!({ "type": "link", "state": "up" }));
-    let reply = session.of(page.post("/logout", &json!({}))).send();
+    let reply = page.ask(session.of(page.post("/logout", &json!({}))), |gateway| {
+        let logout = gateway.receive().unwrap();
+        assert!(
+            matches!(logout, ChannelRequest::Logout { ref sender } if sender.as_str() == "sender-anna"),
+            "{logout:?}"
+        );
+    });
     assert_eq!(reply.status, 202);
     assert!(reply.header("set-cookie").unwrap().contains("Max-Age=0"));
     assert!(events.has_ended());
