@@ -13,6 +13,7 @@ mod commands;
 mod config_text;
 mod connect;
 mod conversation;
+mod demo;
 mod events;
 mod fault;
 mod folder;
@@ -21,6 +22,7 @@ mod interrupt;
 mod model_server;
 mod output;
 mod programs;
+mod scratch;
 mod terminal;
 mod vault_link;
 
@@ -118,6 +120,8 @@ mod tests {
             "bulkhead policy check",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
+            "bulkhead demo",
+            "bulkhead demo --json --keep",
             "bulkhead --home /x status",
             "bulkhead status --home /x",
         ] {

@@ -5,6 +5,7 @@ mod ask;
 mod audit;
 mod channel;
 mod chat;
+mod demo;
 mod doctor;
 mod down;
 mod grants;
@@ -15,7 +16,7 @@ mod sandbox;
 mod setup;
 mod status;
 mod supervise;
-mod up;
+pub(crate) mod up;
 mod vault;
 
 use clap::Subcommand;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Audit(audit::Arguments),
     /// The box that tools run in.
     Sandbox(sandbox::Arguments),
+    /// See what a model turned against its owner can do: nothing. Needs no model.
+    Demo(demo::Arguments),
     /// Become the supervisor, in a session of its own. `up --detach` uses it.
     #[command(hide = true)]
     Supervise,
@@ -93,6 +96,7 @@ impl Command {
             Self::Policy(arguments) => policy::run(&arguments, home),
             Self::Audit(arguments) => audit::run(arguments, home),
             Self::Sandbox(arguments) => sandbox::run(&arguments, home),
+            Self::Demo(arguments) => demo::run(&arguments),
             Self::Supervise => supervise::run(context),
         }
     }
