@@ -69,7 +69,7 @@ pub struct ConfineError {
 /// thread is started.
 ///
 /// Afterwards the process and all its descendants have no capabilities (the supervisor and the
-/// sandbox keep `CAP_SETFCAP` when they run as root, see [`profiles`]), gain none by execve(2),
+/// sandbox keep `CAP_SETFCAP` when they run as root, see `profiles/`), gain none by execve(2),
 /// write no core, cannot be read or traced by others of the same user, die with their parent
 /// (not the supervisor), and are held by the program's Landlock domain and system-call list.
 ///
