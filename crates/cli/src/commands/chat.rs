@@ -41,5 +41,8 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             }
         }
     }
+    if !prompt.is_empty() {
+        eprintln!();
+    }
     Ok(())
 }

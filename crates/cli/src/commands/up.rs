@@ -323,9 +323,9 @@ fn welcome(home: &Home, config: &Config) -> Result<(), Fault> {
     output::line("Bulkhead is ready.")?;
     if config.web.is_some() {
         let link = login::link(&Operator::connect(home)?)?;
-        output::line(format!(
-            "Web page (this link works once, for ten minutes): {link}"
-        ))?;
+        // On a line of its own, so that it can be marked and copied whole.
+        output::line("Web page; this link works once, for ten minutes:")?;
+        output::line(link)?;
     }
     output::line("In the terminal: bulkhead ask \"...\", bulkhead chat")
 }
