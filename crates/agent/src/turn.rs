@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use model::{Call, DoneCall, Message};
-use protocol::agent::{AgentCommand, AgentRequest, ModelSpec, ToolSpec, TurnFault};
+use protocol::agent::{AgentCommand, AgentRequest, MAX_TOKEN, ModelSpec, ToolSpec, TurnFault};
 use protocol::egress::{EgressFault, ModelReply, ModelRequest};
 use protocol::ids::{CallId, TurnId};
 
@@ -508,10 +508,15 @@ impl Turn {
             text
         };
         self.spoke = Spoke::ThisRound;
-        out.push(Output::Gateway(AgentRequest::Token {
-            turn: self.id,
-            text,
-        }));
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_TOKEN));
+            out.push(Output::Gateway(AgentRequest::Token {
+                turn: self.id,
+                text: piece.to_owned(),
+            }));
+            rest = after;
+        }
     }
 }
 

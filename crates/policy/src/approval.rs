@@ -76,24 +76,30 @@ impl ApprovalRequest {
 
     /// Turns a yes into the permit. The request is used up by it.
     pub fn approved(self, yes: &Approved, now: Millis) -> Result<Permit, ApprovalRefused> {
-        let why = match () {
-            () if yes.approval != self.question.approval => WhyRefused::OtherApproval,
-            () if yes.digest != self.digest => WhyRefused::OtherCall,
-            () if yes.nonce != self.question.nonce => WhyRefused::OtherNonce,
-            () if self.is_expired(now) => WhyRefused::Expired,
-            () => {
-                return Ok(Permit::approved(
-                    self.exact,
-                    self.judgement,
-                    self.question,
-                    self.digest,
-                ));
-            }
-        };
-        Err(ApprovalRefused {
-            request: Box::new(self),
-            why,
-        })
+        match self.check(yes, now) {
+            Ok(()) => Ok(Permit::approved(
+                self.exact,
+                self.judgement,
+                self.question,
+                self.digest,
+            )),
+            Err(why) => Err(ApprovalRefused {
+                request: Box::new(self),
+                why,
+            }),
+        }
+    }
+
+    /// Whether an answer, a yes or a no, is to this request and comes in time. A no that is
+    /// to something else does not count either: another call may have been meant.
+    pub fn check(&self, answer: &Approved, now: Millis) -> Result<(), WhyRefused> {
+        match () {
+            () if answer.approval != self.question.approval => Err(WhyRefused::OtherApproval),
+            () if answer.digest != self.digest => Err(WhyRefused::OtherCall),
+            () if answer.nonce != self.question.nonce => Err(WhyRefused::OtherNonce),
+            () if self.is_expired(now) => Err(WhyRefused::Expired),
+            () => Ok(()),
+        }
     }
 
     /// Whether it counts as a no by now.

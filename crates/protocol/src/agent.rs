@@ -120,6 +120,10 @@ pub enum AgentCommand {
     },
 }
 
+/// The longest piece of an answer, in bytes. A server that does not stream sends it all at
+/// once; the agent cuts it.
+pub const MAX_TOKEN: usize = 16 * 1024;
+
 /// From an agent to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -128,7 +132,7 @@ pub enum AgentRequest {
     Token {
         /// The turn.
         turn: TurnId,
-        /// The piece.
+        /// The piece; at most [`MAX_TOKEN`] bytes.
         text: String,
     },
     /// Ask for a tool. The gateway answers each with one [`AgentCommand::ToolResult`].

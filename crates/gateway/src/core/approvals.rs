@@ -88,61 +88,78 @@ impl Gateway {
                 "Only the owner or whoever asked for it can answer that.".to_owned(),
             ));
         }
-        let Pending {
-            request,
-            place,
-            card,
-            asked,
-        } = self.pending.swap_remove(index);
-        let who = Answerer {
-            principal: by,
-            channel,
-        };
-        let yes = Approved {
+        let given = Approved {
             approval,
             digest,
             nonce,
         };
-        // A no has to be to what was shown as well: somebody may have meant another call.
-        match request.approved(&yes, Millis::now()) {
-            Ok(permit) => {
-                let reference = permit.call().clone();
-                let said = match answer {
-                    ApprovalAnswer::Approve => Answer::Approve,
-                    ApprovalAnswer::Deny => Answer::Deny,
-                };
-                let mut facts = vec![answered(&card, said, Some(&who), asked)];
-                self.show_closed(&place, approval, said);
-                match answer {
-                    ApprovalAnswer::Deny => {
-                        self.refuse(&reference, facts, "a person said no".to_owned())?
-                    }
-                    ApprovalAnswer::Approve => {
-                        if let Some(grant) = permit.grant(Millis::now()) {
-                            self.state.add_grant(&place, &grant.key, grant.expires)?;
-                            let (principal, key, expires) =
-                                (grant.principal, grant.key, grant.expires);
-                            facts.push(Fact::GrantMade {
-                                principal,
-                                key,
-                                expires,
-                            });
-                        }
-                        self.permit(facts, permit)?;
-                    }
-                }
-                Ok(Ok(()))
-            }
-            Err(refused) => {
-                self.pending.push(Pending {
-                    request: *refused.request,
-                    place,
-                    card,
-                    asked,
-                });
-                Ok(Err(format!("That does not count: {}.", refused.why)))
-            }
+        let now = Millis::now();
+        if let Err(why) = self.pending[index].request.check(&given, now) {
+            return Ok(Err(format!("That does not count: {why}.")));
         }
+        let pending = self.pending.swap_remove(index);
+        let who = Answerer {
+            principal: by,
+            channel,
+        };
+        match answer {
+            ApprovalAnswer::Deny => self.denied(&pending, &who)?,
+            ApprovalAnswer::Approve => self.approved(pending, &given, &who, now)?,
+        }
+        Ok(Ok(()))
+    }
+
+    fn denied(&mut self, pending: &Pending, who: &Answerer<'_>) -> Result<(), Fatal> {
+        let facts = vec![answered(
+            &pending.card,
+            Answer::Deny,
+            Some(who),
+            pending.asked,
+        )];
+        self.show_closed(&pending.place, pending.card.approval, Answer::Deny);
+        self.refuse(
+            pending.request.reference(),
+            facts,
+            "a person said no".to_owned(),
+        )
+    }
+
+    fn approved(
+        &mut self,
+        pending: Pending,
+        yes: &Approved,
+        who: &Answerer<'_>,
+        now: Millis,
+    ) -> Result<(), Fatal> {
+        let mut facts = vec![answered(
+            &pending.card,
+            Answer::Approve,
+            Some(who),
+            pending.asked,
+        )];
+        let permit = match pending.request.approved(yes, now) {
+            Ok(permit) => permit,
+            // It was checked with the same facts; whatever else it is, it is not a yes.
+            Err(refused) => {
+                return self.refuse(
+                    refused.request.reference(),
+                    Vec::new(),
+                    refused.why.to_string(),
+                );
+            }
+        };
+        self.show_closed(&pending.place, yes.approval, Answer::Approve);
+        if let Some(grant) = permit.grant(now) {
+            self.state
+                .add_grant(&pending.place, &grant.key, grant.expires)?;
+            let (principal, key, expires) = (grant.principal, grant.key, grant.expires);
+            facts.push(Fact::GrantMade {
+                principal,
+                key,
+                expires,
+            });
+        }
+        self.permit(facts, permit)
     }
 
     /// Whoever has not answered by now has said no.

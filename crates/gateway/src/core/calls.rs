@@ -3,6 +3,7 @@
 use protocol::agent::AgentCommand;
 use protocol::call::ToolCall;
 use protocol::channel::{CallCard, CallState, ChannelEvent};
+use protocol::control::Peer;
 use protocol::event::{CallOutcome, Event as Fact};
 use protocol::ids::{ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
 use protocol::runner::RunReply;
@@ -259,6 +260,7 @@ impl Gateway {
     }
 
     pub(super) fn runner_gone(&mut self, link: LinkId) -> Result<(), Fatal> {
+        self.unlinked.push(Peer::Sandbox);
         for call in self.runner.lost(link) {
             self.finish(&call, Vec::new(), CallOutcome::Unknown)?;
         }

@@ -111,6 +111,8 @@ struct Gateway {
     runner: Runner,
     pending: Vec<Pending>,
     rates: Rates,
+    /// Peers whose link is gone; they get a new one unless they are gone themselves.
+    unlinked: Vec<Peer>,
     last_link: LinkId,
 }
 
@@ -140,6 +142,7 @@ impl Gateway {
             runner: Runner::default(),
             pending: Vec::new(),
             rates: Rates::default(),
+            unlinked: Vec::new(),
             last_link: 0,
         }
     }
@@ -264,6 +267,7 @@ impl Gateway {
     fn channel_gone(&mut self, link: LinkId) {
         if let Some(channel) = self.surfaces.down(link) {
             self.note_channel(&channel, |channel| Fact::ChannelDown { channel });
+            self.unlinked.push(Peer::Channel(channel));
         }
     }
 
@@ -284,6 +288,9 @@ impl Gateway {
     fn tick(&mut self) -> Result<(), Fatal> {
         self.expire_approvals()?;
         self.stop_stuck_and_idle_agents()?;
+        for peer in self.unlinked.drain(..) {
+            self.control.send(&Report::Relink { peer })?;
+        }
         self.recover_if_due()
     }
 

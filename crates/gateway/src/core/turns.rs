@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use protocol::agent::{AgentCommand, AgentRequest, TurnFault};
+use protocol::agent::{AgentCommand, AgentRequest, MAX_TOKEN, TurnFault};
 use protocol::channel::ChannelEvent;
 use protocol::control::Report;
 use protocol::event::{Event as Fact, TurnEnd};
@@ -25,9 +25,6 @@ const QUIET_GRACE: Duration = Duration::from_secs(10);
 
 /// How long the supervisor may take to start an agent.
 const START_GRACE: Duration = Duration::from_secs(10);
-
-/// The longest piece of an answer, in bytes; an agent that sends more at once is not ours.
-const MAX_TOKEN: usize = 256 * 1024;
 
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
