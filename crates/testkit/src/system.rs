@@ -214,6 +214,14 @@ impl System {
         wait_for("a question", || self.approvals().into_iter().next())
     }
 
+    /// The same, while the question before it may still be there.
+    pub fn wait_for_approval_other_than(&self, card: &Value) -> Value {
+        let other = |other: &Value| other["approval"] != card["approval"];
+        wait_for("another question", || {
+            self.approvals().into_iter().find(other)
+        })
+    }
+
     /// What waits for an answer.
     pub fn approvals(&self) -> Vec<Value> {
         self.json_lines(&["approvals", "list"])
