@@ -207,11 +207,14 @@ pub(super) fn transcript(
 ) -> Vec<TranscriptEntry> {
     let mut entries = Vec::new();
     let mut cards: BTreeMap<(TurnId, CallId), usize> = BTreeMap::new();
+    // All calls of one answer of the model carry the words before them.
+    let mut words_shown = false;
     for row in rows {
         match &row.event {
             Event::Inbound { text, .. } => {
                 entries.push(TranscriptEntry::User { text: text.clone() })
             }
+            Event::ModelRequest { .. } => words_shown = false,
             Event::Reply { text, .. } => {
                 entries.push(TranscriptEntry::Assistant { text: text.clone() })
             }
@@ -223,8 +226,12 @@ pub(super) fn transcript(
                 call,
                 name,
                 args,
-                ..
+                said,
             } => {
+                if !words_shown && !said.trim().is_empty() {
+                    entries.push(TranscriptEntry::Assistant { text: said.clone() });
+                    words_shown = true;
+                }
                 cards.insert((*turn, *call), entries.len());
                 let (state, detail) = (CallState::Waiting, String::new());
                 let card = CallCard {
@@ -378,6 +385,53 @@ mod tests {
             .map(|message| message.text.as_str())
             .collect();
         assert_eq!(waiting, ["text of c"]);
+    }
+
+    #[test]
+    fn what_the_model_said_with_its_calls_stands_before_them_once() {
+        let asked = || Event::ModelRequest {
+            turn: TurnId(1),
+            model: "m".to_owned(),
+            sha256: Digest([0; 32]),
+            bytes: 1,
+        };
+        let saying = |call| match intent(1, call) {
+            Event::ToolIntent {
+                turn,
+                call,
+                name,
+                args,
+                ..
+            } => Event::ToolIntent {
+                turn,
+                call,
+                name,
+                args,
+                said: "I will.".to_owned(),
+            },
+            other => other,
+        };
+        let rows = rows(vec![
+            inbound("a"),
+            asked(),
+            saying(1),
+            saying(2),
+            asked(),
+            saying(3),
+            asked(),
+            intent(1, 4),
+        ]);
+        let entries = transcript(&rows, |name, _| name.to_owned());
+        let kinds: String = entries
+            .iter()
+            .map(|entry| match entry {
+                TranscriptEntry::User { .. } => 'u',
+                TranscriptEntry::Assistant { .. } => 'a',
+                TranscriptEntry::Notice { .. } => 'n',
+                TranscriptEntry::Call { .. } => 'c',
+            })
+            .collect();
+        assert_eq!(kinds, "uaccacc");
     }
 
     #[test]
