@@ -53,7 +53,11 @@ impl Supervisor {
             .set_timeout(Some(STOP_LIMIT))
             .map_err(Fault::link("the supervisor"))?;
         match self.ask(&SupervisorRequest::Down)? {
-            SupervisorReply::Stopped => Ok(()),
+            // It still has to end itself; until then it would answer whoever starts it again.
+            SupervisorReply::Stopped => match self.0.receive() {
+                Err(LinkError::Closed | LinkError::Io(_)) => Ok(()),
+                Ok(_) | Err(_) => Err(Fault::Unexpected("the supervisor")),
+            },
             SupervisorReply::Status { .. } => Err(Fault::Unexpected("the supervisor")),
         }
     }
