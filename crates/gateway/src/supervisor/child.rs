@@ -7,12 +7,17 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::Duration;
 
 use protocol::control::{Control, Peer, Report, SupervisorEnd};
 use protocol::frame::LinkError;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::plan::Plan;
+
+/// How long a program may leave its control link full. One that stands still must not hold
+/// up the supervisor.
+const SEND_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a program did.
 pub(super) enum ChildEvent {
@@ -42,6 +47,7 @@ impl Child {
         events: &Sender<(Peer, u64, ChildEvent)>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(SEND_LIMIT))?;
         let mut child = Command::new(&plan.path)
             .args(&plan.arguments)
             .env_clear()
