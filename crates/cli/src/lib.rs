@@ -7,6 +7,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
+mod bench;
 mod cards;
 mod checks;
 mod commands;
@@ -120,6 +121,7 @@ mod tests {
             "bulkhead policy check",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
+            "bulkhead bench --json --quick --check --folder /tmp",
             "bulkhead demo",
             "bulkhead demo --json --keep",
             "bulkhead --home /x status",

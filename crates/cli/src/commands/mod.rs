@@ -3,7 +3,8 @@
 mod approvals;
 mod ask;
 mod audit;
-mod channel;
+mod bench;
+pub(crate) mod channel;
 mod chat;
 mod demo;
 mod doctor;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Sandbox(sandbox::Arguments),
     /// See what a model turned against its owner can do: nothing. Needs no model.
     Demo(demo::Arguments),
+    /// Measure what the line costs on this machine, the model excluded.
+    Bench(bench::Arguments),
     /// Become the supervisor, in a session of its own. `up --detach` uses it.
     #[command(hide = true)]
     Supervise,
@@ -97,6 +100,7 @@ impl Command {
             Self::Audit(arguments) => audit::run(arguments, home),
             Self::Sandbox(arguments) => sandbox::run(&arguments, home),
             Self::Demo(arguments) => demo::run(&arguments),
+            Self::Bench(arguments) => bench::run(&arguments),
             Self::Supervise => supervise::run(context),
         }
     }

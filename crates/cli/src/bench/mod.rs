@@ -1,0 +1,244 @@
+//! `bulkhead bench`: what the line costs, the model excluded.
+//!
+//! Each figure is measured together with what the machine itself takes for the least that has
+//! to happen (one synced write, one process), so that figures of different machines, and of
+//! busy hours, can be compared.
+
+mod line;
+mod machine;
+mod measure;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use config::BaseUrl;
+use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+use protocol::vault::SecretText;
+use serde_json::json;
+
+use crate::commands::channel;
+use crate::config_text::{ConfigText, quoted};
+use crate::connect::Supervisor;
+use crate::fault::Fault;
+use crate::output;
+use crate::scratch::{Afterwards, Scratch, Speaker, StandIn};
+
+use line::Line;
+use machine::Memory;
+use measure::{HEAD, Measure, Reached, all_reached};
+
+/// The token of the bot that the stand-in for Telegram knows.
+const TOKEN: &str = "1000:bench";
+
+/// Until the programs have done what they do after a start.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A table.
+    Text,
+    /// One line of JSON.
+    Json,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Synced writes.
+    syncs: usize,
+    /// Processes.
+    processes: usize,
+    /// Starts of everything.
+    starts: usize,
+    /// Sessions.
+    sessions: usize,
+    /// Turns of each kind in each session, after its first one.
+    turns: usize,
+}
+
+impl Extent {
+    /// Figures to be quoted.
+    pub(crate) const FULL: Self = Self {
+        syncs: 300,
+        processes: 100,
+        starts: 10,
+        sessions: 10,
+        turns: 20,
+    };
+
+    /// Whether it works at all.
+    pub(crate) const QUICK: Self = Self {
+        syncs: 20,
+        processes: 10,
+        starts: 2,
+        sessions: 2,
+        turns: 3,
+    };
+}
+
+/// What a missed target means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Targets {
+    /// It is shown.
+    Show,
+    /// The command fails.
+    Demand,
+}
+
+/// Measures everything and prints it.
+pub(crate) fn run(
+    form: Form,
+    extent: Extent,
+    targets: Targets,
+    folder: Option<&Path>,
+) -> Result<(), Fault> {
+    let folder = folder.map_or_else(on_disk, Path::to_owned);
+    let scratch = Scratch::new(&folder, "bench", Afterwards::Remove)?;
+    let (measures, memory) = measure_all(&scratch, extent)?;
+    match form {
+        Form::Json => output::json(&measures)?,
+        Form::Text => {
+            let rows: Vec<_> = measures.iter().map(Measure::row).collect();
+            output::table(HEAD, &rows)?;
+            output::line("")?;
+            output::table(["PROGRAM", "MiB"], &memory)?;
+        }
+    }
+    match (targets, all_reached(&measures)) {
+        (Targets::Demand, Reached::No) => Err(Fault::Said),
+        (Targets::Demand, Reached::Yes) | (Targets::Show, _) => Ok(()),
+    }
+}
+
+/// `TMPDIR`, or `/var/tmp`: unlike `/tmp` it is on a disk, as a home is.
+fn on_disk() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+type MemoryTable = Vec<[String; 2]>;
+
+fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, MemoryTable), Fault> {
+    let model = model(scratch.root())?;
+    let telegram = StandIn::start(
+        "bulkhead-scripted-telegram",
+        &[OsStr::new("--token"), OsStr::new(TOKEN)],
+    )?;
+    configure(scratch, &model, &telegram)?;
+    let syncs = machine::syncs(scratch.root(), extent.syncs)
+        .map_err(Fault::io(format!("write to {:?}", scratch.root())))?;
+    let syncs = Measure::of_times("fdatasync", &syncs);
+    let processes = machine::processes(extent.processes).map_err(Fault::io("start /bin/true"))?;
+    let processes = Measure::of_times("fork_exec", &processes);
+    let pressure = machine::pressure();
+
+    let starts = Measure::of_times("up_to_ready", &starts(scratch, extent.starts)?);
+    thread::sleep(SETTLE);
+    let (memory, table) = memory(scratch)?;
+    let url = BaseUrl::parse(model.url()).map_err(|error| Fault::Usage(error.to_string()))?;
+    let turns = Line::new(Speaker::open(scratch.home())?, url).measure(extent)?;
+    scratch.down()?;
+
+    let (sync, process) = (syncs.p50, processes.p50);
+    let mut measures = vec![
+        syncs,
+        processes,
+        Measure::of_times("model_direct", &turns.direct),
+        Measure::of("turn_no_tools", "ms", &turns.no_tools).against_disk(sync),
+        Measure::of("turn_one_tool", "ms", &turns.one_tool).against(process),
+        Measure::of("turn_first", "ms", &turns.first).against(process),
+        starts,
+        match memory {
+            Memory::Proportional(sum) => Measure::of("idle_pss", "MiB", &[sum]),
+            Memory::Resident(sum) => {
+                eprintln!(
+                    "The kernel shows shares of memory (PSS) of these programs to root alone; \
+                     this is the resident set (RSS), which counts shared pages several times."
+                );
+                Measure::of("idle_rss", "MiB", &[sum])
+            }
+        },
+    ];
+    measures.extend(pressure.map(|percent| Measure::of("cpu_pressure_avg10", "%", &[percent])));
+    Ok((measures, table))
+}
+
+/// A model that answers at once, with a call of `ls` where that is asked for.
+fn model(root: &Path) -> Result<StandIn, Fault> {
+    let text = json!({ "text": { "tokens": ["done"] } });
+    let call = json!({ "name": "exec", "args": { "command": "ls" } });
+    let script = json!({ "rules": [
+        { "contains": line::ONE_TOOL, "steps": [{ "tool_calls": { "calls": [call] } }, text] },
+        { "contains": line::NO_TOOLS, "steps": [text] },
+    ] });
+    let path = root.join("script.json");
+    fs::write(&path, script.to_string()).map_err(Fault::io(format!("write {path:?}")))?;
+    StandIn::start(
+        "bulkhead-scripted-model",
+        &[OsStr::new("--script"), path.as_os_str()],
+    )
+}
+
+/// Everything that an ordinary installation has: the web page and Telegram.
+fn configure(scratch: &Scratch, model: &StandIn, telegram: &StandIn) -> Result<(), Fault> {
+    let home = scratch.home();
+    scratch.configure(&format!(
+        "[model]\napi = \"openai\"\nurl = \"{}\"\nname = \"scripted\"\n\
+         [channel.web]\nport = {}\n",
+        model.url(),
+        free_port()?
+    ))?;
+    channel::add_telegram(home, SecretText::new(TOKEN.to_owned()))?;
+    let mut text = ConfigText::read(home)?;
+    text.set("channel.telegram", "api", &quoted(telegram.url()));
+    text.save(home).map(drop)
+}
+
+fn free_port() -> Result<u16, Fault> {
+    let bound = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    let address = bound.and_then(|listener| listener.local_addr());
+    Ok(address
+        .map_err(Fault::io("find a free port on 127.0.0.1"))?
+        .port())
+}
+
+/// Starts everything so many times; it runs afterwards.
+fn starts(scratch: &Scratch, count: usize) -> Result<Vec<Duration>, Fault> {
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        if number > 0 {
+            scratch.down()?;
+        }
+        let began = Instant::now();
+        scratch.up()?;
+        times.push(began.elapsed());
+    }
+    Ok(times)
+}
+
+/// What all programs take while nobody wants anything. No agent runs then.
+fn memory(scratch: &Scratch) -> Result<(Memory, MemoryTable), Fault> {
+    let reply = Supervisor::connect(scratch.home())?.ask(&SupervisorRequest::Status)?;
+    let SupervisorReply::Status { pid, programs } = reply else {
+        return Err(Fault::Unexpected("the supervisor"));
+    };
+    let running = |program: ProgramStatus| match program.state {
+        ProgramState::Running { pid, .. } => Ok((program.name, pid)),
+        ProgramState::Starting { .. }
+        | ProgramState::Waiting { .. }
+        | ProgramState::Failed { .. } => {
+            Err(Fault::Refused(format!("{} does not run", program.name)))
+        }
+    };
+    let mut named = vec![("bulkhead-supervisor".to_owned(), pid)];
+    for program in programs {
+        named.push(running(program)?);
+    }
+    let pids: Vec<u32> = named.iter().map(|(_, pid)| *pid).collect();
+    let (memory, each) = machine::memory(&pids).map_err(Fault::io("read memory from /proc"))?;
+    let row = |((name, _), mib): ((String, u32), f64)| [name, format!("{mib:.2}")];
+    Ok((memory, named.into_iter().zip(each).map(row).collect()))
+}
