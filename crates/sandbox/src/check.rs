@@ -102,7 +102,7 @@ fn memory() -> Check {
         status: Status::Warn,
         detail: "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 50 ms"
             .to_owned(),
-        fix: "keep the number of processes low in [limits]".to_owned(),
+        fix: "keep `pids` low under [box] in bulkhead.toml".to_owned(),
     }
 }
 
