@@ -1,6 +1,5 @@
 //! Headless Chromium, driven over WebDriver (W3C Recommendation "WebDriver").
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -9,7 +8,7 @@ use crate::http;
 use crate::system::{free_port, wait_for};
 
 /// Chromium speaks to nobody but the page: its own services are switched off.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 13] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -20,7 +19,9 @@ const ARGUMENTS: [&str; 11] = [
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--window-size=1100,820",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=2",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
 ];
 
 /// The key under which WebDriver gives the name of an element.
@@ -133,11 +134,26 @@ impl Browser {
         self.post("execute/sync", &json!({"script": script, "args": []}))["value"].clone()
     }
 
-    /// Keeps a picture of the page, PNG as base64.
-    pub fn screenshot(&self, path: &Path) {
+    /// Loads the page anew.
+    pub fn reload(&self) {
+        self.post("refresh", &json!({}));
+    }
+
+    /// Makes the part of the window that shows the page this large, in CSS pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let frame = self.run("return [outerWidth - innerWidth, outerHeight - innerHeight]");
+        let outer = |side: usize, inner: u32| frame[side].as_u64().unwrap_or(0) + u64::from(inner);
+        self.post(
+            "window/rect",
+            &json!({"width": outer(0, width), "height": outer(1, height)}),
+        );
+    }
+
+    /// A picture of what the window shows, PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
         let answer = http::get(self.port, &self.path("screenshot")).send().json();
         let picture = answer["value"].as_str().expect("a picture");
-        std::fs::write(path, picture).expect("the picture is written");
+        from_base64(picture).expect("the picture is base64")
     }
 
     fn path(&self, command: &str) -> String {
@@ -163,5 +179,41 @@ impl Drop for Browser {
         // It may have ended with its session.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+    }
+}
+
+/// The bytes of a text in base64 (RFC 4648, section 4); `None` if it is something else.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0_u32, 0);
+    for digit in text.trim_end_matches('=').bytes() {
+        let value = DIGITS.iter().position(|known| *known == digit)?;
+        bits = bits << 6 | u32::try_from(value).ok()?;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_as_rfc_4648_writes_it() {
+        for (text, bytes) in [
+            ("", ""),
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYmFy", "foobar"),
+        ] {
+            assert_eq!(from_base64(text).as_deref(), Some(bytes.as_bytes()));
+        }
+        assert_eq!(from_base64("a-b_"), None);
     }
 }
