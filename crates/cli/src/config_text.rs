@@ -201,4 +201,24 @@ mod tests {
     fn quoted_text_reads_as_itself() {
         assert_eq!(quoted("a\"\\\n"), "\"a\\\"\\\\\\u000A\"");
     }
+
+    #[test]
+    fn the_example_reads_and_the_defaults_that_it_shows_are_the_defaults() {
+        let example = include_str!("../../../etc/bulkhead.toml");
+        let is_default = |line: &&str| {
+            line.starts_with('#') && line[1..].starts_with(|c: char| c.is_ascii_lowercase())
+        };
+        let defaults = example.lines().filter(is_default).count();
+        let spelt_out: String = example
+            .lines()
+            .map(|line| match is_default(&line) {
+                true => format!("{}\n", &line[1..]),
+                false => format!("{line}\n"),
+            })
+            .collect();
+        let home = Home::at(Path::new("/h")).unwrap();
+        let parse = |text: &str| Config::parse(text, &home, Path::new("x")).unwrap();
+        assert_eq!(parse(example), parse(&spelt_out));
+        assert!(defaults > 10, "{defaults}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use config::{Home, OPERATOR, TERMINAL, read_key};
 use protocol::channel::{ChannelEvent, ChannelRequest};
@@ -20,6 +21,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How long stopping everything may take.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long the supervisor may take to end when everything else has.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked for meanwhile.
+const GLANCE: Duration = Duration::from_millis(2);
+
 /// Connects to a socket of the run folder.
 pub(crate) fn socket(home: &Home, name: &'static str) -> Result<UnixStream, Fault> {
     home.connect(name).map_err(|error| match error.kind() {
@@ -29,7 +36,10 @@ pub(crate) fn socket(home: &Home, name: &'static str) -> Result<UnixStream, Faul
 }
 
 /// The link to the supervisor. Whoever can open its socket owns this installation.
-pub(crate) struct Supervisor(Link<SupervisorRequest, SupervisorReply>);
+pub(crate) struct Supervisor {
+    link: Link<SupervisorRequest, SupervisorReply>,
+    home: Home,
+}
 
 impl Supervisor {
     /// Connects; [`Fault::NotUp`] if none runs.
@@ -37,19 +47,20 @@ impl Supervisor {
         let link = Link::new(socket(home, "supervisor.sock")?);
         link.set_timeout(Some(LIMIT))
             .map_err(Fault::link("the supervisor"))?;
-        Ok(Self(link))
+        let home = home.clone();
+        Ok(Self { link, home })
     }
 
     /// Asks one thing.
     pub(crate) fn ask(&self, request: &SupervisorRequest) -> Result<SupervisorReply, Fault> {
         let failed = |error| Fault::link("the supervisor")(error);
-        self.0.send(request).map_err(failed)?;
-        self.0.receive().map_err(failed)
+        self.link.send(request).map_err(failed)?;
+        self.link.receive().map_err(failed)
     }
 
-    /// Stops everything, and waits until it has.
+    /// Stops everything, and waits until it has and can be started again.
     pub(crate) fn stop(&self) -> Result<(), Fault> {
-        self.0
+        self.link
             .set_timeout(Some(STOP_LIMIT))
             .map_err(Fault::link("the supervisor"))?;
         match self.ask(&SupervisorRequest::Down)? {

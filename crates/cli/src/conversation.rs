@@ -543,3 +543,6 @@ fn new_conversation() -> Result<ConversationId, Fault> {
 fn parsed<T>(id: Result<T, protocol::ids::BadId>) -> Result<T, Fault> {
     id.map_err(|error| Fault::Usage(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
