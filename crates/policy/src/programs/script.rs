@@ -130,20 +130,43 @@ impl Rest<'_> {
         self.0.len() < before
     }
 
-    /// Goes past the next delimiter without a backslash. Inside brackets seds differ about
-    /// what a delimiter is, so then there is none.
+    /// Goes past the next delimiter without a backslash. Seds differ about what a delimiter or
+    /// a backslash is inside brackets, and about where brackets end, so only brackets that all
+    /// of them read alike are gone past.
     fn until(&mut self, delimiter: char) -> bool {
-        let mut brackets = false;
         while let Some(c) = self.next() {
             match c {
                 '\\' => drop(self.next()),
-                c if c == delimiter => return !brackets,
-                '[' => brackets = true,
-                ']' => brackets = false,
+                c if c == delimiter => return true,
+                '[' if !self.brackets(delimiter) => return false,
                 _ => {}
             }
         }
         false
+    }
+
+    /// Goes past the rest of `[a-z]`, `[^[:space:]x]`.
+    fn brackets(&mut self, delimiter: char) -> bool {
+        self.take('^');
+        let mut first = true;
+        while let Some(c) = self.next() {
+            match c {
+                // First, it is a member: the brackets go on.
+                ']' => return !first,
+                '\\' => return false,
+                c if c == delimiter => return false,
+                '[' if !self.class() => return false,
+                _ => first = false,
+            }
+        }
+        false
+    }
+
+    /// Goes past the rest of `[:name:]`.
+    fn class(&mut self) -> bool {
+        let opened = self.take(':');
+        let named = self.skip(|c| c.is_ascii_lowercase());
+        opened && named && self.take(':') && self.take(']')
     }
 }
 
@@ -169,6 +192,8 @@ mod tests {
             "s|a/b|c|gI",
             "s/a/b/2p",
             "s,[0-9]*,x,",
+            "s/[^[:space:]x]*/[y]/",
+            "/[a-z]/d",
             "1d;$d",
             "1{p;q}",
             "/x/!{s/a/b/;p}",
@@ -216,6 +241,12 @@ mod tests {
             "s\nx\ny\ne",
             "s/a/b/m",
             "s/[/]/x/e",
+            // The `]` is a member of the brackets, so the flag is `e`.
+            "s/[]/]/;s/e;/x/p",
+            "s/[^]/]/;s/e;/x/p",
+            "s/[[:x/]/;s/e;/x/p",
+            "s/[[.].]/]/;s/e;/x/p",
+            r"s/[\]/]/;s/e;/x/p",
             "v",
             "#n",
             "y/a/b/e",
