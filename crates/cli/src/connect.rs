@@ -64,13 +64,23 @@ impl Supervisor {
             .set_timeout(Some(STOP_LIMIT))
             .map_err(Fault::link("the supervisor"))?;
         match self.ask(&SupervisorRequest::Down)? {
-            // It still has to end itself; until then it would answer whoever starts it again.
-            SupervisorReply::Stopped => match self.0.receive() {
-                Err(LinkError::Closed | LinkError::Io(_)) => Ok(()),
-                Ok(_) | Err(_) => Err(Fault::Unexpected("the supervisor")),
-            },
+            SupervisorReply::Stopped => self.wait_until_gone(),
             SupervisorReply::Status { .. } => Err(Fault::Unexpected("the supervisor")),
         }
+    }
+
+    /// It still has to end itself; until then it would answer whoever starts it again.
+    fn wait_until_gone(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + END_LIMIT;
+        while self.home.connect("supervisor.sock").is_ok() {
+            if Instant::now() >= deadline {
+                return Err(Fault::Refused(
+                    "all programs are stopped, but the supervisor does not end".to_owned(),
+                ));
+            }
+            thread::sleep(GLANCE);
+        }
+        Ok(())
     }
 }
 
