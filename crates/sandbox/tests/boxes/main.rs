@@ -6,6 +6,8 @@
     reason = "clippy knows tests by libtest's attribute, which these have not"
 )]
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod host;
 mod inside;
 mod lifetime;
@@ -32,11 +34,33 @@ fn main() {
         ["supervised", helper] => service::supervised(Path::new(helper)),
         ["suite", helper] => suite(&host::Host::new(Path::new(helper))),
         [] if args[0] == inside::TOOL => inside::tool(),
-        // Cargo's own arguments are libtest's; there is nothing to choose here.
-        _ => {
-            let helper = Path::new(env!("CARGO_BIN_EXE_bulkhead-sandbox"));
+        ref asked => tests(asked),
+    }
+}
+
+/// The whole suite again, by somebody who is not root. Only root can become somebody else.
+const ORDINARY: &str = "all_of_it_as_an_ordinary_user";
+
+fn tests(args: &[&str]) {
+    let helper = Path::new(env!("CARGO_BIN_EXE_bulkhead-sandbox"));
+    let all = || TESTS.iter().copied().flatten();
+    let root = rustix::process::geteuid().is_root();
+    match harness::asked(args) {
+        harness::Asked::List => {
+            let ordinary = root.then_some(ORDINARY);
+            harness::list(args, all().map(|(name, _)| *name).chain(ordinary));
+        }
+        harness::Asked::One(ORDINARY) => as_ordinary_user(helper),
+        harness::Asked::One(wanted) => {
+            let test = all().find(|(name, _)| *name == wanted);
+            run(
+                &host::Host::new(helper),
+                test.expect("the test is on the list"),
+            );
+        }
+        harness::Asked::All => {
             suite(&host::Host::new(helper));
-            if rustix::process::geteuid().is_root() {
+            if root {
                 as_ordinary_user(helper);
             }
         }
@@ -44,15 +68,21 @@ fn main() {
 }
 
 fn suite(host: &host::Host) {
-    for (name, test) in TESTS.iter().copied().flatten() {
-        let begun = Instant::now();
-        test(host);
-        println!(
-            "test {name} (user {}) ... ok ({} ms)",
-            rustix::process::geteuid(),
-            begun.elapsed().as_millis()
-        );
-    }
+    TESTS
+        .iter()
+        .copied()
+        .flatten()
+        .for_each(|test| run(host, test));
+}
+
+fn run(host: &host::Host, (name, test): &Test) {
+    let begun = Instant::now();
+    test(host);
+    println!(
+        "test {name} (user {}) ... ok ({} ms)",
+        rustix::process::geteuid(),
+        begun.elapsed().as_millis()
+    );
 }
 
 fn as_ordinary_user(helper: &Path) {

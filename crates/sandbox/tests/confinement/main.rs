@@ -7,6 +7,8 @@
     reason = "clippy knows tests by libtest's attribute, which these have not"
 )]
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod inside;
 
 use std::io::{BufRead as _, BufReader};
@@ -80,15 +82,25 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some("inside") {
-        return inside::main(args.collect());
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|first| first == "inside") {
+        return inside::main(args[1..].to_vec());
     }
-    for (name, test) in TESTS {
-        let begun = Instant::now();
-        test();
-        println!("test {name} ... ok ({} ms)", begun.elapsed().as_millis());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match harness::asked(&args) {
+        harness::Asked::List => harness::list(&args, TESTS.iter().map(|(name, _)| *name)),
+        harness::Asked::One(wanted) => {
+            let test = TESTS.iter().find(|(name, _)| *name == wanted);
+            run(test.expect("the test is on the list"));
+        }
+        harness::Asked::All => TESTS.iter().for_each(run),
     }
+}
+
+fn run((name, test): &Test) {
+    let begun = Instant::now();
+    test();
+    println!("test {name} ... ok ({} ms)", begun.elapsed().as_millis());
 }
 
 fn listed_programs_reach_no_call_that_they_do_not_need() {
