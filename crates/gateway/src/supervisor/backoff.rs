@@ -47,6 +47,32 @@ impl Backoff {
     }
 }
 
+/// Over which time new links are counted.
+const LINK_WINDOW: Duration = Duration::from_secs(10);
+
+/// So many new links within [`LINK_WINDOW`], and the program that asks is out of order. The
+/// gateway asks at most twice a second for each of its peers.
+const MOST_LINKS: u32 = 100;
+
+/// The new links that one program asked for.
+#[derive(Debug, Default)]
+pub(super) struct Relinks {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Relinks {
+    /// Counts one more; whether it may be made.
+    pub(super) fn allow(&mut self, now: Instant) -> bool {
+        let over = |since: Instant| now.duration_since(since) >= LINK_WINDOW;
+        if self.since.is_none_or(over) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= MOST_LINKS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +93,13 @@ mod tests {
             let verdict = backoff.died(now + Duration::from_secs(61 * minute));
             assert_eq!(verdict, Verdict::Wait(Duration::from_millis(50)));
         }
+    }
+
+    #[test]
+    fn links_are_not_made_anew_without_end() {
+        let (mut relinks, now) = (Relinks::default(), Instant::now());
+        let made = (0..1000).filter(|_| relinks.allow(now)).count();
+        assert_eq!(made, 100);
+        assert!(relinks.allow(now + Duration::from_secs(10)));
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Child {
     pub(super) fn start(
         plan: &Plan,
         start: u64,
-        events: &Sender<(Peer, u64, ChildEvent)>,
+        events: &SyncSender<(Peer, u64, ChildEvent)>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(SEND_LIMIT))?;
@@ -104,18 +104,21 @@ impl Child {
         Ok(child)
     }
 
-    /// Sends it a frame. A program that is just dying does not get it, and is reported gone.
+    /// Sends it a frame. A program that does not take it is killed, if it is not just dying:
+    /// half of the frame may have gone out. It is reported gone either way.
     pub(super) fn tell(&self, frame: &Control<serde_json::Value>) -> Result<(), LinkError> {
-        self.control.send(frame)
+        self.control.send(frame).inspect_err(|_| self.kill())
     }
 
-    /// Sends it a frame with a socket.
+    /// Sends it a frame with a socket, likewise.
     pub(super) fn hand(
         &self,
         frame: &Control<serde_json::Value>,
         fd: OwnedFd,
     ) -> Result<(), LinkError> {
-        self.control.send_with(frame, fd)
+        self.control
+            .send_with(frame, fd)
+            .inspect_err(|_| self.kill())
     }
 
     /// Ends it at once.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, Supervi
 use protocol::time::Millis;
 
 use super::StartError;
-use super::backoff::{Backoff, Verdict};
+use super::backoff::{Backoff, Relinks, Verdict};
 use super::child::{Child, ChildEvent, link};
 use super::plan::{LAST_ROUND, Plan, agent, programs_folder};
 
@@ -30,6 +30,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most connections of `bulkhead` at once.
 const MAX_REQUESTS: usize = 64;
 
+/// Events that may wait. A program that reports faster than it is heard has to wait itself.
+const MAX_EVENTS: usize = 64;
+
 type Requester = Link<SupervisorReply, SupervisorRequest>;
 
 enum Event {
@@ -43,6 +46,7 @@ struct Slot {
     plan: Plan,
     state: State,
     backoff: Backoff,
+    relinks: Relinks,
     restarts: u32,
 }
 
@@ -89,16 +93,16 @@ pub(super) struct Supervisor {
     /// Sessions that want an agent while their earlier one is still ending.
     wanted_again: BTreeSet<SessionId>,
     starts: u64,
-    children: Sender<(Peer, u64, ChildEvent)>,
+    children: SyncSender<(Peer, u64, ChildEvent)>,
     events: Receiver<Event>,
-    sender: Sender<Event>,
+    sender: SyncSender<Event>,
 }
 
 impl Supervisor {
     /// Starts nothing yet.
     pub(super) fn new(plans: Vec<Plan>) -> Result<Self, StartError> {
-        let (sender, events) = channel();
-        let (children, from_children) = channel();
+        let (sender, events) = sync_channel(MAX_EVENTS);
+        let (children, from_children) = sync_channel(MAX_EVENTS);
         let onward = sender.clone();
         spawn("children", move || {
             for (peer, start, event) in from_children {
@@ -118,6 +122,7 @@ impl Supervisor {
                 last: "not started yet".to_owned(),
             },
             backoff: Backoff::default(),
+            relinks: Relinks::default(),
             restarts: 0,
         });
         Ok(Self {
@@ -295,11 +300,7 @@ impl Supervisor {
                     other => other,
                 };
             }
-            Report::Failed { reason } => {
-                eprintln!("bulkhead-supervisor: {}: {reason}", slot.plan.name);
-                slot.child().inspect(|child| child.kill());
-                slot.state = State::Failed { last: reason };
-            }
+            Report::Failed { reason } => self.give_up(index, reason),
             Report::StartAgent { session } if from_gateway => self.start_agent(session),
             Report::StopAgent { session } if from_gateway => {
                 self.wanted_again.remove(&session);
@@ -308,17 +309,28 @@ impl Supervisor {
                     .and_then(|index| self.slots[index].child())
                     .inspect(|child| child.kill());
             }
-            Report::Relink { peer } => {
-                if let Some(other) = self.index(&peer) {
-                    self.link_two(index, other);
+            Report::Relink { peer } => match slot.relinks.allow(Instant::now()) {
+                true => {
+                    if let Some(other) = self.index(&peer) {
+                        self.link_two(index, other);
+                    }
                 }
-            }
+                false => self.give_up(index, "asked for links without end".to_owned()),
+            },
             Report::StartAgent { .. } | Report::StopAgent { .. } => {
-                let last = "asked for what only the gateway may ask, and was stopped".to_owned();
-                eprintln!("bulkhead-supervisor: {} {last}", slot.plan.name);
-                slot.child().inspect(|child| child.kill());
-                slot.state = State::Failed { last };
+                self.give_up(index, "asked for what only the gateway may ask".to_owned());
             }
+        }
+    }
+
+    /// Stops a program that cannot or must not go on, and does not start it again. An agent
+    /// is forgotten when it is gone; its session may have another one.
+    fn give_up(&mut self, index: usize, last: String) {
+        let slot = &mut self.slots[index];
+        eprintln!("bulkhead-supervisor: {}: {last}", slot.plan.name);
+        slot.child().inspect(|child| child.kill());
+        if !matches!(slot.plan.peer, Peer::Agent(_)) {
+            slot.state = State::Failed { last };
         }
     }
 
@@ -346,6 +358,7 @@ impl Supervisor {
                 plan,
                 state,
                 backoff: Backoff::default(),
+                relinks: Relinks::default(),
                 restarts: 0,
             });
             self.start(index);
@@ -417,7 +430,7 @@ impl Supervisor {
 }
 
 /// Takes connections of `bulkhead`, one thread each, so that a slow one holds nobody up.
-fn accept(listener: &UnixListener, events: &Sender<Event>) {
+fn accept(listener: &UnixListener, events: &SyncSender<Event>) {
     let open = std::sync::Arc::new(());
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
@@ -433,7 +446,7 @@ fn accept(listener: &UnixListener, events: &Sender<Event>) {
     }
 }
 
-fn read_requests(stream: UnixStream, events: &Sender<Event>) {
+fn read_requests(stream: UnixStream, events: &SyncSender<Event>) {
     let link = Requester::new(stream);
     if link.set_timeout(Some(REQUEST_TIMEOUT)).is_err() {
         return;
