@@ -74,7 +74,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault>
 /// Makes what the first start needs: folders, keys, the workspace.
 pub(crate) fn prepare(home: &Home, config: &Config) -> Result<(), Fault> {
     home.create()?;
-    for name in IDENTITIES {
+    // A section that was written by hand has had no `channel add` to make its key.
+    let telegram = config.telegram.is_some().then_some("telegram");
+    for name in IDENTITIES.into_iter().chain(telegram) {
         let name = ChannelId::parse(name).map_err(|error| Fault::Usage(error.to_string()))?;
         ensure_key(home, &name)?;
     }
