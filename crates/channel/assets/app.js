@@ -195,9 +195,13 @@ const on = {
     replied.add(id);
     lastReply = text;
     keepAtEnd(() => {
-      // What is said again in the whole answer need not stand there twice.
-      for (const part of parts) if (text.includes(part.text.trim())) part.node.remove();
-      view.log.append(answer(text));
+      // The whole answer takes the place of the piece that it ends with, so that it stays above
+      // what was written meanwhile. What it says again need not stand there twice.
+      const said = parts.filter((part) => text.includes(part.text.trim()));
+      const whole = answer(text);
+      if (said.length > 0) said.at(-1).node.before(whole);
+      else view.log.append(whole);
+      for (const part of said) part.node.remove();
     });
   },
   notice({ ends_turn: ended, text }) {
