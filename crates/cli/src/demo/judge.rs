@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn any_one_fact_that_is_not_as_it_has_to_be_fails_the_demo() {
-        let spoil: [(&str, fn(&mut Facts)); 13] = [
+        type Spoil = fn(&mut Facts);
+        let spoil: [(&str, Spoil); 13] = [
             ("key in a result", |f| f.key_in_record = 1),
             ("key sent", |f| f.key_sent = Some(1)),
             ("relay overflowed", |f| f.key_sent = None),
