@@ -16,9 +16,15 @@ struct ModelServer {
 
 impl ModelServer {
     fn start() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is in the workspace");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("tests is in the workspace");
         let python = root.join("target/model-env/bin/python");
-        assert!(python.exists(), "{} is missing: run tools/model-env target/model-env", python.display());
+        assert!(
+            python.exists(),
+            "{} is missing: run tools/model-env target/model-env",
+            python.display()
+        );
         let state = tempfile::tempdir().expect("a temporary folder");
         let child = Command::new(python)
             .arg(root.join("etc/model-server.py"))
@@ -28,7 +34,11 @@ impl ModelServer {
             .stdin(Stdio::null())
             .spawn()
             .expect("the model's server starts");
-        let mut server = Self { child, port: 0, _state: state };
+        let mut server = Self {
+            child,
+            port: 0,
+            _state: state,
+        };
         let file = server._state.path().join("server.url");
         server.port = wait_for("the model is loaded", || {
             let url = fs::read_to_string(&file).ok()?;
@@ -56,10 +66,19 @@ fn a_real_model_answers_through_the_whole_line() {
     system.up();
     let output = system.bulkhead(&["ask", "What is the capital of France?"]);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Paris"), "{}", said(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("Paris"),
+        "{}",
+        said(&output)
+    );
     let response = &system.rows("model_response")[0]["event"];
     assert_eq!(response["status"], 200);
-    assert!(response["tokens"]["answer"].as_u64().is_some_and(|tokens| tokens > 0), "{response}");
+    assert!(
+        response["tokens"]["answer"]
+            .as_u64()
+            .is_some_and(|tokens| tokens > 0),
+        "{response}"
+    );
     system.assert_record_is_sound();
 }
 
@@ -69,7 +88,11 @@ fn a_real_model_that_is_made_to_choose_answers_in_the_form_it_is_given() {
     let system = System::prepare(server.port, "");
     let model = "name = \"scripted\"";
     let small = "name = \"smollm2-135m-instruct\"\nanswer_tokens = 96\ntool_calls = \"schema\"";
-    system.configure(|config| config.replace(model, small).replace("[channel.web]", "[agent]\nmax_rounds = 2\n[channel.web]"));
+    system.configure(|config| {
+        config
+            .replace(model, small)
+            .replace("[channel.web]", "[agent]\nmax_rounds = 2\n[channel.web]")
+    });
     system.up();
     // What so small a model chooses is its own affair: a reply, a call, or rounds without end.
     // The form has to hold: whatever it chose was read, judged and recorded.
@@ -78,6 +101,9 @@ fn a_real_model_that_is_made_to_choose_answers_in_the_form_it_is_given() {
     let chosen = !system.rows("tool_intent").is_empty() || !system.rows("reply").is_empty();
     assert!(chosen, "neither a call nor a reply was understood: {told}");
     let responses = system.rows("model_response");
-    assert!(responses.iter().all(|row| row["event"]["status"] == 200), "{told}");
+    assert!(
+        responses.iter().all(|row| row["event"]["status"] == 200),
+        "{told}"
+    );
     system.assert_record_is_sound();
 }
