@@ -11,8 +11,9 @@ const BURST: f64 = 60.0;
 /// Messages a second after that.
 const PER_SECOND: f64 = 2.0;
 
-/// Senders that are told apart; beyond that, those who have been quiet are forgotten.
-const MAX_SENDERS: usize = 4096;
+/// Senders that are told apart in a channel; beyond that, those who have been quiet are
+/// forgotten. The strangers of one channel leave room in the others.
+const MAX_SENDERS: usize = 1024;
 
 /// Whether there is room for one more.
 #[must_use]
@@ -36,13 +37,13 @@ impl Rates {
         let filled = |left: f64, at: Instant| {
             (left + now.duration_since(at).as_secs_f64() * PER_SECOND).min(BURST)
         };
-        if self.buckets.len() >= MAX_SENDERS {
+        let key = (channel.clone(), sender.clone());
+        if !self.buckets.contains_key(&key) && self.is_full(channel) {
             self.buckets
                 .retain(|_, (left, at)| filled(*left, *at) < BURST);
-        }
-        let key = (channel.clone(), sender.clone());
-        if self.buckets.len() >= MAX_SENDERS && !self.buckets.contains_key(&key) {
-            return Room::Later;
+            if self.is_full(channel) {
+                return Room::Later;
+            }
         }
         let (left, at) = self.buckets.entry(key).or_insert((BURST, now));
         *left = filled(*left, *at);
@@ -52,6 +53,11 @@ impl Rates {
         }
         *left -= 1.0;
         Room::Yes
+    }
+
+    fn is_full(&self, channel: &ChannelId) -> bool {
+        let of_channel = |(other, _): &&(ChannelId, SenderId)| other == channel;
+        self.buckets.keys().filter(of_channel).count() >= MAX_SENDERS
     }
 }
 
@@ -92,5 +98,22 @@ mod tests {
             let _ = rates.take(&channel, &SenderId::parse(number.to_string()).unwrap(), now);
         }
         assert!(rates.buckets.len() <= MAX_SENDERS);
+    }
+
+    #[test]
+    fn a_flood_of_senders_keeps_nobody_out_of_another_channel() {
+        let (mut rates, now) = (Rates::default(), Instant::now());
+        let (telegram, web) = (
+            ChannelId::parse("telegram").unwrap(),
+            ChannelId::parse("web").unwrap(),
+        );
+        let mut flood = |number: usize| {
+            let sender = SenderId::parse(number.to_string()).unwrap();
+            rates.take(&telegram, &sender, now)
+        };
+        assert!((0..MAX_SENDERS).all(|number| flood(number) == Room::Yes));
+        assert_eq!(flood(MAX_SENDERS), Room::Later);
+        let owner = SenderId::parse("owner").unwrap();
+        assert_eq!(rates.take(&web, &owner, now), Room::Yes);
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Turn {
     pub(super) start: Start,
     /// The number of the newest call.
     pub(super) last_call: u32,
+    /// How often the conversation was trimmed for it.
+    pub(super) trimmed: u32,
     /// Calls without outcome, with their names and arguments for the card.
     pub(super) open: BTreeMap<CallId, OpenCall>,
     /// When somebody wanted it stopped.

@@ -54,7 +54,10 @@ impl Surfaces {
 
     /// From now on this link gets what belongs to this conversation.
     pub(super) fn follow(&mut self, link: LinkId, conversation: &ConversationId) {
-        if let Some(surface) = self.links.get_mut(&link) {
+        // A channel's program gets all of its channel, and chooses names of conversations freely.
+        if let Some(surface) = self.links.get_mut(&link)
+            && surface.channel.as_str() == TERMINAL
+        {
             surface.conversations.insert(conversation.clone());
         }
     }
@@ -76,17 +79,30 @@ impl Surfaces {
 
     /// Shows something that is only of use now to whoever follows this conversation.
     pub(super) fn show(&self, place: &Place, event: &ChannelEvent) {
-        let terminal = place.channel.as_str() == TERMINAL;
-        for surface in self
-            .links
-            .values()
-            .filter(|surface| surface.channel == place.channel)
-        {
-            if !terminal || surface.conversations.contains(&place.conversation) {
-                // A link that is cut off here is reported gone by its reader.
-                let _ = surface.outlet.send(event.clone());
-            }
+        for surface in self.watching(place) {
+            // A link that is cut off here is reported gone by its reader.
+            let _ = surface.outlet.send(event.clone());
         }
+    }
+
+    /// Shows a piece of an answer. A channel gets the whole of it again, so that pieces can be
+    /// left out; a terminal prints them, and has nobody's answers but its own to lose.
+    pub(super) fn stream(&self, place: &Place, event: &ChannelEvent) {
+        if place.channel.as_str() == TERMINAL {
+            return self.show(place, event);
+        }
+        for surface in self.watching(place) {
+            // A link that is cut off here is reported gone by its reader.
+            let _ = surface.outlet.offer(event.clone());
+        }
+    }
+
+    fn watching(&self, place: &Place) -> impl Iterator<Item = &Surface> {
+        let terminal = place.channel.as_str() == TERMINAL;
+        self.links.values().filter(move |surface| {
+            surface.channel == place.channel
+                && (!terminal || surface.conversations.contains(&place.conversation))
+        })
     }
 
     /// Sends something that must not be lost: it is kept until the channel has delivered it.

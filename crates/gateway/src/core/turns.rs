@@ -61,6 +61,7 @@ impl Gateway {
             message,
             start,
             last_call: 0,
+            trimmed: 0,
             open: BTreeMap::new(),
             cancelled: None,
             ending: None,
@@ -214,7 +215,7 @@ impl Gateway {
             AgentRequest::Token { text, .. } if text.len() <= MAX_TOKEN => {
                 let conversation = running.message.place.conversation.clone();
                 let place = running.message.place.clone();
-                self.surfaces.show(
+                self.surfaces.stream(
                     &place,
                     &ChannelEvent::Token {
                         conversation,
@@ -231,7 +232,11 @@ impl Gateway {
                 said,
                 ..
             } => self.call_tool(id, turn, call, name, args, said),
+            AgentRequest::Trimmed { .. } if running.trimmed >= self.config.max_rounds => {
+                self.misbehaved(id, "it trimmed more often than it may call the model")
+            }
             AgentRequest::Trimmed { results, items, .. } => {
+                running.trimmed += 1;
                 match self.record.write(
                     id,
                     vec![Fact::ContextTrimmed {
