@@ -131,7 +131,7 @@ impl Gateway {
         who: &Answerer<'_>,
         now: Millis,
     ) -> Result<(), Fatal> {
-        let mut facts = vec![answered(
+        let facts = vec![answered(
             &pending.card,
             Answer::Approve,
             Some(who),
@@ -149,16 +149,6 @@ impl Gateway {
             }
         };
         self.show_closed(&pending.place, yes.approval, Answer::Approve);
-        if let Some(grant) = permit.grant(now) {
-            self.state
-                .add_grant(&pending.place, &grant.key, grant.expires)?;
-            let (principal, key, expires) = (grant.principal, grant.key, grant.expires);
-            facts.push(Fact::GrantMade {
-                principal,
-                key,
-                expires,
-            });
-        }
         self.permit(facts, permit)
     }
 

@@ -145,13 +145,24 @@ impl Gateway {
 
     /// Records the permit with what led to it, and runs it. There is no other way to the runner.
     pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
-        let reference = permit.call().clone();
+        let (reference, now) = (permit.call().clone(), Millis::now());
         if !self.runner.is_there() {
             return self.refuse(&reference, before, texts::NO_RUNNER.to_owned());
         }
+        let mut before = before;
+        // A yes to something that then does not run, or is not recorded, is remembered for nothing.
+        before.extend(permit.grant(now).map(|grant| Fact::GrantMade {
+            principal: grant.principal,
+            key: grant.key,
+            expires: grant.expires,
+        }));
         match self.record.record(&reference.session, before, permit) {
             Err(error) => self.record_lost(&error),
             Ok(recorded) => {
+                let permit = recorded.get();
+                if let Some(grant) = permit.grant(now) {
+                    self.state.add_grant(&grant)?;
+                }
                 self.show_card(&reference, CallState::Running, "");
                 match self.runner.run(recorded) {
                     Ok(()) => Ok(()),
@@ -260,11 +271,23 @@ impl Gateway {
     }
 
     pub(super) fn runner_gone(&mut self, link: LinkId) -> Result<(), Fatal> {
-        self.unlinked.push(Peer::Sandbox);
-        for call in self.runner.lost(link) {
-            self.finish(&call, Vec::new(), CallOutcome::Unknown)?;
+        match self.runner.lost(link) {
+            Some(calls) => {
+                self.unlinked.push(Peer::Sandbox);
+                self.unknown(calls)
+            }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What came of these is not known.
+    pub(super) fn unknown(
+        &mut self,
+        calls: impl IntoIterator<Item = CallRef>,
+    ) -> Result<(), Fatal> {
+        calls
+            .into_iter()
+            .try_for_each(|call| self.finish(&call, Vec::new(), CallOutcome::Unknown))
     }
 
     /// Closes what a turn that is stopped leaves open: questions are withdrawn, and what runs

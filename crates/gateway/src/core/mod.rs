@@ -23,7 +23,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use protocol::agent::ToolSpec;
@@ -45,6 +45,10 @@ use wire::{Event, LinkId};
 
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
+
+/// Events that may wait. A peer that speaks faster than it is heard has to wait itself, and
+/// the others get their turn.
+const MAX_EVENTS: usize = 16;
 
 /// Link numbers below this are for links that the supervisor hands over.
 const FIRST_CONNECTION: LinkId = 1 << 32;
@@ -92,7 +96,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
     let config = control.start()?;
     let state = State::open(&folder.join("state.db"))?;
-    let (sender, events) = channel();
+    let (sender, events) = sync_channel(MAX_EVENTS);
     wire::read_control(control.try_clone()?, sender.clone())?;
     Gateway::new(config, control, state, sender).serve(&events)
 }
@@ -102,7 +106,7 @@ struct Gateway {
     config: GatewayConfig,
     catalogue: Vec<ToolSpec>,
     control: ProgramEnd<GatewayConfig>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     state: State,
     record: Record,
     recovery: recovery::Recovery,
@@ -127,7 +131,7 @@ impl Gateway {
         config: GatewayConfig,
         control: ProgramEnd<GatewayConfig>,
         state: State,
-        events: Sender<Event>,
+        events: SyncSender<Event>,
     ) -> Self {
         Self {
             config,
@@ -221,8 +225,9 @@ impl Gateway {
             }
             Peer::Sandbox => {
                 let link = Link::new(stream);
-                self.runner.linked(id, link.try_clone()?)?;
+                let ended = self.runner.linked(id, link.try_clone()?)?;
                 wire::read_runner(id, link, events)?;
+                self.unknown(ended)?;
             }
             Peer::Agent(session) => {
                 let link = Link::new(stream);

@@ -19,10 +19,14 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// A link came.
-    pub(super) fn linked(&mut self, id: LinkId, link: RunnerLink) -> Result<(), LinkError> {
+    /// A link came. What ran over an earlier one has ended with it; those calls.
+    pub(super) fn linked(
+        &mut self,
+        id: LinkId,
+        link: RunnerLink,
+    ) -> Result<BTreeSet<CallRef>, LinkError> {
         self.link = Some((id, Outlet::new(link)?));
-        Ok(())
+        Ok(std::mem::take(&mut self.running))
     }
 
     /// Whether there is a program to run tools.
@@ -68,14 +72,9 @@ impl Runner {
         self.running.retain(|call| call.session != *session);
     }
 
-    /// The link is gone, and with it what ran; those calls.
-    pub(super) fn lost(&mut self, link: LinkId) -> BTreeSet<CallRef> {
-        match &self.link {
-            Some((live, _)) if *live == link => {
-                self.link = None;
-                std::mem::take(&mut self.running)
-            }
-            _ => BTreeSet::new(),
-        }
+    /// The link is gone, and with it what ran; those calls. None if a newer link is in use.
+    pub(super) fn lost(&mut self, link: LinkId) -> Option<BTreeSet<CallRef>> {
+        self.link.take_if(|(live, _)| *live == link)?;
+        Some(std::mem::take(&mut self.running))
     }
 }

@@ -325,15 +325,15 @@ impl State {
     }
 
     /// Makes a grant.
-    pub(super) fn add_grant(&self, place: &Place, key: &str, expires: Millis) -> Result<()> {
+    pub(super) fn add_grant(&self, grant: &policy::NewGrant) -> Result<()> {
         let new = "INSERT OR REPLACE INTO grants (principal, channel, key, expires) VALUES (?1, ?2, ?3, ?4)";
         self.db.execute(
             new,
             params![
-                place.principal.as_str(),
-                place.channel.as_str(),
-                key,
-                int(expires.0)
+                grant.principal.as_str(),
+                grant.channel.as_str(),
+                grant.key,
+                int(grant.expires.0)
             ],
         )?;
         Ok(())
@@ -552,7 +552,13 @@ mod tests {
             channel: ChannelId::parse("web").unwrap(),
             conversation: ConversationId::parse("1").unwrap(),
         };
-        state.add_grant(&place, "k", Millis(100)).unwrap();
+        let grant = policy::NewGrant {
+            principal: place.principal.clone(),
+            channel: place.channel.clone(),
+            key: "k".to_owned(),
+            expires: Millis(100),
+        };
+        state.add_grant(&grant).unwrap();
         assert_eq!(state.grants(Millis(100)).unwrap(), []);
         let grants = state.grants(Millis(99)).unwrap();
         assert_eq!(

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub(super) enum Event {
 /// Reads the control link.
 pub(super) fn read_control(
     control: ProgramEnd<GatewayConfig>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     spawn("control", move || {
         loop {
@@ -93,7 +93,7 @@ pub(super) fn read_channel(
     stream: UnixStream,
     channel: ChannelId,
     key: PublicKey,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     spawn("channel", move || {
         let link = ChannelLink::new(stream);
@@ -111,7 +111,7 @@ pub(super) fn read_agent(
     id: LinkId,
     session: SessionId,
     link: AgentLink,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     let gone = session.clone();
     read(
@@ -127,7 +127,7 @@ pub(super) fn read_agent(
 pub(super) fn read_runner(
     id: LinkId,
     link: RunnerLink,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     read(
         "runner",
@@ -141,7 +141,7 @@ pub(super) fn read_runner(
 fn read<S, R>(
     name: &str,
     link: Link<S, R>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     mut said: impl FnMut(R) -> Event + Send + 'static,
     gone: impl FnOnce(LinkError) -> Event + Send + 'static,
 ) -> std::io::Result<()>
@@ -171,7 +171,7 @@ pub(super) fn accept(
     listener: UnixListener,
     keys: Vec<(ChannelId, PublicKey)>,
     first_id: LinkId,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     let keys: Vec<_> = keys
         .into_iter()
@@ -194,7 +194,12 @@ pub(super) fn accept(
     })
 }
 
-fn serve(id: LinkId, stream: UnixStream, keys: &[(ChannelId, PublicKey)], events: &Sender<Event>) {
+fn serve(
+    id: LinkId,
+    stream: UnixStream,
+    keys: &[(ChannelId, PublicKey)],
+    events: &SyncSender<Event>,
+) {
     let Ok(second) = stream.try_clone() else {
         return;
     };
@@ -210,7 +215,7 @@ fn serve(id: LinkId, stream: UnixStream, keys: &[(ChannelId, PublicKey)], events
     }
 }
 
-fn serve_operator(link: &Link<OperatorReply, OperatorRequest>, events: &Sender<Event>) {
+fn serve_operator(link: &Link<OperatorReply, OperatorRequest>, events: &SyncSender<Event>) {
     while let Ok(request) = link.receive() {
         let (answer, answered) = channel();
         if events.send(Event::Operator(request, answer)).is_err() {
@@ -228,7 +233,7 @@ fn serve_operator(link: &Link<OperatorReply, OperatorRequest>, events: &Sender<E
     }
 }
 
-fn follow_channel(id: LinkId, link: ChannelLink, channel: ChannelId, events: &Sender<Event>) {
+fn follow_channel(id: LinkId, link: ChannelLink, channel: ChannelId, events: &SyncSender<Event>) {
     let Ok(second) = link.try_clone() else { return };
     if events.send(Event::ChannelUp(id, channel, second)).is_err() {
         return;
