@@ -99,7 +99,7 @@ pub(super) fn checks(attempts: &[Attempt], seen: &[Seen], facts: &Facts) -> Vec<
             },
         },
         Check {
-            check: "nothing left the machine's boxes",
+            check: "nothing left the box",
             held: facts.connections == 0 && facts.counter == Works::Yes,
             detail: match facts.counter {
                 Works::Yes => format!("{} connections to the attacker", facts.connections),
