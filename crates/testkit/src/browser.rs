@@ -1,11 +1,15 @@
 //! Headless Chromium, driven over WebDriver (W3C Recommendation "WebDriver").
 
-use std::process::{Child, Command, Stdio};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::system::{free_port, wait_for};
+use crate::system::wait_for;
 
 /// Chromium speaks to nobody but the page: its own services are switched off.
 const ARGUMENTS: [&str; 13] = [
@@ -38,15 +42,15 @@ pub struct Browser {
 impl Browser {
     /// Starts `chromedriver`, and with it Chromium, with an empty profile.
     pub fn start() -> Self {
-        let port = free_port();
-        let driver = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
-            .stdout(Stdio::null())
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect(
                 "chromedriver is installed; ./test installs it (Debian: chromium, chromium-driver)",
             );
+        let port = announced_port(driver.stdout.take().expect("a pipe"));
         let profile = tempfile::tempdir().expect("a temporary folder");
         let mut browser = Self {
             driver,
@@ -54,9 +58,6 @@ impl Browser {
             session: String::new(),
             _profile: profile,
         };
-        wait_for("chromedriver listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
         let data = format!("--user-data-dir={}", browser._profile.path().display());
         let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([data.as_str()]).collect();
         let wanted = json!({"capabilities": {"alwaysMatch": {
@@ -156,6 +157,17 @@ impl Browser {
         from_base64(picture).expect("the picture is base64")
     }
 
+    fn end_session(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let session = &self.session;
+        write!(
+            stream,
+            "DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        )?;
+        stream.read_exact(&mut [0])
+    }
+
     fn path(&self, command: &str) -> String {
         format!("/session/{}/{command}", self.session)
     }
@@ -175,11 +187,22 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        http::delete(self.port, &format!("/session/{}", self.session)).send();
-        // It may have ended with its session.
+        // Chromium ends with its session, if the driver is still there to end it.
+        let _ = self.end_session();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Where the driver says that it listens. What it says afterwards is read and dropped.
+fn announced_port(stdout: ChildStdout) -> u16 {
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    thread::spawn(move || lines.for_each(drop));
+    port.expect("chromedriver says where it listens")
 }
 
 /// The bytes of a text in base64 (RFC 4648, section 4); `None` if it is something else.

@@ -50,16 +50,6 @@ pub fn post(port: u16, path: &str, body: &Value) -> Request {
     request.header("Content-Type", "application/json")
 }
 
-/// A `DELETE` of this path.
-pub fn delete(port: u16, path: &str) -> Request {
-    Request {
-        port,
-        head: format!("DELETE {path} HTTP/1.1\r\n"),
-        host: false,
-        body: String::new(),
-    }
-}
-
 impl Request {
     /// Adds a header. Without one of its own the `Host` is `127.0.0.1:PORT`.
     pub fn header(mut self, name: &str, value: &str) -> Self {

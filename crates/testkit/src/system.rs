@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -462,9 +463,23 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A port of loopback that nobody listens on at the moment.
+///
+/// It is below the range from which the kernel takes ports for connections (32768 and above,
+/// ip(7)), and tests that run beside this one in other processes begin elsewhere: nobody else
+/// takes it before it is used.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    /// Ports from one process to the next.
+    const APART: u32 = 16;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() * APART % u32::from(COUNT)).expect("less than that");
+    let mut ports = (0..COUNT).map(|_| {
+        let next = u32::from(own) + u32::from(TAKEN.fetch_add(1, Ordering::Relaxed));
+        FIRST + u16::try_from(next % u32::from(COUNT)).expect("less than that")
+    });
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(free).expect("a free port")
 }
 
 /// Waits until there is something, and fails with `what` if it does not come.
