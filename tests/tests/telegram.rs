@@ -249,8 +249,6 @@ fn only_the_owner_s_press_of_a_button_counts() {
     rig.presses(OWNER, &asked, "Approve");
     rig.told(OWNER, "That was one.");
     assert!(!rig.system.workspace().join("one").exists());
-    let again = rig.presses(OWNER, &asked, "Deny");
-    assert!(!rig.answer_to(&again).is_empty());
 
     rig.writes(OWNER, "delete two");
     rig.presses(OWNER, &rig.question("rm two"), "Deny");
