@@ -4,6 +4,7 @@
 use std::os::unix::net::UnixStream as StdStream;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use protocol::egress::{EgressFault, ModelReply, ModelRequest};
 use protocol::frame::LinkError;
@@ -11,6 +12,7 @@ use protocol::ids::SessionId;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::chat::{Ask, ModelDoor};
 use crate::wire;
@@ -21,12 +23,42 @@ const REPLIES: usize = 16;
 /// Requests that may wait while one is looked at.
 const REQUESTS: usize = 4;
 
+/// Requests that an agent may make at once; each puts two rows into the record.
+const BURST: f64 = 300.0;
+
+/// Requests a second after that. No model answers faster for long.
+const PER_SECOND: f64 = 5.0;
+
 type Chat = Pin<Box<dyn Future<Output = Option<ModelReply>> + Send>>;
 
 /// The request that is on its way.
 struct Running {
     id: u64,
     chat: Chat,
+}
+
+/// How fast an agent asks: one that asks without end is slowed down, and fills neither the
+/// record nor the model's time.
+struct Pace {
+    left: f64,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            at: now,
+        }
+    }
+
+    /// Counts a request; how long it has to wait.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let filled = now.duration_since(self.at).as_secs_f64() * PER_SECOND;
+        self.left = (self.left + filled).min(BURST) - 1.0;
+        self.at = now;
+        Duration::from_secs_f64((-self.left).max(0.0) / PER_SECOND)
+    }
 }
 
 /// Serves the link until either side ends it.
@@ -43,11 +75,12 @@ pub(crate) async fn serve(door: Arc<ModelDoor>, session: SessionId, stream: StdS
     halves.spawn(write(writer, answers));
 
     let mut running: Option<Running> = None;
+    let mut pace = Pace::new(Instant::now());
     loop {
         tokio::select! {
             request = requests.recv() => {
                 let Some(request) = request else { return };
-                if obey(&door, &session, request, &mut running, &replies).is_err() {
+                if obey(&door, &session, request, &mut running, &mut pace, &replies).is_err() {
                     return eprintln!("bulkhead-egress: {session} asks and does not read");
                 }
             }
@@ -70,6 +103,7 @@ fn obey(
     session: &SessionId,
     request: ModelRequest,
     running: &mut Option<Running>,
+    pace: &mut Pace,
     replies: &mpsc::Sender<ModelReply>,
 ) -> Result<(), Deaf> {
     match request {
@@ -89,7 +123,11 @@ fn obey(
                 turn,
                 body,
             };
-            let chat = Box::pin(async move { door.chat(ask, &replies).await });
+            let wait = pace.wait(Instant::now());
+            let chat = Box::pin(async move {
+                sleep(wait).await;
+                door.chat(ask, &replies).await
+            });
             *running = Some(Running { id, chat });
             Ok(())
         }
@@ -135,5 +173,20 @@ async fn write(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<ModelRepl
         if wire::write(&mut writer, &reply).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_asks_without_end_is_slowed_down_and_a_quick_one_is_not() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        let at_once = (0..1000).take_while(|_| pace.wait(now).is_zero()).count();
+        assert_eq!(at_once, 300);
+        assert!(pace.wait(now) > Duration::from_millis(200));
+        assert!(pace.wait(now + Duration::from_secs(60)).is_zero());
     }
 }

@@ -161,6 +161,32 @@ fn with_the_disk_full_nothing_runs_and_the_message_is_answered_when_there_is_roo
 }
 
 #[test]
+fn with_the_gateway_s_own_disk_full_messages_are_refused_and_it_stays() {
+    let model = model([]);
+    let system = System::prepare(model.port(), "");
+    let folder = system.home().join("gateway");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .expect("a folder");
+    let disk = SmallDisk::over(&folder, 4 << 20);
+    system.up();
+    let gateway = system.pid("bulkhead-gateway");
+
+    disk.fill();
+    // What was already written leaves some room; it is used up.
+    let refused = wait_for("a message is refused", || {
+        let (code, _, err) = system.spawn(&["ask", "hello"]).finish();
+        (code == Some(1)).then_some(err)
+    });
+    assert!(refused.contains("cannot be written"), "{refused}");
+    disk.free();
+    assert_eq!(system.ask("hello again")["reply"], "You said: hello again");
+    assert_eq!(system.pid("bulkhead-gateway"), gateway, "it did not end");
+    system.assert_record_is_sound();
+}
+
+#[test]
 fn one_altered_row_is_named() {
     let model = model([]);
     let system = System::start(model.port(), "");

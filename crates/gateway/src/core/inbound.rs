@@ -58,17 +58,26 @@ impl Gateway {
                 conversation,
                 text,
             } => {
-                self.inbound(
-                    Inbound {
-                        link,
-                        channel,
-                        message,
-                        sender,
-                        conversation,
+                let id = message.clone();
+                let inbound = Inbound {
+                    link,
+                    channel,
+                    message,
+                    sender,
+                    conversation,
+                    text,
+                };
+                let taken = self.inbound(inbound, &sender_name);
+                if let Err(Fatal::State(_)) = taken {
+                    let (retry, text) = (Retry::Later, texts::NO_RECORD.to_owned());
+                    let refused = ChannelEvent::NotAccepted {
+                        message: id,
+                        retry,
                         text,
-                    },
-                    &sender_name,
-                )?;
+                    };
+                    self.surfaces.answer(link, refused);
+                }
+                taken?;
             }
             ChannelRequest::Answer {
                 approval,
@@ -372,7 +381,8 @@ impl Gateway {
             ends_turn,
             text,
         };
-        Ok(self.surfaces.deliver(&self.state, place, ends, event)?)
+        self.surfaces.deliver(&self.state, place, ends, event);
+        Ok(())
     }
 
     fn transcript(

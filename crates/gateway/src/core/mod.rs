@@ -120,6 +120,18 @@ struct Gateway {
     last_link: LinkId,
 }
 
+/// What the database did not take is not done; ending would take from everybody what still
+/// works.
+fn outlive_full_disk<T>(result: Result<T, Fatal>, go_on: T) -> Result<T, Fatal> {
+    match result {
+        Err(Fatal::State(error)) => {
+            eprintln!("bulkhead-gateway: {error}");
+            Ok(go_on)
+        }
+        other => other,
+    }
+}
+
 /// Whether the loop goes on.
 enum Next {
     Serve,
@@ -157,7 +169,8 @@ impl Gateway {
         loop {
             match events.recv_timeout(TICK) {
                 Ok(event) => {
-                    if let Next::End = self.take(event)? {
+                    let next = self.take(event);
+                    if let Next::End = outlive_full_disk(next, Next::Serve)? {
                         return Ok(());
                     }
                 }
@@ -165,7 +178,7 @@ impl Gateway {
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
-                self.tick()?;
+                outlive_full_disk(self.tick(), ())?;
             }
         }
     }

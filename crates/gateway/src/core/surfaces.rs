@@ -113,13 +113,17 @@ impl Surfaces {
         place: &Place,
         turn: Option<(&SessionId, TurnId)>,
         event: ChannelEvent,
-    ) -> Result<(), StateError> {
-        let number = match place.channel.as_str() {
-            TERMINAL => 0,
-            _ => state.keep(&place.channel, turn, &event)?,
+    ) {
+        let kept = match place.channel.as_str() {
+            TERMINAL => Ok(0),
+            _ => state.keep(&place.channel, turn, &event),
         };
+        // What cannot be kept is still shown to whoever is there; a reply is in the record.
+        let number = kept.unwrap_or_else(|error| {
+            eprintln!("bulkhead-gateway: {error}");
+            0
+        });
         self.show(place, &numbered(event, number));
-        Ok(())
     }
 
     /// Sends again what a channel has not delivered.

@@ -370,9 +370,9 @@ impl Gateway {
                     turn: turn.id,
                     text,
                 };
-                Ok(self
-                    .surfaces
-                    .deliver(&self.state, place, Some((id, turn.id)), event)?)
+                self.surfaces
+                    .deliver(&self.state, place, Some((id, turn.id)), event);
+                Ok(())
             }
             Ended::Failed(end) => self.notice(place, Some((id, turn.id)), texts::turn_end(&end)),
         }
@@ -500,9 +500,9 @@ impl Gateway {
             ends_turn,
             text,
         };
-        Ok(self
-            .surfaces
-            .deliver(&self.state, &message.place, None, event)?)
+        self.surfaces
+            .deliver(&self.state, &message.place, None, event);
+        Ok(())
     }
 }
 
