@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Rules of the house that no compiler checks: where `unsafe` may be, how long a file may
-get, and that nothing is left for later."""
+get, that nothing is left for later, and that every test a promise names is there."""
 
 import re
 import subprocess
@@ -19,6 +19,10 @@ UNSAFE = re.compile(r"\bunsafe\b(?!_)")
 ALLOW_UNSAFE = re.compile(r"#!?\[(allow|expect)\(.*\bunsafe_code\b")
 LEFT_FOR_LATER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\b(todo|unimplemented)!\s*\(")
 STRING = re.compile(r'r#".*?"#|"(\\.|[^"\\])*"')
+# In these, a name of three words or more in backticks is that of a test.
+PROMISES = ["SECURITY.md", "docs/incidents.md"]
+TEST_NAME = re.compile(r"`([a-z0-9]+(?:_[a-z0-9]+){2,})`")
+FUNCTION = re.compile(r"\bfn ([a-z0-9_]+)")
 SKIPPED_TEST = re.compile(r"#\[ignore")
 
 
@@ -26,6 +30,8 @@ def main() -> int:
     listed = subprocess.run(["git", "ls-files", "*.rs"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     files = [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
     problems = [problem for name in files for problem in problems_of(name, (ROOT / name).read_text())]
+    functions = {name for file in files for name in FUNCTION.findall((ROOT / file).read_text())}
+    problems += [problem for name in PROMISES for problem in broken_promises(name, functions)]
     for problem in problems:
         print(f"house: {problem}", file=sys.stderr)
     print(f"{len(files)} files, {len(problems)} problems")
@@ -50,6 +56,11 @@ def problems_of(name: str, text: str) -> list[str]:
         if SKIPPED_TEST.search(code):
             problems.append(f"{place}: a test that does not run")
     return problems
+
+
+def broken_promises(name: str, functions: set[str]) -> list[str]:
+    tests = TEST_NAME.findall((ROOT / name).read_text())
+    return [f"{name} names the test {test}, which is not there" for test in tests if test not in functions]
 
 
 def allows_unsafe_here(name: str) -> bool:
