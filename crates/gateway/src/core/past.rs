@@ -109,7 +109,23 @@ pub(super) fn past(rows: &[Row]) -> Past {
             Event::Outcome { turn, call, .. } => {
                 calls.remove(&(*turn, *call));
             }
-            other => debug_assert!(!concerns_the_past(other)),
+            Event::ModelRequest { .. }
+            | Event::ModelResponse { .. }
+            | Event::ContextTrimmed { .. }
+            | Event::Decision { .. }
+            | Event::ApprovalAsked { .. }
+            | Event::ApprovalAnswered { .. }
+            | Event::StrangerSeen { .. }
+            | Event::Paired { .. }
+            | Event::Unpaired { .. }
+            | Event::GrantMade { .. }
+            | Event::GrantRevoked { .. }
+            | Event::LoggedIn { .. }
+            | Event::ChannelUp { .. }
+            | Event::ChannelDown { .. }
+            | Event::TunnelOpened { .. }
+            | Event::EgressRefused { .. }
+            | Event::SecretUsed { .. } => {}
         }
     }
     past.open_calls = calls
@@ -117,36 +133,6 @@ pub(super) fn past(rows: &[Row]) -> Past {
         .map(|((turn, _), open)| (turn, open))
         .collect();
     past
-}
-
-/// The events that [`past`] looks at; a new kind has to be put on one side here.
-fn concerns_the_past(event: &Event) -> bool {
-    match event {
-        Event::Inbound { .. }
-        | Event::TurnStarted { .. }
-        | Event::Reply { .. }
-        | Event::TurnFailed { .. }
-        | Event::ToolIntent { .. }
-        | Event::Permit { .. }
-        | Event::Outcome { .. } => true,
-        Event::ModelRequest { .. }
-        | Event::ModelResponse { .. }
-        | Event::ContextTrimmed { .. }
-        | Event::Decision { .. }
-        | Event::ApprovalAsked { .. }
-        | Event::ApprovalAnswered { .. }
-        | Event::StrangerSeen { .. }
-        | Event::Paired { .. }
-        | Event::Unpaired { .. }
-        | Event::GrantMade { .. }
-        | Event::GrantRevoked { .. }
-        | Event::LoggedIn { .. }
-        | Event::ChannelUp { .. }
-        | Event::ChannelDown { .. }
-        | Event::TunnelOpened { .. }
-        | Event::EgressRefused { .. }
-        | Event::SecretUsed { .. } => false,
-    }
 }
 
 /// The conversation for an agent that starts now. A message that had several turns, since
