@@ -215,9 +215,14 @@ impl Rim {
                 Ok(Next::GoOn)
             }
             Peer::Egress => self.link_egress(stream),
-            Peer::Ledger | Peer::Vault | Peer::Sandbox | Peer::Channel(_) | Peer::Agent(_) => Err(
-                AgentError::Unwanted("a link to a program that agents do not speak with"),
-            ),
+            Peer::Ledger
+            | Peer::Vault
+            | Peer::Sandbox
+            | Peer::Workspace
+            | Peer::Channel(_)
+            | Peer::Agent(_) => Err(AgentError::Unwanted(
+                "a link to a program that agents do not speak with",
+            )),
         }
     }
 

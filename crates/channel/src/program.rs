@@ -239,6 +239,7 @@ fn understand(
                     | Peer::Vault
                     | Peer::Ledger
                     | Peer::Sandbox
+                    | Peer::Workspace
                     | Peer::Channel(_)
                     | Peer::Agent(_),
             },

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use protocol::agent::{ModelApi, ModelSpec, ToolCalling};
-use protocol::control::{ModelRoute, Reach, Scheme};
+use protocol::control::{HistoryLimits, MemoryPolicy, ModelRoute, Reach, Scheme};
 use protocol::ids::SecretName;
-use protocol::runner::Limits;
+use protocol::runner::{Backend, Limits};
 use serde::Deserialize;
 
 use crate::{BadUrl, BaseUrl, Home};
@@ -35,6 +35,14 @@ pub struct Config {
     pub agent_idle_seconds: u32,
     /// Bounds of each run in a box.
     pub limits: Limits,
+    /// Which kind of box.
+    pub backend: Backend,
+    /// What to do where nothing holds the memory of a box as a whole.
+    pub memory: MemoryPolicy,
+    /// How many boxes are kept ready, of each kind.
+    pub spare_boxes: u32,
+    /// How much of the workspace's past is kept.
+    pub history: HistoryLimits,
 }
 
 /// The web page.
@@ -154,6 +162,8 @@ struct Remote {
 #[serde(deny_unknown_fields)]
 struct WorkspaceFile {
     path: Option<PathBuf>,
+    history_mib: Option<u64>,
+    history_days: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -229,24 +239,32 @@ impl Default for Agent {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct BoxFile {
+    backend: Backend,
+    memory: MemoryPolicy,
+    spare: u32,
     wall_seconds: u32,
     cpu_seconds: u32,
     memory_mib: u64,
     pids: u32,
     output_kib: u32,
     tmp_mib: u64,
+    workspace_mib: u64,
 }
 
 impl Default for BoxFile {
     fn default() -> Self {
         let limits = Limits::default();
         Self {
+            backend: Backend::default(),
+            memory: MemoryPolicy::default(),
+            spare: 1,
             wall_seconds: limits.wall_seconds,
             cpu_seconds: limits.cpu_seconds,
             memory_mib: limits.memory_bytes >> 20,
             pids: limits.pids,
             output_kib: limits.output_bytes >> 10,
             tmp_mib: limits.tmp_bytes >> 20,
+            workspace_mib: limits.workspace_bytes >> 20,
         }
     }
 }
@@ -278,6 +296,7 @@ impl Config {
         let route = route(&file.model)?;
         Ok(Self {
             route,
+            history: history(&file.workspace)?,
             workspace: workspace(file.workspace, home)?,
             web: web(&file.channel.web)?,
             telegram: file.channel.telegram.map(telegram).transpose()?,
@@ -290,6 +309,9 @@ impl Config {
             max_rounds: within("agent.max_rounds", file.agent.max_rounds, 1, 20)?,
             agent_idle_seconds: within("agent.idle_seconds", file.agent.idle_seconds, 1, 86_400)?,
             limits: limits(&file.in_box)?,
+            backend: file.in_box.backend,
+            memory: file.in_box.memory,
+            spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,
                 name: file.model.name,
@@ -438,6 +460,17 @@ fn limits(file: &BoxFile) -> Result<Limits, ConfigError> {
         pids: within("box.pids", file.pids, 8, 4096)?,
         output_bytes: within("box.output_kib", file.output_kib, 1, 512)? << 10,
         tmp_bytes: within("box.tmp_mib", file.tmp_mib, 1, 1 << 20)? << 20,
+        workspace_bytes: within("box.workspace_mib", file.workspace_mib, 1, 1 << 20)? << 20,
+    })
+}
+
+fn history(file: &WorkspaceFile) -> Result<HistoryLimits, ConfigError> {
+    let usual = HistoryLimits::default();
+    let mib = file.history_mib.unwrap_or(usual.bytes >> 20);
+    let days = file.history_days.unwrap_or(usual.days);
+    Ok(HistoryLimits {
+        bytes: within("workspace.history_mib", mib, 16, 1 << 20)? << 20,
+        days: within("workspace.history_days", days, 1, 3650)?,
     })
 }
 

@@ -97,8 +97,10 @@ impl Home {
     /// open to others.
     pub fn create(&self) -> Result<(), HomeError> {
         let folders = [&self.config, &self.data, &self.run];
-        let rooms = ["keys", "ledger", "vault", "gateway", "telegram", "log"]
-            .map(|name| self.data.join(name));
+        let rooms = [
+            "keys", "ledger", "vault", "gateway", "history", "telegram", "log",
+        ]
+        .map(|name| self.data.join(name));
         for path in folders.into_iter().chain(&rooms) {
             let failed = |error| HomeError::Folder {
                 path: path.clone(),
@@ -140,6 +142,11 @@ impl Home {
     /// The gateway's folder.
     pub fn gateway(&self) -> PathBuf {
         self.data.join("gateway")
+    }
+
+    /// The folder of the workspace's layers and history.
+    pub fn history(&self) -> PathBuf {
+        self.data.join("history")
     }
 
     /// The folder of the Telegram channel's own state.

@@ -155,7 +155,7 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Gateway | Peer::Egress | Peer::Sandbox => {
+            Peer::Gateway | Peer::Egress | Peer::Sandbox | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );

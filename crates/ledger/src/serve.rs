@@ -84,6 +84,7 @@ pub fn allowed(peer: &Peer, request: &LedgerRequest) -> Result<(), &'static str>
             | Peer::Vault
             | Peer::Egress
             | Peer::Sandbox
+            | Peer::Workspace
             | Peer::Channel(_)
             | Peer::Agent(_) => Err("only the gateway may ask the record for this"),
         },
@@ -104,7 +105,7 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::SecretUsed { .. }
         ),
         Peer::Vault => matches!(row.event, Event::SecretUsed { .. }),
-        Peer::Ledger | Peer::Sandbox | Peer::Channel(_) | Peer::Agent(_) => false,
+        Peer::Ledger | Peer::Sandbox | Peer::Workspace | Peer::Channel(_) | Peer::Agent(_) => false,
     };
     if own {
         Ok(())

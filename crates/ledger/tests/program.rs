@@ -211,6 +211,7 @@ fn only_the_gateway_writes_permits_and_reads() {
         Peer::Channel(channel),
         Peer::Agent(session("a")),
         Peer::Sandbox,
+        Peer::Workspace,
         Peer::Ledger,
     ] {
         refused(program.client(peer).append(vec![secret_used()]));

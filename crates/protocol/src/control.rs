@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::agent::ModelSpec;
 use crate::frame::{self, LinkError};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
-use crate::runner::Limits;
+use crate::runner::{Backend, Limits};
 
 /// Who is at the other end of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub enum Peer {
     Egress,
     /// The program that runs tools in boxes.
     Sandbox,
+    /// The program that keeps the workspace.
+    Workspace,
     /// A channel's program.
     Channel(ChannelId),
     /// The agent of a session.
@@ -200,6 +202,54 @@ pub struct SandboxConfig {
     pub workspace: PathBuf,
     /// The program that holds the built-in tools.
     pub tool_program: PathBuf,
+    /// Which kind of box.
+    pub backend: Backend,
+    /// What to do where nothing holds the memory of a box as a whole.
+    pub memory: MemoryPolicy,
+    /// How many boxes are kept ready for the next calls, of each kind.
+    pub spare_boxes: u32,
+}
+
+/// What to do where nothing holds the memory of a box as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryPolicy {
+    /// Run; each process is held by the kernel, and their sum is looked at.
+    #[default]
+    BestEffort,
+    /// Refuse to run.
+    Enforced,
+}
+
+/// What the program that keeps the workspace is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceConfig {
+    /// Where the workspace is on the host.
+    pub workspace: PathBuf,
+    /// Where layers and history are: a folder of its own, on the same file system if possible.
+    pub history: PathBuf,
+    /// How much of the past is kept.
+    pub keep: HistoryLimits,
+}
+
+/// How much of the past is kept. The newest entry always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryLimits {
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Days.
+    pub days: u32,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self {
+            bytes: 2 * 1024 * 1024 * 1024,
+            days: 30,
+        }
+    }
 }
 
 /// What a channel's program is told. Its identity key is a file named in its arguments.

@@ -15,6 +15,8 @@
 //! | model | [`egress`] | agent | egress |
 //! | tunnel | [`egress`] | channel program | egress |
 //! | runner | [`runner`] | gateway | sandbox |
+//! | layers | [`workspace`] | sandbox | workspace |
+//! | history | [`workspace`] | gateway | workspace |
 //! | ledger | [`record`] | gateway, egress | ledger |
 //! | vault | [`vault`] | channel program, egress, `bulkhead` | vault |
 
@@ -33,3 +35,4 @@ pub mod runner;
 pub mod supervisor;
 pub mod time;
 pub mod vault;
+pub mod workspace;

@@ -21,6 +21,8 @@ pub struct Limits {
     pub pids: u32,
     /// Bytes of `/tmp`.
     pub tmp_bytes: u64,
+    /// Bytes that one run may write to the workspace.
+    pub workspace_bytes: u64,
 }
 
 impl Default for Limits {
@@ -32,6 +34,7 @@ impl Default for Limits {
             memory_bytes: 512 * 1024 * 1024,
             pids: 256,
             tmp_bytes: 64 * 1024 * 1024,
+            workspace_bytes: 1024 * 1024 * 1024,
         }
     }
 }
@@ -98,6 +101,33 @@ pub enum RunEnd {
     Killed,
 }
 
+/// Which kind of box. One that is not to be had is never replaced by another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// Made of namespaces by Bulkhead itself.
+    #[default]
+    Native,
+    /// A container of the Docker engine.
+    Docker,
+    /// A container of Podman.
+    Podman,
+    /// A container of the Docker engine on gVisor's kernel.
+    Gvisor,
+}
+
+impl Backend {
+    /// Its name, as it is configured and told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Gvisor => "gvisor",
+        }
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,17 +144,20 @@ pub struct RunOutcome {
     pub duration_ms: u64,
     /// What was really applied.
     pub receipt: Receipt,
+    /// What it changed in the workspace, and what became of that.
+    #[serde(default)]
+    pub changes: Changes,
 }
 
 /// What was really applied to the box, as the kernel tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
-    /// `native`.
+    /// [`Backend::name`].
     pub backend: String,
     /// The box' own namespaces, `user`, `mnt`, `pid`, `net`, `ipc`, `uts`, `cgroup`.
     pub namespaces: Vec<String>,
-    /// The Landlock ABI in force.
+    /// The Landlock ABI in force; 0 if the box' kernel is gVisor's, which has none.
     pub landlock_abi: u32,
     /// SHA-256 of the seccomp program, none if there is none.
     pub seccomp: Option<Digest>,
@@ -134,10 +167,134 @@ pub struct Receipt {
     pub no_new_privs: bool,
     /// The user id inside the box; never 0.
     pub uid: u32,
-    /// `none`.
+    /// `none`: no interface but a loopback of its own.
     pub network: String,
+    /// `read-only`.
+    #[serde(default)]
+    pub root: String,
+    /// How the workspace is there: `overlay` or `copy`.
+    #[serde(default)]
+    pub workspace: String,
     /// `cgroup v2`, `cgroup v1` or `best effort`.
     pub memory: String,
-    /// The limits asked for.
+    /// The limits in force. Those of the kernel as it tells them; wall clock, output and
+    /// workspace are held by the program around the box.
     pub limits: Limits,
+}
+
+/// What a run changed in the workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// What became of them.
+    pub fate: Fate,
+    /// In the order of the paths; at most [`Changes::MOST`].
+    pub list: Vec<Change>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl Changes {
+    /// The most changes that are told one by one.
+    pub const MOST: usize = 1000;
+}
+
+/// What became of the changes of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fate", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fate {
+    /// There were none.
+    #[default]
+    Unchanged,
+    /// They are in the workspace, as one step, and can be undone.
+    Kept {
+        /// The entry in the history.
+        entry: EntryId,
+    },
+    /// They were thrown away, as was asked.
+    Discarded,
+    /// They were thrown away, since somebody else changed the same files meanwhile.
+    Conflict {
+        /// Which; at most a few.
+        paths: Vec<String>,
+    },
+    /// They were thrown away, since they could not be kept.
+    Failed {
+        /// Why.
+        reason: String,
+        /// What to do.
+        fix: String,
+    },
+}
+
+/// An entry in the history of a workspace, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EntryId(pub u64);
+
+impl std::fmt::Display for EntryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One entry of the workspace that is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Below the workspace; bytes that are not UTF-8 read as U+FFFD.
+    pub path: String,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// How it was; none if it was not there.
+    pub before: Option<FileState>,
+    /// How it is; none if it is not there any more.
+    pub after: Option<FileState>,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// Its content, target, kind or mode is another.
+    Changed,
+    /// It is gone.
+    Deleted,
+}
+
+/// How an entry of the workspace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileState {
+    /// What kind of entry.
+    pub what: FileKind,
+    /// Permission bits, `07777`.
+    pub mode: u32,
+    /// Bytes, of a file.
+    pub size: u64,
+    /// Names of the same file.
+    pub links: u64,
+    /// Of the content of a file, if it is small enough to be read.
+    pub sha256: Option<Digest>,
+    /// Of a symbolic link; bytes that are not UTF-8 read as U+FFFD.
+    pub target: Option<String>,
+}
+
+/// Kinds of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A fifo.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A device node.
+    Device,
 }

@@ -20,6 +20,8 @@ pub(crate) fn of(facts: Facts, limits: &Limits) -> Receipt {
         network: "none".to_owned(),
         // RLIMIT_DATA holds each process; their sum is looked at and not held.
         memory: "best effort".to_owned(),
+        root: "read-only".to_owned(),
+        workspace: "direct".to_owned(),
         limits: limits.clone(),
     }
 }

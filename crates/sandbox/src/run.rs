@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use protocol::call::Action;
 use protocol::frame::LinkError;
-use protocol::runner::{Limits, RunEnd, RunOutcome};
+use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
 
 use crate::native::mounts::TOOL;
 use crate::native::spec::{BoxSpec, End, Facts, Kind, Report, ServiceEnd};
@@ -194,6 +194,7 @@ impl Run {
             stderr: stderr.text,
             duration_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             receipt: receipt::of(facts, &self.limits),
+            changes: Changes::default(),
         })
     }
 

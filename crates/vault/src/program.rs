@@ -187,7 +187,7 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
         }
         Peer::Channel(channel) => Subject::Channel(channel),
         Peer::Egress => Subject::Model,
-        Peer::Gateway | Peer::Vault | Peer::Sandbox | Peer::Agent(_) => {
+        Peer::Gateway | Peer::Vault | Peer::Sandbox | Peer::Workspace | Peer::Agent(_) => {
             eprintln!("bulkhead-vault: a link to {peer:?} was closed; it has no business here");
             return Ok(());
         }

@@ -198,6 +198,7 @@ mod tests {
             truncated: false,
             duration_ms: 3,
             receipt: Receipt::default(),
+            changes: protocol::runner::Changes::default(),
         }
     }
 

@@ -205,7 +205,7 @@ pub(super) struct Seen {
 #[cfg(test)]
 pub(super) mod tests {
     use protocol::ids::Digest;
-    use protocol::runner::{Receipt, RunEnd, RunOutcome};
+    use protocol::runner::{Changes, Receipt, RunEnd, RunOutcome};
 
     use super::*;
 
@@ -229,6 +229,7 @@ pub(super) mod tests {
                     seccomp: Some(Digest::of("x")),
                     ..Receipt::default()
                 },
+                changes: Changes::default(),
             },
         }
     }

@@ -259,7 +259,7 @@ impl Gateway {
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
-            Peer::Gateway | Peer::Vault | Peer::Egress => {
+            Peer::Gateway | Peer::Vault | Peer::Egress | Peer::Workspace => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
             }
         }

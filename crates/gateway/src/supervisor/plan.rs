@@ -135,6 +135,9 @@ pub(super) fn plans(
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
+                backend: config.backend,
+                memory: config.memory,
+                spare_boxes: config.spare_boxes,
             }),
             ..plan("bulkhead-sandbox", Peer::Sandbox, 2)
         },

@@ -18,7 +18,7 @@ use protocol::control::{Control, NoConfig, Peer, Report, SupervisorEnd};
 use protocol::event::{Answer, CallOutcome, Event, Ground};
 use protocol::ids::{ApprovalId, CallId, ChannelId, Digest, PublicKey, SessionId, TurnId};
 use protocol::record::NewRow;
-use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
+use protocol::runner::{Changes, Limits, Receipt, RunEnd, RunOutcome};
 use protocol::time::Millis;
 
 pub(crate) const TURN: TurnId = TurnId(1);
@@ -137,6 +137,7 @@ pub(crate) fn ran() -> CallOutcome {
             limits: Limits::default(),
             ..Receipt::default()
         },
+        changes: Changes::default(),
     };
     CallOutcome::Ran { run }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bulkhead_sandbox::{Files, Program};
 use protocol::call::Action;
-use protocol::control::{Control, Peer, Report, SandboxConfig, SupervisorEnd};
+use protocol::control::{Control, MemoryPolicy, Peer, Report, SandboxConfig, SupervisorEnd};
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, SessionId, TurnId};
-use protocol::runner::{Limits, RunEnd, RunReply, RunRequest};
+use protocol::runner::{Backend, Limits, RunEnd, RunReply, RunRequest};
 
 use crate::Test;
 use crate::host::{Host, argv_action};
@@ -53,6 +53,9 @@ impl Service {
         let config = SandboxConfig {
             workspace: host.workspace.path().to_owned(),
             tool_program: std::env::current_exe().unwrap(),
+            backend: Backend::Native,
+            memory: MemoryPolicy::BestEffort,
+            spare_boxes: 1,
         };
         control.send(&Control::Start { config }).unwrap();
         assert_eq!(control.receive().unwrap().0, Report::Ready);
