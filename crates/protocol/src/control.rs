@@ -9,7 +9,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -208,6 +208,8 @@ pub struct SandboxConfig {
     pub memory: MemoryPolicy,
     /// How many boxes are kept ready for the next calls, of each kind.
     pub spare_boxes: u32,
+    /// The bounds of those.
+    pub limits: Limits,
 }
 
 /// What to do where nothing holds the memory of a box as a whole.
@@ -286,6 +288,11 @@ pub struct ControlEnd<Send, Receive> {
     types: std::marker::PhantomData<fn(Send) -> Receive>,
 }
 
+/// The most descriptors that go with one frame.
+pub const MAX_DESCRIPTORS: usize = 4;
+
+const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
+
 /// The program's end of its control link.
 pub type ProgramEnd<C> = ControlEnd<Report, Control<C>>;
 
@@ -319,11 +326,17 @@ impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
 
     /// Sends a frame with a descriptor, which the peer gets a copy of.
     pub fn send_with(&self, value: &Send, fd: OwnedFd) -> Result<(), LinkError> {
+        self.send_with_all(value, &[fd.as_fd()])
+    }
+
+    /// Sends a frame with descriptors, at most [`MAX_DESCRIPTORS`], which the peer gets copies of.
+    pub fn send_with_all(&self, value: &Send, fds: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
         let bytes = frame::encode(value)?;
-        let fds = [fd.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); SPACE];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+        }
         let sent = sendmsg(
             &self.stream,
             &[IoSlice::new(&bytes)],
@@ -338,21 +351,27 @@ impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
 
     /// Waits for a frame, and the descriptor that came with it, if one did.
     pub fn receive(&self) -> Result<(Receive, Option<OwnedFd>), LinkError> {
-        let mut fd = None;
+        let (frame, mut fds) = self.receive_all()?;
+        Ok((frame, fds.pop()))
+    }
+
+    /// Waits for a frame, and the descriptors that came with it, in the order they were sent.
+    pub fn receive_all(&self) -> Result<(Receive, Vec<OwnedFd>), LinkError> {
+        let mut fds = Vec::new();
         let mut header = [0; 4];
-        self.fill(&mut header, &mut fd)?;
+        self.fill(&mut header, &mut fds)?;
         let mut body = vec![0; frame::announced(header)?];
-        match self.fill(&mut body, &mut fd) {
+        match self.fill(&mut body, &mut fds) {
             Err(LinkError::Closed) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Err(error) => Err(error),
-            Ok(()) => Ok((frame::decode(&body)?, fd)),
+            Ok(()) => Ok((frame::decode(&body)?, fds)),
         }
     }
 
-    fn fill(&self, buffer: &mut [u8], fd: &mut Option<OwnedFd>) -> Result<(), LinkError> {
+    fn fill(&self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(), LinkError> {
         let mut have = 0;
         while have < buffer.len() {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut space = [MaybeUninit::uninit(); SPACE];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut parts = [IoSliceMut::new(&mut buffer[have..])];
             let got = match recvmsg(
@@ -366,8 +385,10 @@ impl<Send: Serialize, Receive: DeserializeOwned> ControlEnd<Send, Receive> {
                 Err(error) => return Err(io::Error::from(error).into()),
             };
             for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(fds) = message {
-                    *fd = fds.last().or(fd.take());
+                if let RecvAncillaryMessage::ScmRights(came) = message {
+                    fds.extend(came);
+                    // Whoever sends more than belongs to a frame gets them closed.
+                    fds.truncate(MAX_DESCRIPTORS);
                 }
             }
             if got == 0 && have == 0 {
