@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cgroup::Cgroups;
 use crate::landlock_domain;
 use crate::native::spec::Failure;
 use crate::run::Refused;
@@ -97,12 +98,22 @@ fn seccomp() -> Check {
 }
 
 fn memory() -> Check {
-    Check {
-        name: "memory limit".to_owned(),
-        status: Status::Warn,
-        detail: "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 50 ms"
-            .to_owned(),
-        fix: "keep `pids` low under [box] in bulkhead.toml".to_owned(),
+    let name = "memory limit".to_owned();
+    match &Cgroups::find() {
+        Cgroups::Nowhere { reason } => Check {
+            name,
+            status: Status::Warn,
+            detail: format!(
+                "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 50 ms ({reason})"
+            ),
+            fix: CGROUP_FIX.to_owned(),
+        },
+        found @ (Cgroups::V1 { .. } | Cgroups::V2(_)) => Check {
+            name,
+            status: Status::Ok,
+            detail: format!("held by {}", found.name()),
+            fix: String::new(),
+        },
     }
 }
 
@@ -118,6 +129,10 @@ fn user() -> Check {
         },
     }
 }
+
+/// How to have memory held as a whole.
+pub(crate) const CGROUP_FIX: &str = "start Bulkhead as a systemd service with Delegate=yes (`bulkhead.service` in etc/), or allow \
+     best effort: memory = \"best_effort\" under [box] in bulkhead.toml";
 
 /// Why a box could not be built, for people.
 pub(crate) fn refusal(failure: &Failure) -> Refused {

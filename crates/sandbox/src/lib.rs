@@ -5,17 +5,21 @@
 //! are data with comments, in `profiles/`. A layer that the kernel lacks is an error, never
 //! a warning.
 //!
-//! [`run`] is the box: a process with namespaces, a root, limits and a list of system calls
-//! of its own, for one command. [`service`] runs many for the gateway.
+//! [`boxes`] are processes with namespaces, a root, limits and a list of system calls of their own,
+//! each for one [`run`]. [`service`] runs many for the gateway.
 //!
 //! All `unsafe` code of Bulkhead is in `sys/`.
 
 #![deny(unsafe_code)]
 
+pub mod boxes;
+mod cgroup;
 mod check;
 mod confine;
 mod landlock_domain;
+pub mod layers;
 pub mod native;
+pub mod pool;
 pub mod probe;
 mod profiles;
 mod receipt;
@@ -24,6 +28,7 @@ mod seccomp;
 pub mod service;
 pub mod signals;
 mod sys;
+mod watch;
 
 pub use check::{Check, Status, check};
 pub use confine::{Applied, ConfineError, Files, Program, confine};

@@ -1,35 +1,47 @@
 //! One run in a box, seen from outside.
 
-use std::io::{self, Read, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use protocol::call::Action;
-use protocol::frame::LinkError;
-use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
+use protocol::ids::CallRef;
+use protocol::runner::{Changes, Fate, Limits, RunEnd, RunOutcome};
+use protocol::workspace::{Base, LayerFolders};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::boxes::{Body, Boxes, HeldLayer, Ready};
+use crate::layers::{Layer, Layers};
 use crate::native::mounts::TOOL;
-use crate::native::spec::{BoxSpec, End, Facts, Kind, Report, ServiceEnd};
-use crate::{check, native, receipt};
+use crate::native::spec::{End, Facts, Failure, Kind, Report, ToBox};
+use crate::watch::{self, Disk};
+use crate::{check, receipt};
 
-/// What to run, and over what.
+/// What to run, and what becomes of what it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunSpec {
+pub struct Job {
     /// What runs.
     pub action: Action,
     /// Its bounds.
     pub limits: Limits,
-    /// The workspace on the host.
-    pub workspace: PathBuf,
-    /// The program that holds the built-in tools, on the host.
-    pub tool_program: PathBuf,
+    /// What becomes of its changes, if it ends by itself.
+    pub then: Then,
+}
+
+/// What becomes of the changes of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// They are the workspace's.
+    Keep {
+        /// The call that it was; none if nobody asked through the gateway.
+        origin: Option<CallRef>,
+    },
+    /// They are told and thrown away.
+    Discard,
 }
 
 /// There is no box to run it in, so it did not run.
@@ -42,100 +54,86 @@ pub struct Refused {
     pub fix: String,
 }
 
-/// Runs it in a fresh box and waits for the outcome. `helper` is the program `bulkhead-sandbox`.
-pub fn run_once(spec: RunSpec, helper: &Path) -> Result<RunOutcome, Refused> {
-    Run::start(spec, helper)?.finish()
-}
-
-/// A run that has begun. The thread that started it has to stay: the box dies with it.
+/// A run that is about to begin.
 #[derive(Debug)]
 pub struct Run {
-    child: Child,
-    link: ServiceEnd,
-    killer: Killer,
+    argv: Vec<String>,
+    pipes: Pipes,
+    layer: HeldLayer,
+    body: Body,
+    facts: Facts,
+    held: Option<crate::cgroup::Held>,
     limits: Limits,
+    then: Then,
+    base: Base,
+    killer: Killer,
     begun: Instant,
-    stdout: JoinHandle<io::Result<Kept>>,
-    stderr: JoinHandle<io::Result<Kept>>,
-    stdin: Option<JoinHandle<()>>,
 }
 
 /// Kills a run from another thread.
 #[derive(Clone, Debug)]
 pub struct Killer {
-    socket: Arc<UnixStream>,
+    init: Arc<OwnedFd>,
     cause: Arc<AtomicU8>,
 }
 
-/// How long the keeper may take to kill a box before it is killed itself, which kills the box too.
-const GRACE: Duration = Duration::from_secs(5);
+impl Boxes {
+    /// Runs it in a box of its own and waits for the outcome.
+    pub fn run(&self, job: Job) -> Result<RunOutcome, Refused> {
+        self.run_killable(job, drop)
+    }
+
+    /// The same; `begun` gets what kills it, before it begins.
+    pub fn run_killable(
+        &self,
+        job: Job,
+        begun: impl FnOnce(Killer),
+    ) -> Result<RunOutcome, Refused> {
+        let start = Start::of(&job.action)?;
+        let run = Run::prepare(self.build(start.kind, &job.limits)?, start, job)?;
+        begun(run.killer());
+        run.finish(self.layers().as_ref())
+    }
+}
 
 impl Run {
-    /// Starts a box for it.
-    pub fn start(spec: RunSpec, helper: &Path) -> Result<Self, Refused> {
-        let Start { argv, kind, input } = command(&spec.action)?;
-        let begun = Instant::now();
-        let fault = |what: &str, e: &dyn std::fmt::Display| Refused {
-            reason: format!("{what}: {e}"),
-            fix: "look at `bulkhead doctor`; the machine may be out of processes or descriptors"
-                .to_owned(),
-        };
-        let description = BoxSpec {
-            parent: std::process::id(),
-            argv,
-            kind,
-            limits: spec.limits.clone(),
-            workspace: spec.workspace,
-            tool_program: spec.tool_program,
-            host_root: rustix::process::geteuid().is_root(),
-            outside: native::facts::namespaces()
-                .map_err(|e| fault("cannot read /proc/self/ns", &e))?,
-        };
-        let (ours, theirs) = UnixStream::pair().map_err(|e| fault("cannot make a socket", &e))?;
-        let (input_reader, input_writer) =
-            io::pipe().map_err(|e| fault("cannot make a pipe", &e))?;
-        let mut child = Command::new(helper)
-            .arg0("bulkhead-sandbox")
-            .arg("box")
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| fault(&format!("cannot start {}", helper.display()), &e))?;
+    /// For a box that fits the job's kind and limits.
+    pub(crate) fn prepare(ready: Ready, start: Start, job: Job) -> Result<Self, Refused> {
+        let fault = |failure: Failure| check::refusal(&failure);
+        let base = base_of(&ready.layer).map_err(fault)?;
         let killer = Killer {
-            socket: Arc::new(
-                ours.try_clone()
-                    .map_err(|e| fault("cannot make a socket", &e))?,
+            init: Arc::new(
+                ready
+                    .body
+                    .handle()
+                    .map_err(Failure::at("copying a handle"))
+                    .map_err(fault)?,
             ),
             cause: Arc::new(AtomicU8::new(RUNNING)),
         };
-        let link = ServiceEnd::new(ours);
-        // If it is gone already, the link says so below.
-        let _ = link.send_with(&description, input_reader.into());
-        let keep = spec.limits.output_bytes as usize;
-        let stdin = input.map(|bytes| std::thread::spawn(move || feed(input_writer, &bytes)));
-        let stdout = child
-            .stdout
-            .take()
-            .map(|from| std::thread::spawn(move || drain(from, keep)));
-        let stderr = child
-            .stderr
-            .take()
-            .map(|from| std::thread::spawn(move || drain(from, keep)));
-        match (stdout, stderr) {
-            (Some(stdout), Some(stderr)) => Ok(Self {
-                child,
-                link,
-                killer,
-                limits: spec.limits,
-                begun,
-                stdout,
-                stderr,
-                stdin,
-            }),
-            (_, _) => Err(fault("cannot read the box' output", &"no pipe")),
-        }
+        let pipes = Pipes::new(
+            ready.stdin,
+            ready.stdout,
+            ready.stderr,
+            start.input,
+            &job.limits,
+        );
+        let pipes = pipes
+            .map_err(Failure::at("preparing pipes"))
+            .map_err(fault)?;
+        Ok(Self {
+            argv: start.argv,
+            pipes,
+            layer: ready.layer,
+            body: ready.body,
+            facts: ready.facts,
+            held: ready.held,
+            limits: job.limits,
+            then: job.then,
+            base,
+            killer,
+            begun: Instant::now(),
+        })
     }
 
     /// Kills it from elsewhere.
@@ -143,118 +141,133 @@ impl Run {
         self.killer.clone()
     }
 
-    /// Waits until everything in the box is gone.
-    pub fn finish(mut self) -> Result<RunOutcome, Refused> {
-        let told = self.listen();
-        self.killer.close();
-        reap(&mut self.child);
-        let (stdout, mut stderr) = (joined(self.stdout), joined(self.stderr));
-        if let Some(stdin) = self.stdin {
-            // It ends at the latest when the last reader is gone, and has no result.
-            let _ = stdin.join();
+    /// Tells the box what to run, waits until everything in it is gone, and has its changes decided about.
+    pub fn finish(mut self, layers: &dyn Layers) -> Result<RunOutcome, Refused> {
+        let argv = std::mem::take(&mut self.argv);
+        // A box that was killed already says so by its end.
+        let _ = self.body.made.link.send(&ToBox::Go { argv });
+        let told = self.watch().map_err(|failure| check::refusal(&failure))?;
+        let duration = self.begun.elapsed();
+        let mut cause = self.killer.cause.load(Ordering::SeqCst);
+        let starved = self.body.cgroup.as_ref();
+        if cause == RUNNING
+            && matches!(told, None | Some(End::Signalled(libc::SIGKILL)))
+            && starved.is_some_and(|group| group.killed_for_memory() > 0)
+        {
+            cause = OVER_MEMORY;
         }
-        let cause = self.killer.cause.load(Ordering::SeqCst);
-        // The command starts only when it could tell that it is ready, so without that nothing ran.
-        let facts = match (told.facts, cause) {
-            (Ok(facts), _) => facts,
-            (Err(_), KILLED) => {
-                return Err(early(
-                    "it was stopped before it began",
-                    "nothing ran, so there is nothing to undo",
-                ));
-            }
-            (Err(_), TIMED_OUT) => {
-                return Err(early(
-                    "the time was up before it began",
-                    "the machine is busy: try again",
-                ));
-            }
-            (Err(refused), _) => return Err(refused),
-        };
-        let end = match (cause, told.end) {
-            (TIMED_OUT, _) => RunEnd::TimedOut,
-            (KILLED, _) => RunEnd::Killed,
-            (OVER_MEMORY, _) => {
-                stderr.text.push_str(&over_memory(&self.limits));
-                RunEnd::Signalled {
-                    signal: libc::SIGKILL,
-                }
-            }
-            (_, Some(End::Exited(code))) => RunEnd::Exited { code },
-            (_, Some(End::Signalled(signal))) => RunEnd::Signalled { signal },
-            // Something outside killed the box, as the kernel does when memory is short.
-            (_, None) => RunEnd::Signalled {
-                signal: libc::SIGKILL,
-            },
+        let end = ended(cause, told);
+        let note = over_limit(cause, &self.limits);
+        let Pipes { out, err, .. } = self.pipes;
+        let (stdout, mut stderr) = (out.text(), err.text());
+        stderr.push_str(&note);
+        let receipt = receipt::of(self.facts, self.held.as_ref(), &self.limits);
+        // Gone are the processes; the rest of the box goes while its changes are looked at.
+        drop(self.body);
+        let then = match cause {
+            RUNNING => self.then,
+            // What was cut off in the middle leaves nothing half done behind.
+            _ => Then::Discard,
         };
         Ok(RunOutcome {
             end,
-            truncated: stdout.truncated || stderr.truncated,
-            stdout: stdout.text,
-            stderr: stderr.text,
-            duration_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            receipt: receipt::of(facts, &self.limits),
-            changes: Changes::default(),
+            truncated: out.truncated || err.truncated,
+            stdout,
+            stderr,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            receipt,
+            changes: decide(layers, self.layer, then, self.base),
         })
     }
 
-    /// What the box tells until its command ended, the time is up, or it is killed.
-    fn listen(&self) -> Told {
+    /// Passes on input and output until all is over, and sees to the limits that the kernel does not hold.
+    fn watch(&mut self) -> Result<Option<End>, Failure> {
         let until = self.begun + Duration::from_secs(u64::from(self.limits.wall_seconds));
-        let mut facts = None;
+        let disk = Disk::of(self.layer.folders()?, self.limits.workspace_bytes);
+        let mut told = None;
+        let mut looked = Instant::now();
         loop {
-            match self.next(until) {
-                Ok(Report::Ready(ready)) => facts = Some(ready),
-                Ok(Report::Ended(end)) => {
-                    return Told {
-                        facts: facts.ok_or_else(silent),
-                        end: Some(end),
-                    };
+            match self.turn(told.is_none(), until)? {
+                Heard::Over => break,
+                Heard::Report(Report::Ended(end)) => told = Some(end),
+                Heard::Report(Report::Failed(failure)) => return Err(failure),
+                Heard::Report(Report::Ready(_)) => {
+                    return Err(Failure::because("the box was ready twice"));
                 }
-                Ok(Report::OverMemory) => self.killer.end(OVER_MEMORY),
-                Ok(Report::Failed(failure)) => {
-                    return Told {
-                        facts: Err(check::refusal(&failure)),
-                        end: None,
-                    };
+                Heard::Nothing => {}
+            }
+            if Instant::now() >= until {
+                self.killer.end(TIMED_OUT);
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                if self.held.is_none()
+                    && watch::over_memory(self.body.made.pid, self.limits.memory_bytes)
+                {
+                    self.killer.end(OVER_MEMORY);
                 }
-                Err(_) => {
-                    return Told {
-                        facts: facts.ok_or_else(silent),
-                        end: None,
-                    };
+                if disk.is_over() {
+                    self.killer.end(OVER_DISK);
                 }
             }
         }
+        self.pipes.drain();
+        Ok(told)
     }
 
-    fn next(&self, until: Instant) -> Result<Report, LinkError> {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            self.killer.end(TIMED_OUT);
-            return Err(LinkError::Closed);
+    /// Waits for something to happen.
+    fn turn(&mut self, listen: bool, until: Instant) -> Result<Heard, Failure> {
+        let left = until
+            .saturating_duration_since(Instant::now())
+            .min(LOOK_EVERY);
+        let none = PollFlags::empty();
+        let when = |wanted: bool| if wanted { PollFlags::IN } else { none };
+        let mut events = Vec::with_capacity(5);
+        events.push(PollFd::new(&self.body.made.handle, PollFlags::IN));
+        events.push(PollFd::new(&self.body.made.socket, when(listen)));
+        let places = self.pipes.add_to(&mut events);
+        match poll(&mut events, Some(&timespec(left))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Failure::at("watching the box")(error)),
         }
-        self.killer.socket.set_read_timeout(Some(left))?;
-        match self.link.receive() {
-            Ok((report, _)) => Ok(report),
-            Err(LinkError::Io(e))
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) =>
-            {
-                self.killer.end(TIMED_OUT);
-                Err(LinkError::Closed)
+        let happened: Vec<bool> = events.iter().map(|e| !e.revents().is_empty()).collect();
+        self.pipes.pass_on(&happened[2..], places);
+        if listen && happened[1] {
+            match self.body.made.link.receive() {
+                Ok((report, _)) => return Ok(Heard::Report(report)),
+                // Its end says the rest.
+                Err(_) => return self.wait_for_end(),
             }
-            Err(error) => Err(error),
         }
+        Ok(if happened[0] {
+            Heard::Over
+        } else {
+            Heard::Nothing
+        })
+    }
+
+    /// The link closed without a word: something killed the box.
+    fn wait_for_end(&self) -> Result<Heard, Failure> {
+        self.killer.kill_for_good();
+        readable_within(&self.body.made.handle, Duration::from_secs(5));
+        Ok(Heard::Over)
     }
 }
+
+enum Heard {
+    Report(Report),
+    Over,
+    Nothing,
+}
+
+/// How often limits are looked at that the kernel does not hold.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const RUNNING: u8 = 0;
 const TIMED_OUT: u8 = 1;
 const KILLED: u8 = 2;
 const OVER_MEMORY: u8 = 3;
+const OVER_DISK: u8 = 4;
 
 impl Killer {
     /// Kills everything in the box.
@@ -267,134 +280,297 @@ impl Killer {
         let _ = self
             .cause
             .compare_exchange(RUNNING, cause, Ordering::SeqCst, Ordering::SeqCst);
-        self.close();
+        self.kill_for_good();
     }
 
-    /// The keeper kills the box when its link closes.
-    fn close(&self) {
-        // It may be closed from the other side already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    fn kill_for_good(&self) {
+        kill(&self.init);
     }
 }
 
-struct Told {
-    facts: Result<Facts, Refused>,
-    end: Option<End>,
+/// Kills a process by its handle.
+pub(crate) fn kill(handle: &OwnedFd) {
+    // It may be gone already.
+    let _ = pidfd_send_signal(handle, Signal::KILL);
 }
 
-/// The last line of the error output of what was killed for it.
-fn over_memory(limits: &Limits) -> String {
-    format!(
-        "\nkilled: together these processes used more than {} bytes of memory\n",
-        limits.memory_bytes
-    )
+/// Whether there is something to read within this time; of a process' handle: whether it is gone.
+pub(crate) fn readable_within(handle: &impl AsFd, time: Duration) -> bool {
+    let mut events = [PollFd::new(handle, PollFlags::IN)];
+    matches!(poll(&mut events, Some(&timespec(time))), Ok(1..))
 }
 
-fn early(reason: &str, fix: &str) -> Refused {
-    Refused {
-        reason: reason.to_owned(),
-        fix: fix.to_owned(),
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: time.as_secs().cast_signed(),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }
 
-fn silent() -> Refused {
-    early(
-        "the box ended before it was built",
-        "look at `bulkhead doctor`, and at the kernel's log for a process that was killed",
-    )
-}
-
-/// The program to start, its list of system calls, and its standard input.
-struct Start {
-    argv: Vec<String>,
-    kind: Kind,
-    input: Option<Vec<u8>>,
-}
-
-fn command(action: &Action) -> Result<Start, Refused> {
-    let wrong = |reason: &str| Refused {
-        reason: reason.to_owned(),
-        fix: "call it with a program's name".to_owned(),
-    };
-    let (argv, kind, input) = match action {
-        Action::Argv { argv } => (argv.clone(), Kind::Exec, None),
-        Action::Shell { script } => (
-            vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()],
-            Kind::Exec,
-            None,
-        ),
-        Action::Tool { call } => {
-            let call = serde_json::to_vec(call)
-                .map_err(|e| wrong(&format!("the call cannot be written as JSON: {e}")))?;
-            (vec![TOOL.to_owned()], Kind::Tool, Some(call))
-        }
-    };
-    if argv.first().is_none_or(String::is_empty) {
-        return Err(wrong("the command has no program"));
-    }
-    if argv.iter().any(|argument| argument.contains('\0')) {
-        return Err(wrong("an argument holds a NUL character"));
-    }
-    Ok(Start { argv, kind, input })
-}
-
-fn feed(mut to: io::PipeWriter, bytes: &[u8]) {
-    // A tool that does not read all of it has its reasons, and a result that tells.
-    let _ = to.write_all(bytes);
-}
-
-/// One output, as far as it was kept.
-#[derive(Debug, Default)]
-struct Kept {
-    text: String,
-    truncated: bool,
-}
-
-/// Reads to the end and keeps the beginning.
-fn drain(mut from: impl Read, keep: usize) -> io::Result<Kept> {
-    let mut kept = Vec::new();
-    from.by_ref().take(keep as u64).read_to_end(&mut kept)?;
-    let rest = io::copy(&mut from, &mut io::sink())?;
-    Ok(Kept {
-        text: String::from_utf8_lossy(&kept).into_owned(),
-        truncated: rest > 0,
-    })
-}
-
-/// An output that could not be read to its end counts as cut.
-fn joined(thread: JoinHandle<io::Result<Kept>>) -> Kept {
-    match thread.join() {
-        Ok(Ok(kept)) => kept,
-        Ok(Err(_)) | Err(_) => Kept {
-            text: String::new(),
-            truncated: true,
+fn ended(cause: u8, told: Option<End>) -> RunEnd {
+    match (cause, told) {
+        (TIMED_OUT, _) => RunEnd::TimedOut,
+        (KILLED, _) => RunEnd::Killed,
+        (OVER_MEMORY | OVER_DISK, _) => RunEnd::Signalled {
+            signal: libc::SIGKILL,
+        },
+        (_, Some(End::Exited(code))) => RunEnd::Exited { code },
+        (_, Some(End::Signalled(signal))) => RunEnd::Signalled { signal },
+        // Something outside killed the box, as the kernel does when memory is short.
+        (_, None) => RunEnd::Signalled {
+            signal: libc::SIGKILL,
         },
     }
 }
 
-/// Waits for the keeper, which waits for the box.
-fn reap(child: &mut Child) {
-    let until = Instant::now() + GRACE;
-    let handle = rustix::process::pidfd_open(
-        rustix::process::Pid::from_child(child),
-        rustix::process::PidfdFlags::empty(),
-    );
-    if let Ok(handle) = handle {
-        let mut events = [rustix::event::PollFd::new(
-            &handle,
-            rustix::event::PollFlags::IN,
-        )];
-        let left = until.saturating_duration_since(Instant::now());
-        let limit = rustix::event::Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        if matches!(rustix::event::poll(&mut events, Some(&limit)), Ok(1..)) {
-            let _ = child.wait();
-            return;
+/// The last line of the error output of what was killed for a limit.
+fn over_limit(cause: u8, limits: &Limits) -> String {
+    match cause {
+        OVER_MEMORY => format!(
+            "\nkilled: together these processes used more than {} bytes of memory\n",
+            limits.memory_bytes
+        ),
+        OVER_DISK => format!(
+            "\nkilled: it wrote more than {} bytes, or too many files, to the workspace\n",
+            limits.workspace_bytes
+        ),
+        _ => String::new(),
+    }
+}
+
+/// When the box begins, for whoever compares its changes with those of others.
+fn base_of(layer: &HeldLayer) -> Result<Base, Failure> {
+    let sequence = layer.sequence()?;
+    let mut number = [0; 8];
+    std::fs::File::open(sequence)
+        .and_then(|mut file| file.read_exact(&mut number))
+        .map_err(Failure::at(format!("reading {}", sequence.display())))?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    Ok(Base {
+        entry: protocol::runner::EntryId(u64::from_le_bytes(number)),
+        since: now
+            .tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(now.tv_nsec),
+    })
+}
+
+/// Has the changes kept or thrown away. That it could not be done is told with them.
+fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Base) -> Changes {
+    if layer.is_untouched() {
+        return Changes::default();
+    }
+    let Some(Layer { id, .. }) = layer.decide() else {
+        return Changes::default();
+    };
+    let decided = match then {
+        Then::Keep { origin } => layers.keep(id, base, origin),
+        Then::Discard => layers.discard(id),
+    };
+    decided.unwrap_or_else(|Refused { reason, fix }| Changes {
+        fate: Fate::Failed { reason, fix },
+        ..Changes::default()
+    })
+}
+
+impl HeldLayer {
+    /// Whether nothing at all was written to it. Of a copy that takes a look at all of it.
+    fn is_untouched(&self) -> bool {
+        match self.folders() {
+            Ok(LayerFolders::Overlay { upper, .. }) => {
+                std::fs::read_dir(upper).is_ok_and(|mut entries| entries.next().is_none())
+            }
+            Ok(LayerFolders::Copy { .. }) | Err(_) => false,
         }
     }
-    // The kernel kills init with the keeper, and the box with init.
-    let _ = child.kill();
-    let _ = child.wait();
+}
+
+/// The program to start, its list of system calls, and its standard input.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) argv: Vec<String>,
+    pub(crate) kind: Kind,
+    pub(crate) input: Vec<u8>,
+}
+
+impl Start {
+    pub(crate) fn of(action: &Action) -> Result<Self, Refused> {
+        let wrong = |reason: &str| Refused {
+            reason: reason.to_owned(),
+            fix: "call it with a program's name".to_owned(),
+        };
+        let (argv, kind, input) = match action {
+            Action::Argv { argv } => (argv.clone(), Kind::Exec, Vec::new()),
+            Action::Shell { script } => (
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()],
+                Kind::Exec,
+                Vec::new(),
+            ),
+            Action::Tool { call } => {
+                let call = serde_json::to_vec(call)
+                    .map_err(|e| wrong(&format!("the call cannot be written as JSON: {e}")))?;
+                (vec![TOOL.to_owned()], Kind::Tool, call)
+            }
+        };
+        if argv.first().is_none_or(String::is_empty) {
+            return Err(wrong("the command has no program"));
+        }
+        if argv.iter().any(|argument| argument.contains('\0')) {
+            return Err(wrong("an argument holds a NUL character"));
+        }
+        Ok(Self { argv, kind, input })
+    }
+}
+
+/// The command's input and outputs, as far as they are open.
+#[derive(Debug)]
+struct Pipes {
+    stdin: Option<io::PipeWriter>,
+    input: Vec<u8>,
+    written: usize,
+    stdout: Option<io::PipeReader>,
+    stderr: Option<io::PipeReader>,
+    out: Kept,
+    err: Kept,
+    buffer: Vec<u8>,
+}
+
+/// Which of the three pipes were waited for.
+#[derive(Clone, Copy, Debug)]
+struct Places([bool; 3]);
+
+impl Pipes {
+    fn new(
+        stdin: io::PipeWriter,
+        stdout: io::PipeReader,
+        stderr: io::PipeReader,
+        input: Vec<u8>,
+        limits: &Limits,
+    ) -> io::Result<Self> {
+        for pipe in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let keep = limits.output_bytes as usize;
+        Ok(Self {
+            stdin: (!input.is_empty()).then_some(stdin),
+            input,
+            written: 0,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            out: Kept::most(keep),
+            err: Kept::most(keep),
+            buffer: vec![0; 64 * 1024],
+        })
+    }
+
+    fn add_to<'a>(&'a self, events: &mut Vec<PollFd<'a>>) -> Places {
+        let stdin = self
+            .stdin
+            .as_ref()
+            .map(|pipe| PollFd::new(pipe, PollFlags::OUT));
+        let stdout = self
+            .stdout
+            .as_ref()
+            .map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let stderr = self
+            .stderr
+            .as_ref()
+            .map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let places = Places([stdin.is_some(), stdout.is_some(), stderr.is_some()]);
+        events.extend([stdin, stdout, stderr].into_iter().flatten());
+        places
+    }
+
+    fn pass_on(&mut self, happened: &[bool], Places(waited): Places) {
+        let mut happened = happened.iter().copied();
+        let [stdin, stdout, stderr] = waited.map(|waited| waited && happened.next() == Some(true));
+        if stdin {
+            self.feed();
+        }
+        if stdout {
+            read_some(&mut self.stdout, &mut self.out, &mut self.buffer);
+        }
+        if stderr {
+            read_some(&mut self.stderr, &mut self.err, &mut self.buffer);
+        }
+    }
+
+    fn feed(&mut self) {
+        let Some(mut pipe) = self.stdin.take() else {
+            return;
+        };
+        match pipe.write(&self.input[self.written..]) {
+            Ok(count) => self.written += count,
+            Err(error) if is_later(&error) => {}
+            // A tool that does not read all of it has its reasons, and a result that tells.
+            Err(_) => return,
+        }
+        if self.written < self.input.len() {
+            self.stdin = Some(pipe);
+        }
+    }
+
+    /// Reads what is left once nobody can write any more.
+    fn drain(&mut self) {
+        self.stdin = None;
+        while read_some(&mut self.stdout, &mut self.out, &mut self.buffer) {}
+        while read_some(&mut self.stderr, &mut self.err, &mut self.buffer) {}
+    }
+}
+
+/// Whether there may be more at once.
+fn read_some(pipe: &mut Option<io::PipeReader>, kept: &mut Kept, buffer: &mut [u8]) -> bool {
+    let Some(open) = pipe else {
+        return false;
+    };
+    match open.read(buffer) {
+        Ok(0) => *pipe = None,
+        Ok(count) => {
+            kept.add(&buffer[..count]);
+            return true;
+        }
+        Err(error) if is_later(&error) => {}
+        // An output that could not be read to its end counts as cut.
+        Err(_) => {
+            kept.truncated = true;
+            *pipe = None;
+        }
+    }
+    false
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// One output, as far as it is kept: its beginning.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    most: usize,
+    truncated: bool,
+}
+
+impl Kept {
+    fn most(most: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            most,
+            truncated: false,
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = self.most - self.bytes.len();
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.truncated |= bytes.len() > room;
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }

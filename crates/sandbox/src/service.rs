@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,8 +13,11 @@ use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Limits, RunReply, RunRequest};
 
+use crate::boxes::{Boxes, Config};
 use crate::confine::{Files, Program, confine};
-use crate::run::{Killer, Refused, Run, RunSpec};
+use crate::layers::{Layers, Linked};
+use crate::pool::Pool;
+use crate::run::{Job, Killer, Refused, Then};
 
 /// The program itself: `/proc/self/exe` is it also after its file was replaced.
 const SELF: &str = "/proc/self/exe";
@@ -48,6 +50,17 @@ fn serve() -> Result<(), String> {
         return Err(reason);
     }
     let config = control.start().map_err(|e| e.to_string())?;
+    let layers = Arc::new(Linked::default());
+    let pool = match pool(&config, layers.clone()) {
+        Ok(pool) => Arc::new(pool),
+        Err(reason) => {
+            // As above.
+            let _ = control.send(&Report::Failed {
+                reason: reason.clone(),
+            });
+            return Err(reason);
+        }
+    };
     control.send(&Report::Ready).map_err(|e| e.to_string())?;
     let mut gateway: Option<Gateway> = None;
     loop {
@@ -59,7 +72,17 @@ fn serve() -> Result<(), String> {
                 Some(socket),
             )) => {
                 // Its runs end with the old link, and it has forgotten them.
-                drop(gateway.replace(Gateway::serve(socket, config.clone())));
+                drop(gateway.replace(Gateway::serve(socket, Arc::clone(&pool))));
+            }
+            Ok((
+                Control::Link {
+                    peer: Peer::Workspace,
+                },
+                Some(socket),
+            )) => {
+                layers.link(Link::new(UnixStream::from(socket)));
+                // Layers end with the program that made them.
+                pool.flush();
             }
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
@@ -79,6 +102,19 @@ fn serve() -> Result<(), String> {
     }
 }
 
+/// Boxes die with the thread that calls this.
+fn pool(config: &SandboxConfig, layers: Arc<dyn Layers>) -> Result<Pool, String> {
+    let all = Config {
+        program: SELF.into(),
+        tool_program: config.tool_program.clone(),
+        workspace: config.workspace.clone(),
+        memory: config.memory,
+    };
+    let boxes = Boxes::start(all, layers).map_err(|refused| refused.to_string())?;
+    Pool::start(boxes, config.limits.clone(), config.spare_boxes as usize)
+        .map_err(|e| format!("no thread can be started: {e}"))
+}
+
 /// The link to the gateway and the runs that came over it. Dropping it kills them and waits.
 struct Gateway {
     link: Arc<Link<RunReply, RunRequest>>,
@@ -86,11 +122,11 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn serve(socket: OwnedFd, config: SandboxConfig) -> Self {
+    fn serve(socket: OwnedFd, pool: Arc<Pool>) -> Self {
         let link = Arc::new(Link::new(UnixStream::from(socket)));
         let reader = std::thread::spawn({
             let link = Arc::clone(&link);
-            move || Runs::new(link, config).serve()
+            move || Runs::new(link, pool).serve()
         });
         Self {
             link,
@@ -112,7 +148,7 @@ impl Drop for Gateway {
 /// The runs that are on.
 struct Runs {
     link: Arc<Link<RunReply, RunRequest>>,
-    config: SandboxConfig,
+    pool: Arc<Pool>,
     on: Arc<Mutex<HashMap<CallRef, State>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -128,10 +164,10 @@ enum State {
 }
 
 impl Runs {
-    fn new(link: Arc<Link<RunReply, RunRequest>>, config: SandboxConfig) -> Self {
+    fn new(link: Arc<Link<RunReply, RunRequest>>, pool: Arc<Pool>) -> Self {
         Self {
             link,
-            config,
+            pool,
             on: Arc::default(),
             threads: Vec::new(),
         }
@@ -186,22 +222,26 @@ impl Runs {
             output_bytes: limits.output_bytes.min(MAX_OUTPUT),
             ..limits
         };
-        let spec = RunSpec {
+        let job = Job {
             action,
             limits,
-            workspace: self.config.workspace.clone(),
-            tool_program: self.config.tool_program.clone(),
+            then: Then::Keep {
+                origin: Some(call.clone()),
+            },
         };
+        let pool = Arc::clone(&self.pool);
         let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());
         let thread = std::thread::Builder::new()
             .name("run".to_owned())
             .spawn(move || {
-                let outcome = Run::start(spec, Path::new(SELF)).and_then(|run| {
-                    began(&on, &name, run.killer());
-                    run.finish()
-                });
+                let outcome = pool.run(job, |killer| began(&on, &name, killer));
                 locked(&on).remove(&name);
                 reply(&link, &name, outcome);
+                if pool.boxes().is_broken() {
+                    // All boxes died with it. The supervisor starts this program again.
+                    eprintln!("bulkhead-sandbox: the process that makes boxes is gone");
+                    std::process::exit(1);
+                }
             });
         match thread {
             Ok(thread) => self.threads.push(thread),

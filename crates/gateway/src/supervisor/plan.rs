@@ -138,6 +138,7 @@ pub(super) fn plans(
                 backend: config.backend,
                 memory: config.memory,
                 spare_boxes: config.spare_boxes,
+                limits: config.limits.clone(),
             }),
             ..plan("bulkhead-sandbox", Peer::Sandbox, 2)
         },

@@ -1,8 +1,8 @@
 //! `bulkhead-sandbox`: builds boxes and runs tools in them.
 //!
 //! Security: the service reads requests of the gateway, which judged and recorded them, and
-//! passes on what comes out of a box without looking at it. Each box is built by a
-//! fresh process (`bulkhead-sandbox box`) that holds nothing of the service's memory. It runs as
+//! passes on what comes out of a box without looking at it. Boxes are made by a process of
+//! their own (`bulkhead-sandbox build`) that holds nothing of the service's memory. It runs as
 //! whoever runs Bulkhead, without a network and without capabilities.
 
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         .as_deref()
         .and_then(std::ffi::OsStr::to_str)
     {
-        Some("box") => bulkhead_sandbox::native::main(),
+        Some("build") => bulkhead_sandbox::native::main(),
         Some(_) => {
             eprintln!("bulkhead-sandbox takes no arguments; bulkhead-supervisor starts it");
             ExitCode::from(2)

@@ -1,11 +1,12 @@
-//! Process 1 of a box.
+//! Process 1 of a box, and the command that it starts.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use protocol::frame::LinkError;
 use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getppid, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit, wait,
@@ -13,7 +14,8 @@ use rustix::process::{
 use rustix::thread::CapabilitySet;
 
 use super::mounts::{TOOL, WORKSPACE};
-use super::spec::{BoxEnd, BoxSpec, End, Failure, Kind, Report};
+use super::namespaces::Owner;
+use super::spec::{BoxEnd, BoxSpec, End, Facts, Failure, Kind, Report, ToBox};
 use super::{facts, mounts, namespaces};
 use crate::landlock_domain::{self, Domain, Right};
 use crate::{profiles, seccomp, sys};
@@ -25,8 +27,6 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
 ];
-/// Bytes of one file.
-const FILE_SIZE: u64 = 1024 * 1024 * 1024;
 /// How many times its memory a process may have of addresses.
 const ADDRESS_SPACE: u64 = 32;
 /// Open descriptors of a process.
@@ -38,64 +38,113 @@ const LOADERS: [&str; 3] = [
     "/lib/ld-musl-x86_64.so.1",
 ];
 
-/// Builds the box, runs the command, and ends; never returns to the caller's path.
-pub(crate) fn main(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd, keeper: OwnedFd) -> ! {
-    let code = match die_with_keeper(keeper).and_then(|()| run(service, spec, input)) {
-        Ok(end) => {
-            // If the service is gone, there is nobody to tell.
-            let _ = service.send(&Report::Ended(end));
-            0
-        }
+/// What the builder made: the first process of new namespaces. Builds the box, runs the command, and
+/// ends; never returns to the caller's path.
+pub(crate) fn main(link: OwnedFd, owner: Owner, filters: &Filters) -> ! {
+    let link = BoxEnd::new(UnixStream::from(link));
+    let code = match run(&link, owner, filters) {
+        Ok(End::Exited(_) | End::Signalled(_)) => 0,
         Err(failure) => {
-            let _ = service.send(&Report::Failed(failure));
+            // If the service is gone, there is nobody to tell.
+            let _ = link.send(&Report::Failed(failure));
             1
         }
     };
     std::process::exit(code)
 }
 
-fn run(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<End, Failure> {
+fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
+    // The builder lives as long as the service. If it ended before this line, the link is closed.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::at("tying the box to its builder"))?;
+    sys::reset_all().map_err(Failure::at("resetting signals"))?;
+    let (spec, stdio) = match link.receive_all() {
+        Ok((ToBox::Build { spec }, fds)) => (spec, Stdio::of(fds)?),
+        Ok((ToBox::Go { .. }, _)) => return Err(Failure::because("told to go before it is built")),
+        Err(error) => return Err(Failure::because(error)),
+    };
+    namespaces::map(owner)?;
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }
     if spec.host_root {
         namespaces::limit_ids(spec.limits.pids)?;
     }
+    let early = facts::Early::read()?;
     rustix::system::sethostname(b"box").map_err(Failure::at("naming the box"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    mounts::build(spec)?;
-    let abi = give_up(spec)?;
-    let compile =
-        |kind| seccomp::Program::compile(&profiles::of_box(kind)).map_err(Failure::because);
-    let any = compile(Kind::Exec)?;
+    mounts::build(&spec)?;
+    let abi = give_up(&spec)?;
     // Init needs the list of any program; the tools' own is shorter and goes on the command alone.
-    let filter = match spec.kind {
-        Kind::Exec => {
-            any.install().map_err(Failure::because)?;
-            Filter::Inherited(&any)
-        }
-        Kind::Tool => Filter::Own(compile(Kind::Tool)?),
-    };
+    let install = |filter: &seccomp::Program| filter.install().map_err(Failure::because);
+    match spec.kind {
+        Kind::Exec => install(&filters.exec)?,
+        Kind::Tool => {}
+    }
     match sys::fork().map_err(Failure::at("starting the command"))? {
-        sys::Fork::Child => become_command(service, spec, input, abi, &filter),
+        sys::Fork::Child => become_command(link, &stdio, || {
+            let filter = match spec.kind {
+                Kind::Exec => &filters.exec,
+                Kind::Tool => {
+                    install(&filters.tool)?;
+                    &filters.tool
+                }
+            };
+            let facts = facts::read(abi, filter, &early, &spec)?;
+            facts::check(&facts, &spec)?;
+            Ok(facts)
+        }),
         sys::Fork::Parent(command) => {
-            drop(input);
+            drop(stdio);
             close_stdio()?;
-            match filter {
-                Filter::Inherited(_) => {}
-                Filter::Own(_) => any.install().map_err(Failure::because)?,
+            match spec.kind {
+                Kind::Exec => {}
+                Kind::Tool => install(&filters.exec)?,
             }
-            reap_until(command)
+            let end = reap_until(command)?;
+            // If the service is gone, there is nobody to tell.
+            let _ = link.send(&Report::Ended(end));
+            Ok(end)
         }
     }
 }
 
-/// The command's system calls.
-enum Filter<'a> {
-    /// Init has installed it already.
-    Inherited(&'a seccomp::Program),
-    /// The command installs it.
-    Own(seccomp::Program),
+/// The command's standard input, output and error.
+struct Stdio([OwnedFd; 3]);
+
+impl Stdio {
+    fn of(fds: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let fds = fds.try_into();
+        fds.map(Self)
+            .map_err(|_| Failure::because("a command has three standard descriptors"))
+    }
+
+    fn put_in_place(&self) -> std::io::Result<()> {
+        let Self([input, output, error]) = self;
+        rustix::stdio::dup2_stdin(input)?;
+        rustix::stdio::dup2_stdout(output)?;
+        rustix::stdio::dup2_stderr(error)?;
+        Ok(())
+    }
+}
+
+/// The lists of system calls, compiled once for all boxes of a builder.
+#[derive(Debug)]
+pub(crate) struct Filters {
+    exec: seccomp::Program,
+    tool: seccomp::Program,
+}
+
+impl Filters {
+    /// Compiles them.
+    pub(crate) fn compile() -> Result<Self, Failure> {
+        let compile =
+            |kind| seccomp::Program::compile(&profiles::of_box(kind)).map_err(Failure::because);
+        Ok(Self {
+            exec: compile(Kind::Exec)?,
+            tool: compile(Kind::Tool)?,
+        })
+    }
 }
 
 /// Everything that is the same for init and the command: no capability, no way to get one, the
@@ -155,7 +204,7 @@ fn limits(spec: &BoxSpec) -> Result<(), Failure> {
             limits.memory_bytes.saturating_mul(ADDRESS_SPACE),
         ),
         (Resource::Nproc, u64::from(limits.pids)),
-        (Resource::Fsize, FILE_SIZE),
+        (Resource::Fsize, limits.workspace_bytes),
         (Resource::Nofile, DESCRIPTORS),
         (Resource::Memlock, 0),
         (Resource::Msgqueue, 0),
@@ -172,22 +221,23 @@ fn limits(spec: &BoxSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Never returns: as the command or not at all.
+/// Never returns: as the command or not at all. `confine` is the last of giving up.
 fn become_command(
-    service: &BoxEnd,
-    spec: &BoxSpec,
-    input: OwnedFd,
-    abi: u32,
-    filter: &Filter<'_>,
+    link: &BoxEnd,
+    stdio: &Stdio,
+    confine: impl FnOnce() -> Result<Facts, Failure>,
 ) -> ! {
-    if let Err(failure) = prepare(service, spec, &input, abi, filter) {
-        let _ = service.send(&Report::Failed(failure));
-        std::process::exit(1);
-    }
-    drop(input);
-    // A specification without a program is refused before a box is built.
-    let (program, arguments) = spec
-        .argv
+    let argv = match prepare(link, stdio, confine) {
+        Ok(Some(argv)) => argv,
+        // Nobody wants it any more.
+        Ok(None) => std::process::exit(0),
+        Err(failure) => {
+            let _ = link.send(&Report::Failed(failure));
+            std::process::exit(1);
+        }
+    };
+    // A specification without a program is refused before it gets here.
+    let (program, arguments) = argv
         .split_first()
         .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
     let error = Command::new(program)
@@ -204,28 +254,26 @@ fn become_command(
     })
 }
 
+/// What to become, or nothing if nobody is there any more.
 fn prepare(
-    service: &BoxEnd,
-    spec: &BoxSpec,
-    input: &OwnedFd,
-    abi: u32,
-    filter: &Filter<'_>,
-) -> Result<(), Failure> {
+    link: &BoxEnd,
+    stdio: &Stdio,
+    confine: impl FnOnce() -> Result<Facts, Failure>,
+) -> Result<Option<Vec<String>>, Failure> {
     rustix::process::setsid().map_err(Failure::at("starting a session"))?;
-    rustix::stdio::dup2_stdin(input).map_err(Failure::at("setting the standard input"))?;
+    stdio
+        .put_in_place()
+        .map_err(Failure::at("setting the standard descriptors"))?;
     rustix::process::chdir(WORKSPACE).map_err(Failure::at("entering the workspace"))?;
-    let filter = match filter {
-        Filter::Inherited(filter) => filter,
-        Filter::Own(filter) => {
-            filter.install().map_err(Failure::because)?;
-            filter
-        }
-    };
-    let facts = facts::read(abi, filter)?;
-    facts::check(&facts, spec)?;
-    service
-        .send(&Report::Ready(facts))
-        .map_err(Failure::because)
+    let facts = confine()?;
+    link.send(&Report::Ready(Box::new(facts)))
+        .map_err(Failure::because)?;
+    match link.receive_all() {
+        Ok((ToBox::Go { argv }, _)) => Ok(Some(argv)),
+        Err(LinkError::Closed | LinkError::Io(_)) => Ok(None),
+        Ok((ToBox::Build { .. }, _)) => Err(Failure::because("told twice what to build")),
+        Err(error) => Err(Failure::because(error)),
+    }
 }
 
 /// Waits for the command, and meanwhile for every orphan.
@@ -249,47 +297,35 @@ fn reap_until(command: Pid) -> Result<End, Failure> {
 
 /// Has the kernel kill this process when its parent ends, which should be this one.
 pub(crate) fn die_with_parent(parent: u32) -> Result<(), Failure> {
-    tie_to_parent()?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::at("tying the builder to its parent"))?;
     match getppid() {
         Some(pid) if pid.as_raw_nonzero().get().unsigned_abs() == parent => Ok(()),
-        Some(_) | None => Err(too_late()),
+        Some(_) | None => Err(Failure::because(
+            "the parent ended before the builder began",
+        )),
     }
 }
 
-/// The same for init, in whose namespace its parent has no id.
-fn die_with_keeper(keeper: OwnedFd) -> Result<(), Failure> {
-    tie_to_parent()?;
-    let mut events = [PollFd::new(&keeper, PollFlags::IN)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    match poll(&mut events, Some(&now)).map_err(Failure::at("watching the keeper"))? {
-        0 => Ok(()),
-        _ => Err(too_late()),
-    }
+/// Puts nothing in the place of the standard input.
+pub(crate) fn close_stdin() -> Result<(), Failure> {
+    let null = null().map_err(Failure::at("opening /dev/null"))?;
+    rustix::stdio::dup2_stdin(&null).map_err(Failure::at("closing the standard input"))
 }
 
-fn tie_to_parent() -> Result<(), Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(Failure::at("tying the box to its parent"))
-}
-
-fn too_late() -> Failure {
-    Failure::because("the parent ended before the box began")
-}
-
-/// Lets go of the command's pipes, so that they end with the command.
-pub(crate) fn close_stdio() -> Result<(), Failure> {
+/// Lets go of the standard descriptors.
+fn close_stdio() -> Result<(), Failure> {
     let replace = || {
-        let null = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
+        let null = null()?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
         Ok::<(), std::io::Error>(())
     };
-    replace().map_err(Failure::at("closing the command's pipes"))
+    replace().map_err(Failure::at("closing the standard descriptors"))
+}
+
+fn null() -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open("/dev/null")
 }

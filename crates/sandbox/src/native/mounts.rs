@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use protocol::workspace::LayerFolders;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree, unmount,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
 use super::namespaces::INSIDE_ID;
@@ -54,7 +55,7 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     )
     .map_err(Failure::at("separating the mounts of the box"))?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let workspace = tree(&spec.workspace, MountAttrFlags::empty())?;
+    let workspace = workspace(spec)?;
     let tool = tree(&spec.tool_program, read_only)?;
     let usr = tree(Path::new("/usr"), read_only)?;
     let etc = read_etc()?;
@@ -85,6 +86,51 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     sys::set_mount_flags(&root, read_only, sys::Below::Not)
         .map_err(Failure::at("making the root read-only"))
 }
+
+/// The workspace as the box sees it. Whatever the box writes goes to its layer.
+fn workspace(spec: &BoxSpec) -> Result<OwnedFd, Failure> {
+    match &spec.layer {
+        LayerFolders::Overlay { upper, work } => overlay(&spec.workspace, upper, work),
+        LayerFolders::Copy { folder } => tree(folder, MountAttrFlags::empty()),
+    }
+}
+
+/// The kernel's documentation, filesystems/overlayfs.
+fn overlay(lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd, Failure> {
+    let folder = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+            .map_err(Failure::at(format!("opening {}", path.display())))
+    };
+    let (lower, upper, work) = (folder(lower)?, folder(upper)?, folder(work)?);
+    // The options take names; these mean the folders that were opened, whatever they are called.
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let make = || {
+        let config = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in [
+            ("lowerdir", name(&lower).as_str()),
+            ("upperdir", &name(&upper)),
+            ("workdir", &name(&work)),
+            // Nothing in the layer may lead elsewhere: each entry holds what it shows.
+            ("index", "off"),
+            ("metacopy", "off"),
+            ("xino", "off"),
+        ] {
+            fsconfig_set_string(&config, key, value)?;
+        }
+        // Its own attributes in names that need no privilege.
+        fsconfig_set_flag(&config, "userxattr")?;
+        // A layer is synced when it is kept, and otherwise never.
+        fsconfig_set_flag(&config, "volatile")?;
+        fsconfig_create(&config)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+    };
+    make().map_err(Failure::at(OVERLAY))
+}
+
+/// What is being done when a file system cannot take a layer.
+pub(crate) const OVERLAY: &str = "laying a layer over the workspace";
 
 /// A copy of the mount at a path of the host, and of those below it, without setuid and devices.
 fn tree(path: &Path, more: MountAttrFlags) -> Result<OwnedFd, Failure> {

@@ -1,9 +1,6 @@
-//! Own namespaces, and one user in them.
-
-use rustix::process::{getegid, geteuid};
+//! One user in namespaces of its own.
 
 use super::spec::Failure;
-use crate::sys;
 
 /// The user and group id inside; there is no other, so that nobody in the box can be 0.
 pub(crate) const INSIDE_ID: u32 = 1000;
@@ -11,14 +8,29 @@ pub(crate) const INSIDE_ID: u32 = 1000;
 /// All namespaces that a box has of its own, as `/proc/PID/ns` names them.
 pub(crate) const NAMES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
-/// Leaves all seven namespaces of the host, and maps the own ids to [`INSIDE_ID`]. The
-/// process-id namespace begins with the next child.
-pub(crate) fn enter() -> Result<(), Failure> {
-    let (uid, gid) = (geteuid(), getegid());
-    sys::unshare_all().map_err(Failure::at("making namespaces"))?;
+/// The ids of whoever builds boxes, on the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    uid: rustix::process::Uid,
+    gid: rustix::process::Gid,
+}
+
+impl Owner {
+    /// This process' own.
+    pub(crate) fn of_this_process() -> Self {
+        Self {
+            uid: rustix::process::geteuid(),
+            gid: rustix::process::getegid(),
+        }
+    }
+}
+
+/// Maps the owner's ids to [`INSIDE_ID`], in the first process of new namespaces.
+pub(crate) fn map(owner: Owner) -> Result<(), Failure> {
     write("/proc/self/setgroups", "deny")?;
-    write("/proc/self/uid_map", &format!("{INSIDE_ID} {uid} 1"))?;
-    write("/proc/self/gid_map", &format!("{INSIDE_ID} {gid} 1"))?;
+    let line = |id: u32| format!("{INSIDE_ID} {id} 1");
+    write("/proc/self/uid_map", &line(owner.uid.as_raw()))?;
+    write("/proc/self/gid_map", &line(owner.gid.as_raw()))?;
     // Second to the system-call list: no further user namespace can be counted below this one.
     write("/proc/sys/user/max_user_namespaces", "0")
 }
@@ -27,9 +39,19 @@ pub(crate) fn enter() -> Result<(), Failure> {
 /// capabilities), so the process-id namespace gets fewer ids. 300 are reserved by the kernel and
 /// are given out only once.
 pub(crate) fn limit_ids(pids: u32) -> Result<(), Failure> {
-    const RESERVED: u32 = 300;
-    write("/proc/sys/kernel/pid_max", &(RESERVED + pids).to_string())
+    write(PID_MAX, &(RESERVED + pids).to_string())
 }
+
+/// How many processes the namespace's ids suffice for.
+pub(crate) fn ids_left() -> Result<u64, Failure> {
+    let text =
+        std::fs::read_to_string(PID_MAX).map_err(Failure::at(format!("reading {PID_MAX}")))?;
+    let most: u64 = text.trim().parse().map_err(Failure::because)?;
+    Ok(most.saturating_sub(RESERVED.into()))
+}
+
+const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+const RESERVED: u32 = 300;
 
 /// In one write(2), which these files need.
 fn write(path: &str, text: &str) -> Result<(), Failure> {

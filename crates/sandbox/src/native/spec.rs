@@ -1,29 +1,65 @@
-//! What crosses between the service and a box' keeper and init.
+//! What crosses between the service, the builder and a box.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use protocol::control::ControlEnd;
-use protocol::frame::LinkError;
 use protocol::ids::Digest;
 use protocol::runner::Limits;
+use protocol::workspace::LayerFolders;
 use serde::{Deserialize, Serialize};
 
-/// A box to build. With it comes the descriptor that is the command's standard input.
+/// To the builder. With it comes the socket that is the box' own link.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum ToBuilder {
+    /// Make the first process of a box.
+    Make,
+}
+
+/// From the builder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum FromBuilder {
+    /// It waits on its link. With it comes a handle on it (pidfd).
+    Made {
+        /// Its id in the builder's namespace.
+        pid: u32,
+    },
+    /// There is none.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// To a box.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum ToBox {
+    /// First: what to build. With it come the command's standard input, output and error.
+    Build {
+        /// All about it but what it will run.
+        spec: Box<BoxSpec>,
+    },
+    /// Then, once: run this.
+    Go {
+        /// The program and its arguments; never empty.
+        argv: Vec<String>,
+    },
+}
+
+/// A box to build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BoxSpec {
-    /// The service's process id; the box dies with it.
-    pub(crate) parent: u32,
-    /// The program and its arguments; never empty.
-    pub(crate) argv: Vec<String>,
     /// Which list of system calls.
     pub(crate) kind: Kind,
-    /// Its bounds; those on time and output are the service's.
+    /// Its bounds; those on time, output and the workspace are the service's.
     pub(crate) limits: Limits,
     /// The workspace on the host.
     pub(crate) workspace: PathBuf,
+    /// What the box changes instead of it.
+    pub(crate) layer: LayerFolders,
     /// The program of the built-in tools on the host.
     pub(crate) tool_program: PathBuf,
     /// Whether the box' user is 0 on the host.
@@ -53,12 +89,10 @@ pub(crate) enum Kind {
 pub(crate) enum Report {
     /// It could not be built; nothing ran.
     Failed(Failure),
-    /// It is built, everything is given up, and the command is about to start.
-    Ready(Facts),
+    /// It is built, everything is given up, and the command waits to begin.
+    Ready(Box<Facts>),
     /// The command ended.
     Ended(End),
-    /// All together used more memory than they may, and are being killed.
-    OverMemory,
 }
 
 /// How the command ended.
@@ -89,6 +123,22 @@ pub(crate) struct Facts {
     pub(crate) landlock_abi: u32,
     /// All four user ids.
     pub(crate) uids: [u32; 4],
+    /// Network interfaces but the loopback.
+    pub(crate) interfaces: Vec<String>,
+    /// Whether the root is mounted read-only.
+    pub(crate) root_read_only: bool,
+    /// Whether the workspace is an overlay; otherwise it is a copy.
+    pub(crate) overlay: bool,
+    /// Bytes that `/tmp` can hold.
+    pub(crate) tmp_bytes: u64,
+    /// Of each process: memory, `RLIMIT_DATA`.
+    pub(crate) data_bytes: u64,
+    /// Of each process: seconds, `RLIMIT_CPU`.
+    pub(crate) cpu_seconds: u64,
+    /// Of the user: processes, `RLIMIT_NPROC`; or of the namespace, if the user is 0 on the host.
+    pub(crate) pids: u64,
+    /// Bytes of a core, `RLIMIT_CORE`.
+    pub(crate) core_bytes: u64,
 }
 
 /// Why a box could not be built.
@@ -126,38 +176,14 @@ impl Failure {
     }
 }
 
-/// The keeper's and init's end of the link to the service.
-pub(crate) struct BoxEnd {
-    link: ControlEnd<Report, BoxSpec>,
-    socket: UnixStream,
-}
+/// A box' end of its link to the service.
+pub(crate) type BoxEnd = ControlEnd<Report, ToBox>;
 
 /// The service's end.
-pub(crate) type ServiceEnd = ControlEnd<BoxSpec, Report>;
+pub(crate) type ServiceEnd = ControlEnd<ToBox, Report>;
 
-impl BoxEnd {
-    /// The link that is the standard input.
-    pub(crate) fn from_stdin() -> Result<Self, LinkError> {
-        let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(Self {
-            link: ControlEnd::new(socket.try_clone()?),
-            socket,
-        })
-    }
+/// The builder's end of its link to the service.
+pub(crate) type BuilderEnd = ControlEnd<FromBuilder, ToBuilder>;
 
-    /// The first frame, and the descriptor with it.
-    pub(crate) fn receive(&self) -> Result<(BoxSpec, Option<OwnedFd>), LinkError> {
-        self.link.receive()
-    }
-
-    /// Tells the service.
-    pub(crate) fn send(&self, report: &Report) -> Result<(), LinkError> {
-        self.link.send(report)
-    }
-}
-
-impl AsFd for BoxEnd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
+/// The service's end of that.
+pub(crate) type ToBuilderEnd = ControlEnd<ToBuilder, FromBuilder>;

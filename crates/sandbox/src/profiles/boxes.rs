@@ -4,7 +4,7 @@
 //! list is what keeps it from the kernel: what is not needed by ordinary programs cannot be
 //! reached, and what would make a new namespace, a setuid file or memory that no limit counts is refused.
 
-use super::Test::{Bits, Clear, Is, Not};
+use super::Test::{Bits, Clear, Is, Not, Set};
 use super::groups::{
     ASYNC, BASE, CLONE3, LINKS, NEW_NAMESPACES, OLD_ASYNC, OLD_BASE, OLD_READ_FILES,
     OLD_WRITE_FILES,
@@ -55,7 +55,7 @@ pub(super) fn sandbox_service() -> Calls {
 
 /// Building a box: namespaces, mounts, and giving up what is not needed any more.
 const BUILD: &[Rule] = calls![
-    SYS_unshare,
+    SYS_clone(Set(0, libc::CLONE_NEWUSER as u32)),
     SYS_mount,
     SYS_umount2,
     SYS_pivot_root,

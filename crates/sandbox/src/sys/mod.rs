@@ -12,7 +12,10 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-pub(crate) use process::{Below, Fork, close_from, fork, set_mount_flags, unshare_all};
+pub(crate) use process::{
+    Below, Cloned, Fork, clone_into_namespaces, close_from, fork, reap_children_unasked,
+    set_mount_flags,
+};
 pub(crate) use signal::{StopSet, block, reset_all, wait};
 
 /// The newest Landlock ABI of the kernel, landlock_create_ruleset(2).

@@ -1,11 +1,10 @@
 //! Processes, descriptors, namespaces and mounts.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
-use rustix::thread::UnshareFlags;
 
 /// Which side of a fork this is.
 pub(crate) enum Fork {
@@ -17,10 +16,7 @@ pub(crate) enum Fork {
 
 /// Forks a process that has one thread.
 pub(crate) fn fork() -> io::Result<Fork> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::other("only a process with one thread may fork"));
-    }
+    one_thread()?;
     // JUSTIFICATION: the box needs a child that goes on in Rust before it execs, with mounts and limits
     // between; Command cannot do that without unsafe code either.
     // SAFETY: no other thread exists (checked above), so no lock is held and no state is half
@@ -34,26 +30,79 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Which side of [`clone_into_namespaces`] this is.
+pub(crate) enum Cloned {
+    /// Process 1 of namespaces of its own, with no user or group mapped yet.
+    Child,
+    /// The old process; the new one's id in its own namespace, and a handle on it.
+    Parent(Pid, OwnedFd),
+}
+
+/// Forks a process that has one thread, as the first of its own namespaces, all seven of them. It
+/// dies by SIGKILL alone, as every process 1 does.
+pub(crate) fn clone_into_namespaces() -> io::Result<Cloned> {
+    one_thread()?;
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_PIDFD
+        | libc::SIGCHLD;
+    let mut handle: libc::c_int = -1;
+    // JUSTIFICATION: the C library's fork takes no namespaces, and unshare(2) would take a second process.
+    // SAFETY: without a stack and CLONE_VM this is fork(2): the child goes on with a copy of the memory, and no
+    // other thread exists (checked above), so no lock is held. With CLONE_PIDFD the kernel writes a
+    // descriptor to the third argument, which lives over the call; the others are unused.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_ulong::from(flags.cast_unsigned()),
+            0_usize,
+            &raw mut handle,
+            0_usize,
+            0_usize,
+        )
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        pid => {
+            // JUSTIFICATION: the kernel made the descriptor for this call.
+            // SAFETY: it is open, and nothing else owns it.
+            let handle = unsafe { OwnedFd::from_raw_fd(handle) };
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pid = pid.ok_or_else(|| io::Error::other("clone returned no process id"))?;
+            Ok(Cloned::Parent(pid, handle))
+        }
+    }
+}
+
+/// Has the kernel reap this process' children, whose end their handles tell.
+pub(crate) fn reap_children_unasked() -> io::Result<()> {
+    // JUSTIFICATION: no safe wrapper exists.
+    // SAFETY: SIG_IGN installs no handler.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn one_thread() -> io::Result<()> {
+    match std::fs::read_dir("/proc/self/task")?.count() {
+        1 => Ok(()),
+        _ => Err(io::Error::other("only a process with one thread may fork")),
+    }
+}
+
 /// Closes all descriptors from this number on. For the very start of a process, when none of them is owned.
 pub(crate) fn close_from(first: u32) {
     // JUSTIFICATION: no safe wrapper exists, since it closes what others may own.
     // SAFETY: called before anything has been opened; a number that is open belongs to nobody here.
     // It cannot fail for this range.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
-}
-
-/// Leaves every namespace of the parent that a box has of its own.
-pub(crate) fn unshare_all() -> io::Result<()> {
-    let flags = UnshareFlags::NEWUSER
-        | UnshareFlags::NEWNS
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
-    // JUSTIFICATION: the function is unsafe for the sake of CLONE_FILES, which is not among the flags.
-    // SAFETY: the descriptor table stays shared with nobody.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
 /// Whether the mounts below are meant too.

@@ -2,50 +2,91 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bulkhead_sandbox::run::{Refused, RunSpec, run_once};
+use bulkhead_sandbox::boxes::{Boxes, Config};
+use bulkhead_sandbox::layers::{Layer, Layers};
+use bulkhead_sandbox::run::{Job, Killer, Refused, Then};
 use protocol::call::Action;
-use protocol::runner::{Limits, RunEnd, RunOutcome};
+use protocol::control::MemoryPolicy;
+use protocol::ids::CallRef;
+use protocol::runner::{Changes, EntryId, Fate, Limits, RunEnd, RunOutcome};
+use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind};
 
-/// A workspace, and how to run something over it.
+/// A workspace, and how to run something over it. Boxes die with the thread that made it.
 pub(crate) struct Host {
     pub(crate) helper: PathBuf,
     pub(crate) workspace: tempfile::TempDir,
+    pub(crate) layers: Arc<Folders>,
+    boxes: Boxes,
 }
 
 impl Host {
     pub(crate) fn new(helper: &Path) -> Self {
-        Self {
-            helper: helper.to_owned(),
-            workspace: tempfile::tempdir().unwrap(),
-        }
+        let workspace = tempfile::tempdir().unwrap();
+        Self::over(helper, workspace, MemoryPolicy::BestEffort).unwrap()
     }
 
-    pub(crate) fn spec(&self, action: Action) -> RunSpec {
-        RunSpec {
+    pub(crate) fn over(
+        helper: &Path,
+        workspace: tempfile::TempDir,
+        memory: MemoryPolicy,
+    ) -> Result<Self, Refused> {
+        let layers = Arc::new(Folders::new(workspace.path()));
+        let boxes = Self::boxes(helper, workspace.path(), memory, layers.clone())?;
+        Ok(Self {
+            helper: helper.to_owned(),
+            workspace,
+            layers,
+            boxes,
+        })
+    }
+
+    pub(crate) fn boxes(
+        helper: &Path,
+        workspace: &Path,
+        memory: MemoryPolicy,
+        layers: Arc<Folders>,
+    ) -> Result<Boxes, Refused> {
+        let config = Config {
+            program: helper.to_owned(),
+            tool_program: std::env::current_exe().unwrap(),
+            workspace: workspace.to_owned(),
+            memory,
+        };
+        Boxes::start(config, layers)
+    }
+
+    pub(crate) fn job(&self, action: Action) -> Job {
+        Job {
             action,
             limits: Limits {
                 wall_seconds: 60,
                 ..Limits::default()
             },
-            workspace: self.workspace.path().to_owned(),
-            tool_program: std::env::current_exe().unwrap(),
+            then: Then::Keep { origin: None },
         }
     }
 
-    pub(crate) fn run(&self, spec: RunSpec) -> Result<RunOutcome, Refused> {
-        run_once(spec, &self.helper)
+    pub(crate) fn run(&self, job: Job) -> Result<RunOutcome, Refused> {
+        self.boxes.run(job)
+    }
+
+    pub(crate) fn run_killable(
+        &self,
+        job: Job,
+        begun: impl FnOnce(Killer),
+    ) -> Result<RunOutcome, Refused> {
+        self.boxes.run_killable(job, begun)
     }
 
     pub(crate) fn argv(&self, argv: &[&str]) -> RunOutcome {
-        self.run(self.spec(argv_action(argv))).unwrap()
+        self.run(self.job(argv_action(argv))).unwrap()
     }
 
     pub(crate) fn shell(&self, script: &str) -> RunOutcome {
-        self.run(self.spec(Action::Shell {
-            script: script.to_owned(),
-        }))
-        .unwrap()
+        self.run(self.job(shell(script))).unwrap()
     }
 
     /// What [`crate::inside`] prints inside a box.
@@ -83,6 +124,118 @@ pub(crate) fn argv_action(argv: &[&str]) -> Action {
     }
 }
 
+pub(crate) fn shell(script: &str) -> Action {
+    Action::Shell {
+        script: script.to_owned(),
+    }
+}
+
 pub(crate) fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// Layers as plain folders. What is kept is copied over, without a thought for what was removed: the
+/// program that does it well has tests of its own.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    folder: tempfile::TempDir,
+    workspace: PathBuf,
+    count: AtomicU64,
+    decided: Mutex<Vec<(LayerId, &'static str)>>,
+}
+
+impl Folders {
+    pub(crate) fn new(workspace: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sequence"), [0; 8]).unwrap();
+        Self {
+            folder,
+            workspace: workspace.to_owned(),
+            count: AtomicU64::new(0),
+            decided: Mutex::default(),
+        }
+    }
+
+    /// How many layers there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// What became of the layers.
+    pub(crate) fn decided(&self) -> Vec<(LayerId, &'static str)> {
+        self.decided.lock().unwrap().clone()
+    }
+
+    /// Where the box that was made last writes a file of this name.
+    pub(crate) fn newest(&self, name: &str) -> PathBuf {
+        self.of(LayerId(self.count.load(Ordering::SeqCst)), "upper")
+            .join(name)
+    }
+
+    /// A file of this name that some box wrote.
+    pub(crate) fn any(&self, name: &str) -> Option<PathBuf> {
+        let newest = self.count.load(Ordering::SeqCst);
+        let all = (1..=newest).map(|number| self.of(LayerId(number), "upper").join(name));
+        all.into_iter().find(|path| path.exists())
+    }
+
+    fn of(&self, LayerId(number): LayerId, part: &str) -> PathBuf {
+        self.folder.path().join(number.to_string()).join(part)
+    }
+
+    fn decide(&self, layer: LayerId, what: &'static str) {
+        self.decided.lock().unwrap().push((layer, what));
+    }
+}
+
+impl Layers for Folders {
+    fn begin(&self, kind: LayerKind) -> Result<Layer, Refused> {
+        let id = LayerId(self.count.fetch_add(1, Ordering::SeqCst) + 1);
+        for part in ["upper", "work", "copy"] {
+            std::fs::create_dir_all(self.of(id, part)).unwrap();
+        }
+        let folders = match kind {
+            LayerKind::Overlay => LayerFolders::Overlay {
+                upper: self.of(id, "upper"),
+                work: self.of(id, "work"),
+            },
+            LayerKind::Copy => LayerFolders::Copy {
+                folder: self.of(id, "copy"),
+            },
+        };
+        Ok(Layer {
+            id,
+            folders,
+            sequence: self.folder.path().join("sequence"),
+        })
+    }
+
+    fn keep(&self, layer: LayerId, _: Base, _: Option<CallRef>) -> Result<Changes, Refused> {
+        let copied = std::process::Command::new("cp")
+            .args(["-a", "--no-preserve=xattr", "."])
+            .arg(&self.workspace)
+            .current_dir(self.of(layer, "upper"))
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        self.decide(layer, "kept");
+        Ok(Changes {
+            fate: Fate::Kept {
+                entry: EntryId(layer.0),
+            },
+            ..Changes::default()
+        })
+    }
+
+    fn discard(&self, layer: LayerId) -> Result<Changes, Refused> {
+        self.decide(layer, "discarded");
+        Ok(Changes {
+            fate: Fate::Discarded,
+            ..Changes::default()
+        })
+    }
+
+    fn forget(&self, layer: LayerId) {
+        self.decide(layer, "forgotten");
+    }
 }

@@ -10,6 +10,7 @@
 mod harness;
 mod host;
 mod inside;
+mod layers;
 mod lifetime;
 mod service;
 mod view;
@@ -21,16 +22,14 @@ use std::time::Instant;
 
 type Test = (&'static str, fn(&host::Host));
 
-const TESTS: &[&[Test]] = &[view::TESTS, lifetime::TESTS, service::TESTS];
+const TESTS: &[&[Test]] = &[view::TESTS, layers::TESTS, lifetime::TESTS, service::TESTS];
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
         ["inside", ref act @ ..] => inside::main(act),
-        ["outlived", helper, workspace] => {
-            lifetime::outlived(Path::new(helper), Path::new(workspace))
-        }
+        ["outlived", helper, what] => lifetime::outlived(Path::new(helper), what),
         ["supervised", helper] => service::supervised(Path::new(helper)),
         ["suite", helper] => suite(&host::Host::new(Path::new(helper))),
         [] if args[0] == inside::TOOL => inside::tool(),

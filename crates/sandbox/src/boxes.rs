@@ -1,0 +1,315 @@
+//! Native boxes: made when they are needed, or a little earlier.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use protocol::control::MemoryPolicy;
+use protocol::runner::Limits;
+use protocol::workspace::{LayerFolders, LayerKind};
+
+use crate::cgroup::{Cgroup, Cgroups, Held};
+use crate::check;
+use crate::layers::{Layer, Layers};
+use crate::native::builder::{Builder, Made};
+use crate::native::facts;
+use crate::native::mounts::OVERLAY;
+use crate::native::spec::{BoxSpec, Facts, Failure, Kind, Report, ToBox};
+use crate::run::Refused;
+
+/// What all boxes of a service have in common.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The program `bulkhead-sandbox`.
+    pub program: PathBuf,
+    /// The program that holds the built-in tools, on the host.
+    pub tool_program: PathBuf,
+    /// The workspace on the host.
+    pub workspace: PathBuf,
+    /// What to do where nothing holds the memory of a box as a whole.
+    pub memory: MemoryPolicy,
+}
+
+/// Makes boxes. They die with the thread that started this.
+#[derive(Debug)]
+pub struct Boxes {
+    config: Config,
+    builder: Mutex<Builder>,
+    layers: Arc<dyn Layers>,
+    cgroups: Cgroups,
+    outside: Vec<(String, u64)>,
+    host_root: bool,
+    /// Whether no layer can be laid over this workspace, so that boxes get copies.
+    copies: AtomicBool,
+    made: AtomicU64,
+}
+
+impl Boxes {
+    /// Starts what makes boxes.
+    pub fn start(config: Config, layers: Arc<dyn Layers>) -> Result<Self, Refused> {
+        let failed = |failure: Failure| check::refusal(&failure);
+        let cgroups = Cgroups::find();
+        match (&cgroups, config.memory) {
+            (Cgroups::Nowhere { reason }, MemoryPolicy::Enforced) => {
+                return Err(Refused {
+                    reason: format!(
+                        "nothing holds the memory of a box as a whole ({reason}), and the configuration demands it"
+                    ),
+                    fix: check::CGROUP_FIX.to_owned(),
+                });
+            }
+            (Cgroups::Nowhere { .. }, MemoryPolicy::BestEffort)
+            | (Cgroups::V1 { .. } | Cgroups::V2(_), _) => {}
+        }
+        Ok(Self {
+            builder: Mutex::new(Builder::start(&config.program).map_err(failed)?),
+            outside: facts::namespaces()
+                .map_err(Failure::at("reading /proc/self/ns"))
+                .map_err(failed)?,
+            config,
+            layers,
+            cgroups,
+            host_root: rustix::process::geteuid().is_root(),
+            copies: AtomicBool::new(false),
+            made: AtomicU64::new(0),
+        })
+    }
+
+    /// The workspace on the host.
+    pub(crate) fn workspace(&self) -> &Path {
+        &self.config.workspace
+    }
+
+    /// What is asked about layers.
+    pub(crate) fn layers(&self) -> &Arc<dyn Layers> {
+        &self.layers
+    }
+
+    /// Whether no more boxes can be had, since the process that makes them is gone.
+    pub fn is_broken(&self) -> bool {
+        self.builder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_gone()
+    }
+
+    /// Builds one, up to the moment when it is told what to run.
+    pub(crate) fn build(&self, kind: Kind, limits: &Limits) -> Result<Ready, Refused> {
+        let layer_kind = match self.copies.load(Ordering::Relaxed) {
+            true => LayerKind::Copy,
+            false => LayerKind::Overlay,
+        };
+        let stamp = Stamp::of(&self.config.workspace)
+            .map_err(Failure::at(format!(
+                "opening the workspace {}",
+                self.config.workspace.display()
+            )))
+            .map_err(|failure| check::refusal(&failure))?;
+        let layer = HeldLayer {
+            layer: Some(self.layers.begin(layer_kind)?),
+            layers: Arc::clone(&self.layers),
+        };
+        match self.build_over(layer, kind, limits, stamp) {
+            Err(failure) if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay => {
+                eprintln!(
+                    "bulkhead-sandbox: {}: {}; boxes get copies of the workspace",
+                    failure.doing, failure.error
+                );
+                self.copies.store(true, Ordering::Relaxed);
+                self.build(kind, limits)
+            }
+            built => built.map_err(|failure| check::refusal(&failure)),
+        }
+    }
+
+    fn build_over(
+        &self,
+        layer: HeldLayer,
+        kind: Kind,
+        limits: &Limits,
+        stamp: Stamp,
+    ) -> Result<Ready, Failure> {
+        let pipe = || io::pipe().map_err(Failure::at("making a pipe"));
+        let ((input, stdin), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let cgroup = self
+            .cgroups
+            .make(number, limits)
+            .map_err(Failure::at("making a cgroup"))?;
+        let made = self
+            .builder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .make()?;
+        let mut body = Body { made, cgroup };
+        let held = body.take_in()?;
+        let spec = Box::new(BoxSpec {
+            kind,
+            limits: limits.clone(),
+            workspace: self.config.workspace.clone(),
+            layer: layer.folders()?.clone(),
+            tool_program: self.config.tool_program.clone(),
+            host_root: self.host_root,
+            outside: self.outside.clone(),
+        });
+        let fds = [input.as_fd(), output.as_fd(), error.as_fd()];
+        let sent = body.made.link.send_with_all(&ToBox::Build { spec }, &fds);
+        drop((input, output, error));
+        sent.map_err(Failure::because)?;
+        let facts = body.facts()?;
+        Ok(Ready {
+            kind,
+            limits: limits.clone(),
+            stamp,
+            facts,
+            held,
+            stdin,
+            stdout,
+            stderr,
+            layer,
+            body,
+        })
+    }
+}
+
+/// What must not have changed between the building of a box and its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    workspace: (u64, u64),
+    /// When the list of libraries was written, of which a box has a copy.
+    libraries: Option<(i64, i64)>,
+}
+
+impl Stamp {
+    pub(crate) fn of(workspace: &Path) -> io::Result<Self> {
+        let folder = std::fs::metadata(workspace)?;
+        let list = std::fs::metadata("/etc/ld.so.cache").ok();
+        Ok(Self {
+            workspace: (folder.dev(), folder.ino()),
+            libraries: list.map(|data| (data.mtime(), data.mtime_nsec())),
+        })
+    }
+}
+
+/// A box that waits to be told what to run. Dropped, all of it is gone.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) kind: Kind,
+    pub(crate) limits: Limits,
+    pub(crate) stamp: Stamp,
+    pub(crate) facts: Facts,
+    pub(crate) held: Option<Held>,
+    pub(crate) stdin: PipeWriter,
+    pub(crate) stdout: PipeReader,
+    pub(crate) stderr: PipeReader,
+    pub(crate) layer: HeldLayer,
+    pub(crate) body: Body,
+}
+
+impl Ready {
+    /// Whether nobody can use it any more.
+    pub(crate) fn is_stale(&self, stamp: Stamp) -> bool {
+        self.stamp != stamp || self.body.is_over()
+    }
+
+    /// Whether it can still be used, for this.
+    pub(crate) fn fits(&self, kind: Kind, limits: &Limits, stamp: Stamp) -> bool {
+        self.kind == kind && self.limits == *limits && !self.is_stale(stamp)
+    }
+}
+
+/// A layer that is forgotten unless somebody decides about it.
+#[derive(Debug)]
+pub(crate) struct HeldLayer {
+    layer: Option<Layer>,
+    layers: Arc<dyn Layers>,
+}
+
+impl HeldLayer {
+    /// Where it is.
+    pub(crate) fn folders(&self) -> Result<&LayerFolders, Failure> {
+        match &self.layer {
+            Some(layer) => Ok(&layer.folders),
+            None => Err(Failure::because("the layer was given away")),
+        }
+    }
+
+    /// The file that begins with the number of the newest entry.
+    pub(crate) fn sequence(&self) -> Result<&Path, Failure> {
+        match &self.layer {
+            Some(layer) => Ok(&layer.sequence),
+            None => Err(Failure::because("the layer was given away")),
+        }
+    }
+
+    /// For whoever decides about it.
+    pub(crate) fn decide(mut self) -> Option<Layer> {
+        self.layer.take()
+    }
+}
+
+impl Drop for HeldLayer {
+    fn drop(&mut self) {
+        if let Some(layer) = self.layer.take() {
+            self.layers.forget(layer.id);
+        }
+    }
+}
+
+/// The processes of a box, and what holds them.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) made: Made,
+    pub(crate) cgroup: Option<Cgroup>,
+}
+
+impl Body {
+    /// Puts the first process into its cgroup, before it has been told anything.
+    fn take_in(&mut self) -> Result<Option<Held>, Failure> {
+        let pid = self.made.pid;
+        let Some(cgroup) = &self.cgroup else {
+            return Ok(None);
+        };
+        cgroup
+            .take_in(pid)
+            .map_err(Failure::at("putting the box into its cgroup"))?;
+        let held = cgroup.held(pid);
+        held.map(Some)
+            .map_err(Failure::at("reading the limits of the cgroup"))
+    }
+
+    fn facts(&self) -> Result<Facts, Failure> {
+        match self.made.link.receive() {
+            Ok((Report::Ready(facts), _)) => Ok(*facts),
+            Ok((Report::Failed(failure), _)) => Err(failure),
+            Ok((Report::Ended(_), _)) => Err(Failure::because("it ended before it began")),
+            Err(error) => Err(Failure::because(format!(
+                "the box ended before it was built ({error}); the kernel's log may name a process that was killed"
+            ))),
+        }
+    }
+
+    /// Whether all of it is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        crate::run::readable_within(&self.made.handle, std::time::Duration::ZERO)
+    }
+
+    /// A handle on its first process, whose death is that of all the others.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        self.made.handle.try_clone()
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        /// How long the kernel may take to end a box before nobody waits for it any more.
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+        if !self.is_over() {
+            crate::run::kill(&self.made.handle);
+            crate::run::readable_within(&self.made.handle, PATIENCE);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! Cgroups: what holds the memory and the processes of a box as a whole, where it is to be had.
+//!
+//! cgroups(7). Version 2 needs `memory` and `pids` in a group that is delegated to this user (systemd:
+//! `Delegate=yes`), or root; version 1 needs root. Elsewhere limits of single processes and a watcher hold
+//! what they can, and the receipt says "best effort".
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::runner::Limits;
+
+/// Where groups of boxes can be made.
+#[derive(Debug)]
+pub(crate) enum Cgroups {
+    /// In this folder; both controllers are on.
+    V2(PathBuf),
+    /// In these folders, one for each controller.
+    V1 {
+        /// Of the controller `memory`.
+        memory: PathBuf,
+        /// Of the controller `pids`.
+        pids: PathBuf,
+    },
+    /// Nowhere.
+    Nowhere {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Folders of a service are called so, followed by its process id and a number.
+const PREFIX: &str = "bulkhead-";
+/// Where programs move in a delegated group, since one with groups below it may hold none itself.
+const PROGRAMS: &str = "bulkhead-programs";
+
+impl Cgroups {
+    /// Looks for a place, and makes this service's folder in it.
+    pub(crate) fn find() -> Self {
+        match Hierarchies::of_this_process() {
+            Ok(found) => Self::within(&found).unwrap_or_else(|reason| Self::Nowhere { reason }),
+            Err(error) => Self::Nowhere {
+                reason: format!("/proc/self cannot be read: {error}"),
+            },
+        }
+    }
+
+    fn within(found: &Hierarchies) -> Result<Self, String> {
+        static FOUND: AtomicU64 = AtomicU64::new(0);
+        let number = FOUND.fetch_add(1, Ordering::Relaxed);
+        let own = format!("{PREFIX}{}-{number}", std::process::id());
+        let second = match &found.unified {
+            Some(group) => delegated(group, &own),
+            None => Err("no cgroups are mounted".to_owned()),
+        };
+        match (second, &found.memory, &found.pids) {
+            (Ok(folder), _, _) => Ok(Self::V2(folder)),
+            (Err(_), Some(memory), Some(pids)) => Ok(Self::V1 {
+                memory: made(memory, &own)?,
+                pids: made(pids, &own)?,
+            }),
+            (Err(reason), _, _) => Err(reason),
+        }
+    }
+
+    /// How they are called in receipts.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::V2(_) => Version::Second.name(),
+            Self::V1 { .. } => Version::First.name(),
+            Self::Nowhere { .. } => "best effort",
+        }
+    }
+
+    /// A group with these limits for one box; none where none can be had.
+    pub(crate) fn make(&self, number: u64, limits: &Limits) -> io::Result<Option<Cgroup>> {
+        let name = format!("box-{number}");
+        let set =
+            |folder: &Path, file: &str, value: u64| fs::write(folder.join(file), value.to_string());
+        // Swap is memory too. A kernel that does not count it has not the file.
+        let swap = |folder: &Path, file: &str, value: u64| match set(folder, file, value) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        match self {
+            Self::Nowhere { .. } => Ok(None),
+            Self::V2(all) => {
+                let group = Cgroup::new(Version::Second, vec![all.join(name)])?;
+                let folder = &group.folders[0];
+                set(folder, "memory.max", limits.memory_bytes)?;
+                swap(folder, "memory.swap.max", 0)?;
+                set(folder, "memory.oom.group", 1)?;
+                set(folder, "pids.max", limits.pids.into())?;
+                Ok(Some(group))
+            }
+            Self::V1 { memory, pids } => {
+                let folders = vec![memory.join(&name), pids.join(&name)];
+                let group = Cgroup::new(Version::First, folders)?;
+                set(
+                    &group.folders[0],
+                    "memory.limit_in_bytes",
+                    limits.memory_bytes,
+                )?;
+                swap(
+                    &group.folders[0],
+                    "memory.memsw.limit_in_bytes",
+                    limits.memory_bytes,
+                )?;
+                set(&group.folders[1], "pids.max", limits.pids.into())?;
+                Ok(Some(group))
+            }
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        // A group that still holds something stays, and the next start removes it.
+        match self {
+            Self::V2(folder) => drop(fs::remove_dir(folder)),
+            Self::V1 { memory, pids } => {
+                let _ = fs::remove_dir(memory);
+                let _ = fs::remove_dir(pids);
+            }
+            Self::Nowhere { .. } => {}
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    First,
+    Second,
+}
+
+impl Version {
+    fn name(self) -> &'static str {
+        match self {
+            Self::First => "cgroup v1",
+            Self::Second => "cgroup v2",
+        }
+    }
+}
+
+/// The group of one box; removed with it.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    version: Version,
+    folders: Vec<PathBuf>,
+}
+
+/// What a group holds, as the kernel tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// `cgroup v2` or `cgroup v1`.
+    pub(crate) by: &'static str,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// Processes and threads.
+    pub(crate) pids: u64,
+}
+
+impl Cgroup {
+    fn new(version: Version, folders: Vec<PathBuf>) -> io::Result<Self> {
+        // What was made is removed if the rest cannot be.
+        let mut group = Self {
+            version,
+            folders: Vec::new(),
+        };
+        for folder in folders {
+            fs::create_dir(&folder)?;
+            group.folders.push(folder);
+        }
+        Ok(group)
+    }
+
+    /// Puts a process into it, and with it all that it starts.
+    pub(crate) fn take_in(&self, pid: u32) -> io::Result<()> {
+        let mut folders = self.folders.iter();
+        folders.try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// What is in force for a process that is in it.
+    pub(crate) fn held(&self, pid: u32) -> io::Result<Held> {
+        let (memory, pids) = (&self.folders[0], &self.folders[self.folders.len() - 1]);
+        for folder in &self.folders {
+            let members = fs::read_to_string(folder.join("cgroup.procs"))?;
+            if !members.lines().any(|line| line == pid.to_string()) {
+                return Err(io::Error::other(format!(
+                    "the box is not in {}",
+                    folder.display()
+                )));
+            }
+        }
+        let file = match self.version {
+            Version::First => "memory.limit_in_bytes",
+            Version::Second => "memory.max",
+        };
+        Ok(Held {
+            by: self.version.name(),
+            memory: number(&memory.join(file))?,
+            pids: number(&pids.join("pids.max"))?,
+        })
+    }
+
+    /// How many processes the kernel killed for want of memory in it.
+    pub(crate) fn killed_for_memory(&self) -> u64 {
+        let file = match self.version {
+            Version::First => "memory.oom_control",
+            Version::Second => "memory.events",
+        };
+        let text = fs::read_to_string(self.folders[0].join(file)).unwrap_or_default();
+        let count = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
+        text.lines().find_map(count).unwrap_or(0)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            // The last process may not be gone from it entirely; then the next start removes it.
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+fn number(path: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let text = text.trim();
+    text.parse()
+        .map_err(|_| io::Error::other(format!("{} says {text:?}", path.display())))
+}
+
+/// Makes a folder of this service's own in a group, and removes those of services that are gone.
+fn made(group: &Path, own: &str) -> Result<PathBuf, String> {
+    remove_old(group);
+    let folder = group.join(own);
+    match fs::create_dir(&folder) {
+        Ok(()) => Ok(folder),
+        Err(error) => Err(format!(
+            "no cgroup can be made in {}: {error}",
+            group.display()
+        )),
+    }
+}
+
+fn remove_old(group: &Path) {
+    let gone = |name: &str| {
+        let (pid, _) = name.strip_prefix(PREFIX)?.split_once('-')?;
+        let pid = pid.parse::<u32>().ok()?;
+        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    };
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(gone).is_some() {
+            for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(inner.path());
+            }
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Makes this service's folder in a group of version 2, with both controllers on.
+fn delegated(group: &Path, own: &str) -> Result<PathBuf, String> {
+    const NEEDED: [&str; 2] = ["memory", "pids"];
+    let has = |folder: &Path, file: &str| {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        NEEDED
+            .iter()
+            .all(|controller| text.split_whitespace().any(|word| word == *controller))
+    };
+    // Programs that moved before are below the group that was delegated.
+    let group = match group.file_name() {
+        Some(name) if name == PROGRAMS => group.parent().unwrap_or(group),
+        Some(_) | None => group,
+    };
+    let place = group.display();
+    if !has(group, "cgroup.controllers") {
+        return Err(format!(
+            "the cgroup {place} has not the controllers `memory` and `pids`"
+        ));
+    }
+    if !has(group, "cgroup.subtree_control") {
+        move_programs(group)?;
+        fs::write(group.join("cgroup.subtree_control"), "+memory +pids")
+            .map_err(|e| format!("no limits can be set below the cgroup {place}: {e}"))?;
+    }
+    let folder = made(group, own)?;
+    match fs::write(folder.join("cgroup.subtree_control"), "+memory +pids") {
+        Ok(()) => Ok(folder),
+        Err(error) => {
+            let _ = fs::remove_dir(&folder);
+            Err(format!(
+                "no limits can be set below the cgroup {place}: {error}"
+            ))
+        }
+    }
+}
+
+/// Moves Bulkhead's programs to a group below; a group in which others are too is not touched.
+fn move_programs(group: &Path) -> Result<(), String> {
+    let wrong = |e: io::Error| format!("the cgroup {} is not delegated: {e}", group.display());
+    let members = fs::read_to_string(group.join("cgroup.procs")).map_err(wrong)?;
+    for pid in members.lines() {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if !name.starts_with("bulkhead") {
+            return Err(format!(
+                "other programs are in the cgroup {} too",
+                group.display()
+            ));
+        }
+    }
+    let programs = group.join(PROGRAMS);
+    match fs::create_dir(&programs) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(wrong(error)),
+        _ => {}
+    }
+    for pid in members.lines() {
+        fs::write(programs.join("cgroup.procs"), pid).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// This process' groups, as folders.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hierarchies {
+    unified: Option<PathBuf>,
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+}
+
+impl Hierarchies {
+    fn of_this_process() -> io::Result<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        Ok(Self::read(
+            &groups,
+            &fs::read_to_string("/proc/self/mountinfo")?,
+        ))
+    }
+
+    /// From the texts of `/proc/PID/cgroup` and `/proc/PID/mountinfo` (proc(5)).
+    fn read(groups: &str, mounts: &str) -> Self {
+        let mut found = Self::default();
+        for line in groups.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (Some(_), Some(controllers), Some(path)) =
+                (parts.next(), parts.next(), parts.next())
+            else {
+                continue;
+            };
+            let has = |name| controllers.split(',').any(|controller| controller == name);
+            if controllers.is_empty() {
+                found.unified = folder(mounts, "cgroup2", None, path);
+            }
+            if has("memory") {
+                found.memory = folder(mounts, "cgroup", Some("memory"), path);
+            }
+            if has("pids") {
+                found.pids = folder(mounts, "cgroup", Some("pids"), path);
+            }
+        }
+        found
+    }
+}
+
+/// The folder of a group where its hierarchy is mounted.
+fn folder(mounts: &str, kind: &str, controller: Option<&str>, group: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, at) = (mount.next()?, mount.next()?);
+        let mut file_system = file_system.split(' ');
+        if file_system.next()? != kind {
+            return None;
+        }
+        let options = file_system.nth(1)?;
+        if controller.is_some_and(|name| !options.split(',').any(|option| option == name)) {
+            return None;
+        }
+        // A container sees a part of the hierarchy, which begins at `root`.
+        let below = Path::new(group).strip_prefix(root).ok()?;
+        Some(Path::new(at).join(below))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUPS: &str = "9:name=systemd:/\n8:pids:/\n4:cpu,memory:/a/b\n0::/user.slice/x\n";
+    const MOUNTS: &str = "30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n\
+        31 30 0:27 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw\n\
+        32 30 0:28 /a /sys/fs/cgroup/memory rw - cgroup cgroup rw,cpu,memory\n\
+        33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+
+    #[test]
+    fn groups_are_found_where_their_hierarchies_are_mounted() {
+        let found = Hierarchies::read(GROUPS, MOUNTS);
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(found.unified, path("/sys/fs/cgroup/unified/user.slice/x"));
+        assert_eq!(found.memory, path("/sys/fs/cgroup/memory/b"));
+        assert_eq!(found.pids, path("/sys/fs/cgroup/pids/"));
+        assert_eq!(Hierarchies::read("", MOUNTS), Hierarchies::default());
+        assert_eq!(Hierarchies::read(GROUPS, ""), Hierarchies::default());
+    }
+
+    #[test]
+    fn a_group_without_the_controllers_or_with_strangers_in_it_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path();
+        let write = |name: &str, text: &str| fs::write(group.join(name), text).unwrap();
+        write("cgroup.controllers", "cpu pids\n");
+        assert!(delegated(group, "own").unwrap_err().contains("controllers"));
+        write("cgroup.controllers", "cpu memory pids\n");
+        write("cgroup.subtree_control", "\n");
+        write("cgroup.procs", "1\n");
+        assert!(
+            delegated(group, "own")
+                .unwrap_err()
+                .contains("other programs")
+        );
+        assert!(!group.join("own").exists());
+        // Where the controllers are on already, nobody has to move.
+        write("cgroup.subtree_control", "memory pids\n");
+        assert_eq!(delegated(group, "own"), Ok(group.join("own")));
+        let programs = group.join(PROGRAMS);
+        assert_eq!(delegated(&programs, "other"), Ok(group.join("other")));
+    }
+}
