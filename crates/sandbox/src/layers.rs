@@ -4,12 +4,20 @@
 //! asks for them.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use protocol::control::{Control, HistoryLimits, Peer, Report, SupervisorEnd, WorkspaceConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
-use protocol::runner::Changes;
+use protocol::runner::{Changes, Fate};
 use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest};
 
 use crate::run::Refused;
@@ -128,5 +136,153 @@ impl Layers for Linked {
     fn forget(&self, layer: LayerId) {
         // If the program is gone, its next start removes what nobody holds.
         let _ = self.ask(&LayerRequest::Forget { layer });
+    }
+}
+
+/// A program that keeps a workspace for one command line, without a supervisor. It ends with this.
+#[derive(Debug)]
+pub struct Keeper {
+    child: Child,
+    control: SupervisorEnd<WorkspaceConfig>,
+    layers: Arc<Linked>,
+}
+
+impl Keeper {
+    /// Starts `program`, which is `bulkhead-workspace`. What was left open in this history is finished first.
+    pub fn start(
+        program: &Path,
+        workspace: &Path,
+        history: &Path,
+        keep: HistoryLimits,
+    ) -> Result<Self, Refused> {
+        let fault = |what: &str, error: &dyn std::fmt::Display| Refused {
+            reason: format!("{what}: {error}"),
+            fix: "install the programs of one version together, and see `bulkhead doctor`"
+                .to_owned(),
+        };
+        let pair = || UnixStream::pair().map_err(|e| fault("no socket can be made", &e));
+        let ((ours, theirs), (asking, answering)) = (pair()?, pair()?);
+        let child = Command::new(program)
+            .arg("--workspace")
+            .arg(workspace)
+            .arg("--history")
+            .arg(history)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| fault(&format!("{} cannot be started", program.display()), &e))?;
+        let keeper = Self {
+            child,
+            control: SupervisorEnd::new(ours),
+            layers: Arc::default(),
+        };
+        let config = WorkspaceConfig { keep };
+        let peer = Peer::Sandbox;
+        let told = keeper
+            .control
+            .send(&Control::Start { config })
+            .and_then(|()| keeper.control.receive());
+        match told {
+            Ok((Report::Ready, _)) => {}
+            Ok((Report::Failed { reason }, _)) => {
+                return Err(fault("the workspace cannot be kept", &reason));
+            }
+            Ok((other, _)) => {
+                return Err(fault("the workspace cannot be kept", &format!("{other:?}")));
+            }
+            Err(error) => return Err(fault("the workspace cannot be kept", &error)),
+        }
+        let linked = keeper
+            .control
+            .send_with(&Control::Link { peer }, answering.into());
+        linked.map_err(|e| fault("the workspace cannot be kept", &e))?;
+        keeper.layers.link(Link::new(asking));
+        Ok(keeper)
+    }
+
+    /// Where layers come from.
+    pub fn layers(&self) -> Arc<Linked> {
+        Arc::clone(&self.layers)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // What it has under way is whole either way, and it ends when it has done it.
+        let _ = self.control.send(&Control::Stop);
+        let _ = self.child.wait();
+    }
+}
+
+/// Layers that are always thrown away: for runs that are only to be looked at. The folder is the
+/// caller's, and nobody else writes to it.
+#[derive(Debug)]
+pub struct Discarding {
+    folder: PathBuf,
+    count: AtomicU64,
+}
+
+impl Discarding {
+    /// Makes layers in this folder.
+    pub fn within(folder: &Path) -> io::Result<Self> {
+        fs::write(folder.join("sequence"), [0; 8])?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            count: AtomicU64::new(0),
+        })
+    }
+
+    fn of(&self, LayerId(number): LayerId) -> PathBuf {
+        self.folder.join(number.to_string())
+    }
+}
+
+impl Layers for Discarding {
+    fn begin(&self, kind: LayerKind) -> Result<Layer, Refused> {
+        let id = LayerId(self.count.fetch_add(1, Ordering::Relaxed) + 1);
+        let part = |name: &str| {
+            let path = self.of(id).join(name);
+            fs::create_dir_all(&path).map_err(|error| Refused {
+                reason: format!("no layer can be made: {}: {error}", path.display()),
+                fix: "make room, or set TMPDIR".to_owned(),
+            })?;
+            Ok(path)
+        };
+        let folders = match kind {
+            LayerKind::Overlay => LayerFolders::Overlay {
+                upper: part("upper")?,
+                work: part("work")?,
+            },
+            LayerKind::Copy => LayerFolders::Copy {
+                folder: part("copy")?,
+            },
+        };
+        let sequence = self.folder.join("sequence");
+        Ok(Layer {
+            id,
+            folders,
+            sequence,
+        })
+    }
+
+    fn keep(&self, layer: LayerId, _: Base, _: Option<CallRef>) -> Result<Changes, Refused> {
+        self.discard(layer)
+    }
+
+    fn discard(&self, layer: LayerId) -> Result<Changes, Refused> {
+        self.forget(layer);
+        Ok(Changes {
+            fate: Fate::Discarded,
+            ..Changes::default()
+        })
+    }
+
+    fn forget(&self, layer: LayerId) {
+        // Overlayfs leaves a folder that its owner may not enter either.
+        let closed = self.of(layer).join("work/work");
+        let _ = fs::set_permissions(closed, fs::Permissions::from_mode(0o700));
+        // What cannot be removed goes with the folder.
+        let _ = fs::remove_dir_all(self.of(layer));
     }
 }

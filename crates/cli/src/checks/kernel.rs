@@ -2,10 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use protocol::call::Action;
+use protocol::control::MemoryPolicy;
 use protocol::runner::{Limits, RunEnd};
-use sandbox::run::{RunSpec, run_once};
+use sandbox::boxes::{Boxes, Config};
+use sandbox::layers::Discarding;
+use sandbox::run::{Job, Then};
 
 use super::{Check, Status};
 use crate::folder::Temporary;
@@ -38,15 +42,27 @@ fn trial() -> Check {
         Ok(folder) => folder,
         Err(error) => return Check::fail("box", no_folder(&error), "make room, or set TMPDIR"),
     };
-    let spec = RunSpec {
+    // The layers are beside the workspace, since a layer cannot be within what it lies over.
+    let (workspace, history) = (empty.path().join("workspace"), empty.path().join("layers"));
+    let made = std::fs::create_dir(&workspace).and_then(|()| std::fs::create_dir(&history));
+    let layers = match made.and_then(|()| Discarding::within(&history)) {
+        Ok(layers) => Arc::new(layers),
+        Err(error) => return Check::fail("box", no_folder(&error), "make room, or set TMPDIR"),
+    };
+    let config = Config {
+        program: helper,
+        tool_program,
+        workspace,
+        memory: MemoryPolicy::BestEffort,
+    };
+    let job = Job {
         action: Action::Argv {
             argv: vec!["true".to_owned()],
         },
         limits: Limits::default(),
-        workspace: empty.path().to_owned(),
-        tool_program,
+        then: Then::Discard,
     };
-    match run_once(spec, &helper) {
+    match Boxes::start(config, layers).and_then(|boxes| boxes.run(job)) {
         Ok(outcome) if outcome.end == (RunEnd::Exited { code: 0 }) => Check::ok(
             "box",
             format!("a command ran in a fresh box in {} ms", outcome.duration_ms),
