@@ -1,16 +1,20 @@
 //! `bulkhead sandbox exec`: one command in a fresh box, as tools run. No server is needed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use config::{Config, ConfigError, Home};
 use protocol::call::Action;
-use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
-use sandbox::run::{RunSpec, run_once};
+use protocol::control::{HistoryLimits, MemoryPolicy};
+use protocol::ids::Digest;
+use protocol::runner::{Backend, Change, Fate, Limits, Receipt, RunEnd, RunOutcome};
+use sandbox::boxes::{self, Boxes};
+use sandbox::layers::Keeper;
+use sandbox::run::{Job, Refused, Then};
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::folder::{Change, Snapshot, Temporary};
+use crate::folder::Temporary;
 use crate::terminal::harmless;
 use crate::{output, programs};
 
@@ -32,9 +36,16 @@ struct Exec {
     /// Print one line of JSON: how it ended, its output, the receipt, what it changed.
     #[arg(long)]
     json: bool,
-    /// Which kind of box. One that is not to be had is never replaced by another.
-    #[arg(long, default_value = "native")]
-    backend: Backend,
+    /// Which kind of box; otherwise that of the configuration. One that is not to be had is never replaced
+    /// by another.
+    #[arg(long)]
+    backend: Option<Kind>,
+    /// What it changes is kept, as one step (the default).
+    #[arg(long, conflicts_with = "discard")]
+    keep: bool,
+    /// What it changes is told and thrown away.
+    #[arg(long)]
+    discard: bool,
     /// The folder it works in; otherwise that of the configuration, or an empty one.
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
@@ -48,9 +59,26 @@ struct Exec {
 
 /// The kinds of boxes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Backend {
+enum Kind {
     /// Made of namespaces by Bulkhead itself.
     Native,
+    /// A container of the Docker engine.
+    Docker,
+    /// A container of Podman.
+    Podman,
+    /// A container of the Docker engine on gVisor's kernel.
+    Gvisor,
+}
+
+impl From<Kind> for Backend {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Native => Self::Native,
+            Kind::Docker => Self::Docker,
+            Kind::Podman => Self::Podman,
+            Kind::Gvisor => Self::Gvisor,
+        }
+    }
 }
 
 /// What came of it.
@@ -65,40 +93,79 @@ struct Done<'a> {
     duration_ms: u64,
     receipt: &'a Receipt,
     changes: &'a [Change],
+    /// How many more changes there are than are listed.
+    more: u64,
+    /// What became of the changes.
+    fate: &'a Fate,
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let What::Exec(exec) = &arguments.action;
-    match exec.backend {
-        Backend::Native => native(exec, home),
+    let outcome = execute(exec, home)?;
+    match exec.json {
+        true => output::json(&done(&outcome)),
+        false => pass_on(&outcome),
     }
 }
 
-fn native(exec: &Exec, home: &Home) -> Result<(), Fault> {
+fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
     let place = Place::choose(exec, home)?;
-    let looked_at = |error| Fault::io(format!("look at {:?}", place.workspace))(error);
-    let before = Snapshot::take(&place.workspace).map_err(looked_at)?;
-    let spec = RunSpec {
+    let job = Job {
         action: Action::Argv {
             argv: exec.command.clone(),
         },
         limits: place.limits.clone(),
-        workspace: place.workspace.clone(),
-        tool_program: programs::path("bulkhead-tool")?,
+        then: match exec.discard {
+            true => Then::Discard,
+            false => Then::Keep { origin: None },
+        },
     };
-    let outcome = run_once(spec, &programs::path("bulkhead-sandbox")?)
-        .map_err(|refused| Fault::Refused(format!("{}. {}", refused.reason, refused.fix)))?;
-    let changes = before.changes(&Snapshot::take(&place.workspace).map_err(looked_at)?);
-    match exec.json {
-        true => output::json(&done(&outcome, &changes)),
-        false => pass_on(&outcome),
-    }
+    let refused = |Refused { reason, fix }| Fault::Refused(format!("{reason}. {fix}"));
+    let keeper = Keeper::start(
+        &programs::path("bulkhead-workspace")?,
+        &place.workspace,
+        &place.history,
+        place.keep,
+    )
+    .map_err(refused)?;
+    let config = boxes::Config {
+        program: programs::path("bulkhead-sandbox")?,
+        tool_program: programs::path("bulkhead-tool")?,
+        workspace: place.workspace.clone(),
+        memory: place.memory,
+    };
+    let outcome = match place.backend {
+        Backend::Native => Boxes::start(config, keeper.layers())
+            .and_then(|boxes| boxes.run(job))
+            .map_err(refused),
+        other @ (Backend::Docker | Backend::Podman | Backend::Gvisor) => Err(Fault::Refused(
+            format!("there is no box of the kind {}", other.name()),
+        )),
+    };
+    drop(keeper);
+    place.leave();
+    outcome
+}
+
+/// Whether the history of a workspace is of use afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    /// `bulkhead undo` works with it.
+    No,
+    /// It only had to survive an interruption.
+    Yes,
 }
 
 /// Where it works, and within which bounds.
 struct Place {
     workspace: PathBuf,
+    history: PathBuf,
+    /// Whether the history is of use to nobody afterwards.
+    passing: Passing,
+    keep: HistoryLimits,
     limits: Limits,
+    backend: Backend,
+    memory: MemoryPolicy,
     /// Kept until the command is over.
     _empty: Option<Temporary>,
 }
@@ -116,32 +183,74 @@ impl Place {
         if let Some(seconds) = exec.timeout {
             limits.wall_seconds = seconds;
         }
-        let named = exec
-            .workspace
-            .clone()
-            .or(config.map(|config| config.workspace));
-        let (workspace, empty) = match named {
+        let configured = config.as_ref().map(|it| it.workspace.clone());
+        let named = exec.workspace.as_ref().or(configured.as_ref());
+        let real = |folder: &Path| {
+            folder
+                .canonicalize()
+                .map_err(Fault::io(format!("open the workspace {folder:?}")))
+        };
+        let (workspace, history, passing, empty) = match named {
             Some(folder) => {
-                let found = folder.canonicalize();
-                (
-                    found.map_err(Fault::io(format!("open the workspace {folder:?}")))?,
-                    None,
-                )
+                let folder = real(folder)?;
+                let own = configured.is_some_and(|it| real(&it).is_ok_and(|it| it == folder));
+                let (history, passing) = match own {
+                    true => (home.history(), Passing::No),
+                    false => (history_of(&folder), Passing::Yes),
+                };
+                (folder, history, passing, None)
             }
             None => {
                 let empty = Temporary::create().map_err(Fault::io("make an empty workspace"))?;
-                (empty.path().to_owned(), Some(empty))
+                let (workspace, history) = (empty.path().join("w"), empty.path().join("h"));
+                std::fs::create_dir(&workspace).map_err(Fault::io("make an empty workspace"))?;
+                (workspace, history, Passing::No, Some(empty))
             }
         };
         Ok(Self {
             workspace,
+            history,
+            passing,
+            keep: config
+                .as_ref()
+                .map_or_else(HistoryLimits::default, |it| it.history),
             limits,
+            backend: exec.backend.map_or_else(
+                || config.as_ref().map(|it| it.backend).unwrap_or_default(),
+                Into::into,
+            ),
+            memory: config.map(|it| it.memory).unwrap_or_default(),
             _empty: empty,
         })
     }
 }
 
-fn done<'a>(outcome: &'a RunOutcome, changes: &'a [Change]) -> Done<'a> {
+impl Place {
+    /// Removes what is of use to nobody any more.
+    fn leave(&self) {
+        match self.passing {
+            // What cannot be removed is in nobody's way, and is used again.
+            Passing::Yes => drop(std::fs::remove_dir_all(&self.history)),
+            Passing::No => {}
+        }
+    }
+}
+
+/// Where the layers of a folder are that no installation calls its workspace: beside it, so that they
+/// are on the same file system and an interrupted step is found again, or, where nothing can be made
+/// there, among temporary files.
+fn history_of(workspace: &Path) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = Digest::of(workspace.as_os_str().as_bytes()).to_string();
+    let name = format!(".bulkhead-{}", &name[..16]);
+    let beside = workspace.parent().map(|parent| parent.join(&name));
+    match beside {
+        Some(beside) if beside.is_dir() || std::fs::create_dir(&beside).is_ok() => beside,
+        Some(_) | None => std::env::temp_dir().join(name),
+    }
+}
+
+fn done(outcome: &RunOutcome) -> Done<'_> {
     let (exit, signal) = match outcome.end {
         RunEnd::Exited { code } => (Some(code), None),
         RunEnd::Signalled { signal } => (None, Some(signal)),
@@ -156,7 +265,9 @@ fn done<'a>(outcome: &'a RunOutcome, changes: &'a [Change]) -> Done<'a> {
         timed_out: outcome.end == RunEnd::TimedOut,
         duration_ms: outcome.duration_ms,
         receipt: &outcome.receipt,
-        changes,
+        changes: &outcome.changes.list,
+        more: outcome.changes.more,
+        fate: &outcome.changes.fate,
     }
 }
 
@@ -204,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_json_form_has_an_exit_code_or_a_signal_or_neither() {
-        let form = |end| serde_json::to_value(done(&outcome(end), &[])).unwrap();
+        let form = |end| serde_json::to_value(done(&outcome(end))).unwrap();
         let exited = form(RunEnd::Exited { code: 3 });
         assert_eq!(
             (&exited["exit"], &exited["signal"]),
