@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 /// What has to lie beside `bulkhead`.
-pub(crate) const ALL: [&str; 10] = [
+pub(crate) const ALL: [&str; 11] = [
     "bulkhead-supervisor",
     "bulkhead-ledger",
     "bulkhead-vault",
     "bulkhead-egress",
     "bulkhead-sandbox",
+    "bulkhead-workspace",
     "bulkhead-tool",
     "bulkhead-gateway",
     "bulkhead-agent",

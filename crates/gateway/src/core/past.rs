@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use protocol::agent::HistoryItem;
 use protocol::channel::{CallCard, CallState, TranscriptEntry};
 use protocol::event::{CallOutcome, Event};
-use protocol::ids::{CallId, MessageId, TurnId};
+use protocol::ids::{CallId, MessageId, RowId, TurnId};
 use protocol::record::Row;
 
 use super::state::Place;
@@ -125,7 +125,9 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
             | Event::EgressRefused { .. }
-            | Event::SecretUsed { .. } => {}
+            | Event::SecretUsed { .. }
+            | Event::UndoAsked { .. }
+            | Event::UndoEnded { .. } => {}
         }
     }
     past.open_calls = calls
@@ -133,6 +135,15 @@ pub(super) fn past(rows: &[Row]) -> Past {
         .map(|((turn, _), open)| (turn, open))
         .collect();
     past
+}
+
+/// The undo that was asked for and has no outcome, of the rows about undos.
+pub(super) fn open_undo(rows: &[Row]) -> Option<RowId> {
+    rows.iter().fold(None, |open, row| match &row.event {
+        Event::UndoAsked { .. } => Some(row.row),
+        Event::UndoEnded { asked, .. } => open.filter(|open| open != asked),
+        _ => open,
+    })
 }
 
 /// The conversation for an agent that starts now. A message that had several turns, since
@@ -240,7 +251,7 @@ pub(super) fn transcript(
                 call,
                 outcome,
             } => {
-                let (state, detail) = (texts::outcome_state(outcome), texts::outcome(outcome));
+                let (state, detail) = (texts::outcome_state(outcome), texts::card_detail(outcome));
                 set_card(&mut entries, cards.get(&(*turn, *call)), state, &detail);
             }
             _ => {}
@@ -271,9 +282,7 @@ pub(super) fn open_outcome(open: OpenCall) -> (CallId, CallOutcome) {
 mod tests {
     use protocol::call::Action;
     use protocol::event::{Ground, TurnEnd};
-    use protocol::ids::{
-        ChannelId, ConversationId, Digest, PrincipalId, RowId, SenderId, SessionId,
-    };
+    use protocol::ids::{ChannelId, ConversationId, Digest, PrincipalId, SenderId, SessionId};
     use protocol::time::Millis;
 
     use super::*;

@@ -4,10 +4,15 @@
 use protocol::agent::TurnFault;
 use protocol::channel::CallState;
 use protocol::event::{CallOutcome, TurnEnd};
-use protocol::runner::{RunEnd, RunOutcome};
+use protocol::runner::{Fate, RunEnd, RunOutcome};
+
+use super::changes;
 
 /// How much of an output a card shows, in bytes.
 pub(super) const CARD_BYTES: usize = 4096;
+
+/// What [`changes::text`] may take of a card, in bytes; about eight names.
+const CHANGES_BYTES: usize = 1024;
 
 /// How much of an output the model is given, in bytes.
 const MODEL_BYTES: usize = 32 * 1024;
@@ -133,14 +138,24 @@ fn turn_fault(fault: &TurnFault) -> String {
 
 /// What came of a call, for the model.
 pub(super) fn outcome(outcome: &CallOutcome) -> String {
+    outcome_within(outcome, MODEL_BYTES)
+}
+
+/// The same for a card.
+pub(super) fn card_detail(outcome: &CallOutcome) -> String {
+    outcome_within(outcome, CARD_BYTES - CHANGES_BYTES)
+}
+
+/// With at most so many bytes of output; what was changed comes after it and is never cut off.
+fn outcome_within(outcome: &CallOutcome, most: usize) -> String {
     match outcome {
-        CallOutcome::Ran { run } => ran(run),
+        CallOutcome::Ran { run } => ran(run, most),
         CallOutcome::NotRun { reason } => format!("not run: {reason}"),
         CallOutcome::Unknown => "outcome not known: Bulkhead stopped while this ran. It may or may not have had its effect. It is not run again by itself.".to_owned(),
     }
 }
 
-fn ran(run: &RunOutcome) -> String {
+fn ran(run: &RunOutcome, most: usize) -> String {
     let end = match run.end {
         RunEnd::Exited { code: 0 } => String::new(),
         RunEnd::Exited { code } => format!("exit code {code}\n"),
@@ -159,18 +174,35 @@ fn ran(run: &RunOutcome) -> String {
         ""
     };
     let text = format!("{end}{}{errors}{cut}", run.stdout);
-    if text.is_empty() {
-        "(no output)".to_owned()
-    } else {
-        shortened(&text, MODEL_BYTES)
+    let changed = changes::text(&run.changes);
+    match (text.is_empty(), changed.is_empty()) {
+        (true, true) => "(no output)".to_owned(),
+        (true, false) => changed,
+        (false, true) => shortened(&text, most),
+        (false, false) => {
+            let text = shortened(&text, most);
+            let between = if text.ends_with('\n') { "" } else { "\n" };
+            format!("{text}{between}{changed}")
+        }
     }
 }
 
 /// Where a call stands that has this outcome.
 pub(super) fn outcome_state(outcome: &CallOutcome) -> CallState {
     match outcome {
-        CallOutcome::Ran { run } if run.end == (RunEnd::Exited { code: 0 }) => CallState::Done,
-        CallOutcome::Ran { .. } => CallState::Failed,
+        CallOutcome::Ran { run } => match (run.end, &run.changes.fate) {
+            (_, Fate::Conflict { .. } | Fate::Failed { .. }) => CallState::Failed,
+            (RunEnd::Exited { code: 0 }, Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded) => {
+                CallState::Done
+            }
+            (
+                RunEnd::Exited { .. }
+                | RunEnd::Signalled { .. }
+                | RunEnd::TimedOut
+                | RunEnd::Killed,
+                Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded,
+            ) => CallState::Failed,
+        },
         CallOutcome::NotRun { .. } => CallState::Refused,
         CallOutcome::Unknown => CallState::Unknown,
     }
