@@ -281,7 +281,7 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use protocol::ids::{ChannelId, ConversationId, MessageId, PrincipalId, SenderId};
+    use protocol::ids::{ChannelId, ConversationId, MessageId, PrincipalId, RowId, SenderId};
 
     use super::*;
 
@@ -308,5 +308,13 @@ mod tests {
         };
         assert_eq!(place(&event), Place::Call(TurnId(2), CallId(3)));
         assert_eq!(summary(&event), "outcome unknown");
+        let event = Event::UndoEnded {
+            asked: RowId(4),
+            outcome: UndoOutcome::Refused {
+                reason: "full".to_owned(),
+            },
+        };
+        assert_eq!(kind(&event), "undo_ended");
+        assert_eq!(summary(&event), "undo of row 4: not done: full");
     }
 }

@@ -281,9 +281,11 @@ pub(super) fn open_outcome(open: OpenCall) -> (CallId, CallOutcome) {
 #[cfg(test)]
 mod tests {
     use protocol::call::Action;
-    use protocol::event::{Ground, TurnEnd};
+    use protocol::event::{Ground, TurnEnd, UndoOutcome};
     use protocol::ids::{ChannelId, ConversationId, Digest, PrincipalId, SenderId, SessionId};
+    use protocol::runner::EntryId;
     use protocol::time::Millis;
+    use protocol::workspace::{Origin, UndoTo};
 
     use super::*;
 
@@ -380,6 +382,30 @@ mod tests {
             .map(|message| message.text.as_str())
             .collect();
         assert_eq!(waiting, ["text of c"]);
+    }
+
+    #[test]
+    fn an_undo_without_an_outcome_is_found() {
+        let asked = || Event::UndoAsked {
+            by: PrincipalId::parse("owner").unwrap(),
+            channel: ChannelId::parse("operator").unwrap(),
+            to: UndoTo::Newest,
+            digest: Digest([0; 32]),
+            oldest: EntryId(1),
+            origin: Origin::Run,
+            newest: EntryId(1),
+            changes: 1,
+        };
+        let ended = |asked| Event::UndoEnded {
+            asked: RowId(asked),
+            outcome: UndoOutcome::Unknown,
+        };
+        assert_eq!(open_undo(&rows(vec![])), None);
+        assert_eq!(open_undo(&rows(vec![asked(), ended(1)])), None);
+        let open = rows(vec![asked(), ended(1), asked()]);
+        assert_eq!(open_undo(&open), Some(RowId(3)));
+        let other = rows(vec![asked(), ended(7)]);
+        assert_eq!(open_undo(&other), Some(RowId(1)));
     }
 
     #[test]
