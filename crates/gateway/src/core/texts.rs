@@ -221,3 +221,60 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
 pub(super) fn visible(text: &str) -> String {
     policy::visible::text(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::runner::{Change, ChangeKind, Changes, EntryId, Receipt};
+
+    use super::*;
+
+    fn ran(stdout: String, fate: Fate) -> CallOutcome {
+        let change = Change {
+            path: "made.txt".to_owned(),
+            kind: ChangeKind::Created,
+            before: None,
+            after: None,
+        };
+        CallOutcome::Ran {
+            run: RunOutcome {
+                end: RunEnd::Exited { code: 0 },
+                stdout,
+                stderr: String::new(),
+                truncated: false,
+                duration_ms: 1,
+                receipt: Receipt::default(),
+                changes: Changes {
+                    fate,
+                    list: vec![change],
+                    more: 0,
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn what_a_call_changed_is_told_however_long_its_output_is() {
+        let kept = || Fate::Kept { entry: EntryId(1) };
+        for output in ["", "out", "out\n", &"x".repeat(100_000)] {
+            let outcome = ran(output.to_owned(), kept());
+            for text in [super::outcome(&outcome), card_detail(&outcome)] {
+                assert!(text.contains("[changed: made.txt (created)"), "{output:.9}");
+            }
+            assert!(card_detail(&outcome).len() <= CARD_BYTES);
+        }
+        let text = super::outcome(&ran("a\n".to_owned(), kept()));
+        assert!(text.starts_with("a\n[changed: "), "{text}");
+    }
+
+    #[test]
+    fn a_call_whose_changes_were_not_kept_did_not_succeed() {
+        let conflict = Fate::Conflict { paths: Vec::new() };
+        let (reason, fix) = (String::new(), String::new());
+        let failed = Fate::Failed { reason, fix };
+        for fate in [conflict, failed] {
+            assert_eq!(outcome_state(&ran(String::new(), fate)), CallState::Failed);
+        }
+        let fine = ran(String::new(), Fate::Discarded);
+        assert_eq!(outcome_state(&fine), CallState::Done);
+    }
+}

@@ -194,3 +194,6 @@ fn tell(waiting: Waiting, reply: OperatorReply) {
 /// When an undo is over and the record is lost.
 const OUTCOME_NOT_RECORDED: &str = "it was asked for and may be done, but its outcome cannot be \
     recorded at the moment; see `bulkhead status`, then `bulkhead audit log --session undo`";
+
+#[cfg(test)]
+mod tests;
