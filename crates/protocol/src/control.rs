@@ -221,14 +221,10 @@ pub enum MemoryPolicy {
     Enforced,
 }
 
-/// What the program that keeps the workspace is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the program that keeps the workspace is told. Its two folders are in its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceConfig {
-    /// Where the workspace is on the host.
-    pub workspace: PathBuf,
-    /// Where layers and history are: a folder of its own, on the same file system if possible.
-    pub history: PathBuf,
     /// How much of the past is kept.
     pub keep: HistoryLimits,
 }
