@@ -221,8 +221,8 @@ pub enum MemoryPolicy {
     Enforced,
 }
 
-/// What the program that keeps the workspace is told. Its folders are in its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the program that keeps the workspace is told. Its two folders are in its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceConfig {
     /// How much of the past is kept.
