@@ -3,13 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use config::{Home, OPERATOR, read_key};
-use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest};
-use protocol::frame::Link;
-use protocol::ids::ChannelId;
+use protocol::channel::{ApprovalAnswer, ApprovalCard};
 use protocol::operator::{OperatorReply, OperatorRequest};
 use serde_json::{Value, json};
 use testkit::model::{Script, ScriptedModel, Step};
+use testkit::operator::operator;
 use testkit::system::{Running, System, wait_for};
 
 /// A model that wants this command run, and then says that it is done.
@@ -161,23 +159,6 @@ fn a_digest_with_one_digit_changed_approves_nothing() {
     assert!(system.approve(&card).status.success());
     assert_eq!(ask.json()["reply"], "done");
     system.assert_record_is_sound();
-}
-
-/// Speaks to the gateway as the owner's commands do, without what they check themselves.
-fn operator(system: &System) -> Link<OperatorRequest, OperatorReply> {
-    let home = Home::at(system.home()).expect("a home");
-    let link: Link<ChannelRequest, ChannelEvent> =
-        Link::new(home.connect("operator.sock").expect("it listens"));
-    let channel = ChannelId::parse(OPERATOR).expect("a name");
-    let Ok(ChannelEvent::Challenge { nonce }) = link.receive() else {
-        panic!("no challenge")
-    };
-    let key = read_key(&home, &channel).expect("the key");
-    let signature = key.prove(&channel, nonce);
-    link.send(&ChannelRequest::Prove { channel, signature })
-        .expect("it is sent");
-    assert_eq!(link.receive().expect("an answer"), ChannelEvent::Welcome);
-    Link::new(link.into_stream())
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Rows of the record in words.
 
 use protocol::call::Verdict;
-use protocol::event::{Answer, CallOutcome, Event, Ground, TurnEnd};
+use protocol::event::{Answer, CallOutcome, Event, Ground, TurnEnd, UndoOutcome};
 use protocol::ids::{CallId, TurnId};
-use protocol::runner::RunEnd;
+use protocol::runner::{Changes, Fate, RunEnd};
+use protocol::workspace::Origin;
 
 /// The longest piece of somebody's text in a line, in characters.
 const PIECE: usize = 100;
@@ -45,7 +46,9 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
         | Event::EgressRefused { .. }
-        | Event::SecretUsed { .. } => Place::Session,
+        | Event::SecretUsed { .. }
+        | Event::UndoAsked { .. }
+        | Event::UndoEnded { .. } => Place::Session,
     }
 }
 
@@ -164,6 +167,57 @@ pub(crate) fn summary(event: &Event) -> String {
             reason,
         } => format!("{subject} to {target}: {}", piece(reason)),
         Event::SecretUsed { name, subject } => format!("{name} by {subject}"),
+        Event::UndoAsked {
+            by,
+            channel,
+            oldest,
+            origin,
+            newest,
+            changes,
+            ..
+        } => format!(
+            "{by} on {channel}: back before entry {oldest} ({}), {} undone, {changes} changes",
+            self::origin(origin),
+            match oldest == newest {
+                true => "that one".to_owned(),
+                false => format!("all up to entry {newest}"),
+            }
+        ),
+        Event::UndoEnded { asked, outcome } => match outcome {
+            UndoOutcome::Done { entry, changes } => format!(
+                "undo of row {asked}: done as entry {entry}, {} changed",
+                told(changes)
+            ),
+            UndoOutcome::Refused { reason } => {
+                format!("undo of row {asked}: not done: {}", piece(reason))
+            }
+            UndoOutcome::Unknown => format!("undo of row {asked}: outcome unknown"),
+        },
+    }
+}
+
+/// What made an entry of the history.
+pub(crate) fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Call { call } => format!("call {call}"),
+        Origin::Run => "a run of its own".to_owned(),
+        Origin::Undo { entry } => format!("undo of entry {entry}"),
+    }
+}
+
+/// Some of the names, and how many more there are.
+fn told(changes: &Changes) -> String {
+    const MOST: usize = 3;
+    let names: Vec<String> = changes
+        .list
+        .iter()
+        .take(MOST)
+        .map(|change| piece(&change.path))
+        .collect();
+    let names = names.join(", ");
+    match changes.list.len().saturating_sub(MOST) as u64 + changes.more {
+        0 => names,
+        more => format!("{names} and {more} more"),
     }
 }
 
@@ -176,7 +230,20 @@ fn outcome_words(outcome: &CallOutcome) -> String {
                 RunEnd::TimedOut => "killed when its time was up".to_owned(),
                 RunEnd::Killed => "killed, since it was stopped".to_owned(),
             };
-            format!("{end} after {} ms", run.duration_ms)
+            let fate = match &run.changes.fate {
+                Fate::Unchanged => String::new(),
+                Fate::Kept { entry } => {
+                    format!("; entry {entry}: {} changed", told(&run.changes))
+                }
+                Fate::Discarded => "; what it changed was thrown away, as was asked".to_owned(),
+                Fate::Conflict { .. } => {
+                    "; what it changed was not kept: somebody else changed the same".to_owned()
+                }
+                Fate::Failed { reason, .. } => {
+                    format!("; what it changed was not kept: {}", piece(reason))
+                }
+            };
+            format!("{end} after {} ms{fate}", run.duration_ms)
         }
         CallOutcome::NotRun { reason } => format!("did not run: {}", piece(reason)),
         CallOutcome::Unknown => "outcome unknown".to_owned(),
@@ -214,7 +281,7 @@ fn short(digest: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use protocol::ids::{ChannelId, ConversationId, MessageId, PrincipalId, SenderId};
+    use protocol::ids::{ChannelId, ConversationId, MessageId, PrincipalId, RowId, SenderId};
 
     use super::*;
 
@@ -241,5 +308,13 @@ mod tests {
         };
         assert_eq!(place(&event), Place::Call(TurnId(2), CallId(3)));
         assert_eq!(summary(&event), "outcome unknown");
+        let event = Event::UndoEnded {
+            asked: RowId(4),
+            outcome: UndoOutcome::Refused {
+                reason: "full".to_owned(),
+            },
+        };
+        assert_eq!(kind(&event), "undo_ended");
+        assert_eq!(summary(&event), "undo of row 4: not done: full");
     }
 }

@@ -1,6 +1,6 @@
 //! `bulkhead.toml`: the form that is written, and the form that programs use.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use protocol::agent::{ModelApi, ModelSpec, ToolCalling};
@@ -407,17 +407,12 @@ fn workspace(file: WorkspaceFile, home: &Home) -> Result<PathBuf, ConfigError> {
         "has to be an absolute path"
     } else if path.parent().is_none() {
         "must not be the root folder"
-    } else if [
-        home.keys(),
-        home.ledger(),
-        home.vault(),
-        home.gateway(),
-        home.run().to_owned(),
-    ]
-    .iter()
-    .any(|own| own.starts_with(&path))
-    {
+    } else if path.components().any(|part| part == Component::ParentDir) {
+        "must not go up by `..`"
+    } else if home.own().iter().any(|own| own.starts_with(&path)) {
         "must not hold Bulkhead's own files"
+    } else if home.own().iter().any(|own| path.starts_with(own)) {
+        "must not lie in a folder of Bulkhead's own"
     } else {
         return Ok(path);
     };
@@ -546,6 +541,14 @@ mod tests {
         );
         assert!(complaint(&format!("{LEAST}[workspace]\npath = \"/h\"\n")).contains("own files"));
         assert!(complaint(&format!("{LEAST}[workspace]\npath = \"w\"\n")).contains("absolute"));
+        for (path, why) in [
+            ("/h/history/w", "lie in a folder"),
+            ("/h/history", "own files"),
+            ("/h/w/../history", "`..`"),
+        ] {
+            let error = complaint(&format!("{LEAST}[workspace]\npath = \"{path}\"\n"));
+            assert!(error.contains(why), "{path}: {error}");
+        }
         assert!(
             complaint(&format!(
                 "{LEAST}[channel.telegram]\napi = \"http://api.example.com\"\n"

@@ -8,6 +8,11 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+/// The folders of the programs, below the data folder.
+const ROOMS: [&str; 7] = [
+    "keys", "ledger", "vault", "gateway", "history", "telegram", "log",
+];
+
 /// The folders of one installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -97,10 +102,7 @@ impl Home {
     /// open to others.
     pub fn create(&self) -> Result<(), HomeError> {
         let folders = [&self.config, &self.data, &self.run];
-        let rooms = [
-            "keys", "ledger", "vault", "gateway", "history", "telegram", "log",
-        ]
-        .map(|name| self.data.join(name));
+        let rooms = ROOMS.map(|name| self.data.join(name));
         for path in folders.into_iter().chain(&rooms) {
             let failed = |error| HomeError::Folder {
                 path: path.clone(),
@@ -147,6 +149,13 @@ impl Home {
     /// The folder of the workspace's layers and history.
     pub fn history(&self) -> PathBuf {
         self.data.join("history")
+    }
+
+    /// The folders and the file that no tool may reach.
+    pub fn own(&self) -> Vec<PathBuf> {
+        let rooms = ROOMS.map(|name| self.data.join(name));
+        let others = [self.run.clone(), self.config_file()];
+        rooms.into_iter().chain(others).collect()
     }
 
     /// The folder of the Telegram channel's own state.

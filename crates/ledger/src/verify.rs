@@ -4,12 +4,13 @@
 //! after the last signature were cut off. For that somebody else has to know a later head.
 
 mod calls;
+mod undos;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use protocol::event::Event;
-use protocol::ids::{Digest, PublicKey, SessionId, Signature};
+use protocol::ids::{Digest, PublicKey, RowId, SessionId, Signature};
 use protocol::time::Millis;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows};
@@ -19,6 +20,7 @@ use crate::chain::{self, GENESIS, Head, Link, MAX_UNSIGNED};
 use crate::schema::{self, HEAD_COLUMNS, read_head};
 
 use calls::Calls;
+use undos::Undos;
 
 /// The most problems listed; a record with so many is not looked at further.
 pub const MAX_PROBLEMS: usize = 1000;
@@ -38,7 +40,7 @@ pub struct Report {
     pub head: Option<Digest>,
     /// What is wrong.
     pub problems: Vec<Problem>,
-    /// How many tool calls nobody knows the outcome of; that is no problem of the record.
+    /// How many tool calls and undos nobody knows the outcome of; that is no problem of the record.
     #[serde(skip)]
     pub unknown: u64,
     /// How many of the newest rows no signature covers yet.
@@ -103,6 +105,7 @@ struct Found {
     /// The running hash that the newest row has.
     running: Option<Digest>,
     sessions: HashMap<SessionId, Session>,
+    undos: Undos,
     /// The number of the newest signature, and how many rows the newest right one covers.
     heads: u64,
     covered: u64,
@@ -261,7 +264,10 @@ impl Found {
                 }
                 (state.row, state.seq, state.hash) = (number, seq, Some(hash));
                 match serde_json::from_slice::<Event>(event) {
-                    Ok(event) => wrong.extend(state.calls.check(&event)),
+                    Ok(event) => {
+                        wrong.extend(state.calls.check(&event));
+                        wrong.extend(self.undos.check(RowId(number), id, &event));
+                    }
                     Err(_) => wrong.push("its event is not one that this version knows".to_owned()),
                 }
             }
@@ -364,6 +370,7 @@ impl Found {
                 .sessions
                 .values()
                 .map(|state| state.calls.unknown())
+                .chain([self.undos.unknown()])
                 .sum(),
             unsigned: self.last - self.covered,
             problems: self.problems,

@@ -13,8 +13,10 @@ use common::{
     started,
 };
 use protocol::call::Verdict;
-use protocol::event::{Answer, CallOutcome, Event, Ground};
-use protocol::ids::Digest;
+use protocol::event::{Answer, CallOutcome, Event, Ground, UndoOutcome};
+use protocol::ids::{ChannelId, Digest, PrincipalId, RowId};
+use protocol::runner::{Changes, EntryId};
+use protocol::workspace::{Origin, UndoTo};
 
 fn digest() -> Digest {
     Digest::of("the call")
@@ -279,4 +281,86 @@ fn a_call_is_asked_for_judged_answered_and_permitted_once() {
         let found = only_problem(events);
         assert_eq!(found.0, row, "{found:?}");
     }
+}
+
+fn undo_asked() -> Event {
+    Event::UndoAsked {
+        by: PrincipalId::parse("owner").unwrap(),
+        channel: ChannelId::parse("operator").unwrap(),
+        to: UndoTo::Newest,
+        digest: digest(),
+        oldest: EntryId(1),
+        origin: Origin::Run,
+        newest: EntryId(2),
+        changes: 3,
+    }
+}
+
+fn undo_ended(asked: u64, outcome: UndoOutcome) -> Event {
+    let asked = RowId(asked);
+    Event::UndoEnded { asked, outcome }
+}
+
+fn undone() -> UndoOutcome {
+    UndoOutcome::Done {
+        entry: EntryId(3),
+        changes: Changes::default(),
+    }
+}
+
+/// Verifies a record of these rows in the chain of undos.
+fn undo_report(chain: &str, events: Vec<Event>) -> Report {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    for event in events {
+        append(&mut store, vec![row(chain, event)], None);
+    }
+    let key = store.public_key();
+    verify(&dir.path().join("ledger.db"), &key)
+}
+
+#[test]
+fn an_undo_is_asked_for_and_ends_once_before_the_next_one() {
+    let good = undo_report(
+        "undo",
+        vec![
+            undo_asked(),
+            undo_ended(1, undone()),
+            undo_asked(),
+            undo_ended(3, UndoOutcome::Unknown),
+            undo_asked(),
+        ],
+    );
+    assert!(good.ok, "{:?}", good.problems);
+    // One that a program died over, and one that may be under way.
+    assert_eq!(good.unknown, 2);
+    let bad = [
+        (vec![undo_ended(1, undone())], 1, "asked for no undo"),
+        (
+            vec![
+                undo_asked(),
+                undo_ended(1, undone()),
+                undo_ended(1, undone()),
+            ],
+            3,
+            "asked for no undo",
+        ),
+        (
+            vec![undo_asked(), undo_ended(9, undone())],
+            2,
+            "asked for no undo",
+        ),
+        (vec![undo_asked(), undo_asked()], 2, "before that of row 1"),
+    ];
+    for (events, row, what) in bad {
+        let report = undo_report("undo", events);
+        let problem = &report.problems[0];
+        assert!(
+            problem.row == Some(row) && problem.what.contains(what),
+            "{:?}",
+            report.problems
+        );
+    }
+    let elsewhere = undo_report("system", vec![undo_asked()]);
+    assert!(elsewhere.problems[0].what.contains("chain of system"));
 }

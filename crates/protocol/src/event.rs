@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
 use crate::ids::{
-    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SecretName,
-    SenderId, TurnId,
+    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
+    SecretName, SenderId, TurnId,
 };
-use crate::runner::RunOutcome;
+use crate::runner::{Changes, EntryId, RunOutcome};
 use crate::time::Millis;
 use crate::vault::Subject;
+use crate::workspace::{Origin, UndoTo};
 
 /// An event. Its canonical form is the JSON that serde writes: fields in the order of declaration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -250,6 +251,52 @@ pub enum Event {
         /// By whom.
         subject: Subject,
     },
+    /// Something is undone, exactly so. Written before it is.
+    UndoAsked {
+        /// Who wants it.
+        by: PrincipalId,
+        /// Over which channel.
+        channel: ChannelId,
+        /// What they asked for.
+        to: UndoTo,
+        /// Of the preview that they were shown.
+        digest: Digest,
+        /// The oldest entry that is undone.
+        oldest: EntryId,
+        /// What made that entry.
+        origin: Origin,
+        /// The newest entry that is undone.
+        newest: EntryId,
+        /// How many files, links and folders change.
+        changes: u64,
+    },
+    /// What came of an undo. Each has exactly one, or it is not over.
+    UndoEnded {
+        /// The row that asked for it.
+        asked: RowId,
+        /// What came of it.
+        outcome: UndoOutcome,
+    },
+}
+
+/// What came of an undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case", deny_unknown_fields)]
+pub enum UndoOutcome {
+    /// It is undone, which is itself an entry that can be undone.
+    Done {
+        /// That entry.
+        entry: EntryId,
+        /// What changed; as many as a row holds.
+        changes: Changes,
+    },
+    /// The workspace is as it was.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A program died in between; the history tells whether it was undone.
+    Unknown,
 }
 
 /// Token counts as the model server gave them.

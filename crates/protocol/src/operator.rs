@@ -7,8 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{ApprovalAnswer, ApprovalCard};
-use crate::ids::{ApprovalId, ChannelId, Digest, Nonce, PrincipalId, SenderId, SessionId, TurnId};
+use crate::event::UndoOutcome;
+use crate::ids::{
+    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, TurnId,
+};
 use crate::time::Millis;
+use crate::workspace::{Diff, Entry, Preview, UndoTo};
 
 /// From `bulkhead`, after the proof. Each gets one reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,25 @@ pub enum OperatorRequest {
     },
     /// A new one-time link to the web page.
     LoginLink,
+    /// What can be undone.
+    History {
+        /// At most so many entries, newest first.
+        most: u32,
+    },
+    /// What undoing would change. Nothing is changed.
+    UndoPreview {
+        /// How far back.
+        to: UndoTo,
+        /// Whether texts are compared line by line.
+        diff: Diff,
+    },
+    /// Undo exactly what a preview showed.
+    Undo {
+        /// How far back.
+        to: UndoTo,
+        /// Of that preview.
+        digest: Digest,
+    },
 }
 
 /// From the gateway.
@@ -90,6 +113,31 @@ pub enum OperatorReply {
     LoginLink {
         /// With its token; good once, for ten minutes.
         url: String,
+    },
+    /// What can be undone.
+    History {
+        /// Newest first.
+        entries: Vec<Entry>,
+    },
+    /// What undoing would change.
+    UndoPreview {
+        /// All of it.
+        preview: Preview,
+        /// How many calls run in boxes meanwhile. What one of them changes in the same files
+        /// is not kept.
+        running: u32,
+    },
+    /// An undo is over, and its outcome recorded.
+    Undone {
+        /// The row that asked for it.
+        asked: RowId,
+        /// What came of it.
+        outcome: UndoOutcome,
+    },
+    /// An undo goes on, and takes longer than an answer may; the record will tell its end.
+    UndoUnderWay {
+        /// The row that asked for it.
+        asked: RowId,
     },
     /// Done and recorded.
     Done,

@@ -10,7 +10,7 @@ use crate::time::Millis;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewRow {
-    /// Whose chain; [`system_session`] for events of no session.
+    /// Whose chain; [`system_session`] and [`undo_session`] for events of no session.
     pub session: SessionId,
     /// What happened.
     pub event: Event,
@@ -19,6 +19,11 @@ pub struct NewRow {
 /// The chain of events that belong to no session.
 pub fn system_session() -> SessionId {
     SessionId::parse("system").expect("`system` has only letters")
+}
+
+/// The chain of what was undone: the workspace is one, whatever the session.
+pub fn undo_session() -> SessionId {
+    SessionId::parse("undo").expect("`undo` has only letters")
 }
 
 /// A row as it was written.

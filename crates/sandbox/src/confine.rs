@@ -30,6 +30,8 @@ pub enum Program {
     Ledger,
     /// `bulkhead-sandbox`
     Sandbox,
+    /// `bulkhead-workspace`
+    Workspace,
     /// `bulkhead-channel-web`
     ChannelWeb,
     /// `bulkhead-channel-telegram`
@@ -43,6 +45,9 @@ pub struct Files {
     pub read: Vec<PathBuf>,
     /// Folders and files it reads and writes. In a folder it may also make, rename and remove files and folders.
     pub write: Vec<PathBuf>,
+    /// Folders whose content it moves whatever it is: also symbolic links, fifos and sockets, and
+    /// from one such folder to another. Nothing in them can be executed.
+    pub keep: Vec<PathBuf>,
 }
 
 /// What was applied.

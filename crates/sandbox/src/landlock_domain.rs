@@ -84,6 +84,12 @@ impl Domain {
                 .iter()
                 .map(|path| (path.clone(), Right::ReadWrite)),
         );
+        let own = own.chain(
+            files
+                .keep
+                .iter()
+                .map(|path| (path.clone(), Right::WorkNoExecute)),
+        );
         let mut all: Vec<_> = own.collect();
         for path in system {
             all.extend(real(Path::new(path))?.map(|path| (path, Right::Read)));

@@ -364,6 +364,7 @@ mod tests {
             Vault,
             Ledger,
             Sandbox,
+            Workspace,
             ChannelWeb,
             ChannelTelegram,
         ];

@@ -4,5 +4,6 @@
 pub mod browser;
 pub mod http;
 pub mod model;
+pub mod operator;
 pub mod system;
 pub mod telegram;

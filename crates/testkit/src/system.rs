@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// All that an installation needs.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "bulkhead",
     "bulkhead-supervisor",
     "bulkhead-gateway",
@@ -26,6 +26,7 @@ const PROGRAMS: [&str; 11] = [
     "bulkhead-vault",
     "bulkhead-ledger",
     "bulkhead-sandbox",
+    "bulkhead-workspace",
     "bulkhead-tool",
     "bulkhead-channel-web",
     "bulkhead-channel-telegram",

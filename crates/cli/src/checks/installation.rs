@@ -53,6 +53,7 @@ pub(super) fn folders(home: &Home) -> Check {
         home.ledger(),
         home.vault(),
         home.gateway(),
+        home.history(),
         home.telegram(),
         home.log(),
         home.run().to_owned(),

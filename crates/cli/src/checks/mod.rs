@@ -1,5 +1,6 @@
 //! What `bulkhead doctor` looks at. Each check is a function; [`all`] is the list.
 
+mod history;
 mod installation;
 mod kernel;
 mod listeners;
@@ -78,6 +79,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::running(home),
     ]);
     if let Ok(config) = &config {
+        checks.push(history::history(home, config));
         checks.extend(model::all(config));
     }
     checks

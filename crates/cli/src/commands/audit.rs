@@ -181,7 +181,7 @@ fn print(report: &verify::Report) -> Result<(), Fault> {
     }
     if report.unknown > 0 {
         output::line(format!(
-            "{} tool calls have an unknown outcome: a program ended while they ran.",
+            "{} tool calls or undos have an unknown outcome: a program ended while they ran.",
             report.unknown
         ))?;
     }

@@ -17,6 +17,7 @@ mod sandbox;
 mod setup;
 mod status;
 mod supervise;
+mod undo;
 pub(crate) mod up;
 mod vault;
 
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Policy(policy::Arguments),
     /// The record: log, show, verify.
     Audit(audit::Arguments),
+    /// Make the workspace as it was before a turn; shows first what that changes.
+    Undo(undo::Arguments),
     /// The box that tools run in.
     Sandbox(sandbox::Arguments),
     /// See what a model turned against its owner can do: nothing. Needs no model.
@@ -98,6 +101,7 @@ impl Command {
             Self::Vault(arguments) => vault::run(arguments, home),
             Self::Policy(arguments) => policy::run(&arguments, home),
             Self::Audit(arguments) => audit::run(arguments, home),
+            Self::Undo(arguments) => undo::run(&arguments, home),
             Self::Sandbox(arguments) => sandbox::run(&arguments, home),
             Self::Demo(arguments) => demo::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),

@@ -6,7 +6,7 @@ use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
 use protocol::event::{CallOutcome, Event as Fact};
 use protocol::ids::{ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
-use protocol::runner::RunReply;
+use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use policy::{Decision, Permit, Profile, Question, Request};
 use super::session::{Agent, MAX_CALLS, MAX_OPEN_CALLS, OpenCall};
 use super::state::Place;
 use super::wire::LinkId;
-use super::{Fatal, Gateway, texts};
+use super::{Fatal, Gateway, changes, texts};
 
 /// The longest words of a model that are kept with a call, in bytes.
 const MAX_SAID: usize = 4096;
@@ -197,6 +197,7 @@ impl Gateway {
             call,
         } = reference;
         let (state, text) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
+        let detail = texts::card_detail(&outcome);
         let mut facts = before;
         facts.push(Fact::Outcome {
             turn: *turn,
@@ -206,7 +207,7 @@ impl Gateway {
         if let Err(error) = self.record.write(session, facts) {
             return self.record_lost(&error);
         }
-        self.show_card(reference, state, &text);
+        self.show_card(reference, state, &detail);
         let Some(living) = self.sessions.get_mut(session) else {
             return Ok(());
         };
@@ -257,7 +258,11 @@ impl Gateway {
         }
         match reply {
             RunReply::Finished { call, outcome } => {
-                self.finish(&call, Vec::new(), CallOutcome::Ran { run: outcome })
+                let run = RunOutcome {
+                    changes: changes::for_the_record(outcome.changes),
+                    ..outcome
+                };
+                self.finish(&call, Vec::new(), CallOutcome::Ran { run })
             }
             RunReply::Refused { call, reason, fix } => {
                 eprintln!("bulkhead-gateway: no box: {reason}. {fix}");

@@ -3,6 +3,7 @@
 mod approvals;
 mod browsers;
 mod calls;
+mod changes;
 mod inbound;
 mod limits;
 mod operator;
@@ -16,7 +17,9 @@ mod state;
 mod surfaces;
 mod texts;
 mod turns;
+mod undo;
 mod wire;
+mod workspace;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -42,6 +45,7 @@ use session::Sessions;
 use state::{State, StateError};
 use surfaces::Surfaces;
 use wire::{Event, LinkId};
+use workspace::Workspace;
 
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
@@ -113,6 +117,7 @@ struct Gateway {
     surfaces: Surfaces,
     sessions: Sessions,
     runner: Runner,
+    workspace: Workspace,
     pending: Vec<Pending>,
     rates: Rates,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
@@ -156,6 +161,7 @@ impl Gateway {
             surfaces: Surfaces::default(),
             sessions: Sessions::default(),
             runner: Runner::default(),
+            workspace: Workspace::default(),
             pending: Vec::new(),
             rates: Rates::default(),
             unlinked: Vec::new(),
@@ -195,11 +201,9 @@ impl Gateway {
             Event::AgentGone(session, link, error) => self.agent_gone(&session, link, &error)?,
             Event::Runner(link, reply) => self.runner_reply(link, reply)?,
             Event::RunnerGone(link) => self.runner_gone(link)?,
-            Event::Operator(request, answer) => {
-                let reply = self.operator_request(request)?;
-                // Who asked may be gone; that is their business.
-                let _ = answer.send(reply);
-            }
+            Event::Workspace(link, reply) => self.workspace_reply(link, reply)?,
+            Event::WorkspaceGone(link) => self.workspace_gone(link)?,
+            Event::Operator(request, answer) => self.operator_request(request, answer)?,
         }
         Ok(Next::Serve)
     }
@@ -242,6 +246,12 @@ impl Gateway {
                 wire::read_runner(id, link, events)?;
                 self.unknown(ended)?;
             }
+            Peer::Workspace => {
+                let link = Link::new(stream);
+                let ended = self.workspace.linked(id, link.try_clone()?)?;
+                wire::read_workspace(id, link, events)?;
+                self.no_replies(ended)?;
+            }
             Peer::Agent(session) => {
                 let link = Link::new(stream);
                 let reading = link.try_clone()?;
@@ -259,7 +269,7 @@ impl Gateway {
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
-            Peer::Gateway | Peer::Vault | Peer::Egress | Peer::Workspace => {
+            Peer::Gateway | Peer::Vault | Peer::Egress => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
             }
         }
@@ -306,6 +316,7 @@ impl Gateway {
     fn tick(&mut self) -> Result<(), Fatal> {
         self.expire_approvals()?;
         self.stop_stuck_and_idle_agents()?;
+        self.workspace.expire(Instant::now());
         for peer in self.unlinked.drain(..) {
             self.control.send(&Report::Relink { peer })?;
         }

@@ -1,5 +1,7 @@
 //! The owner's commands.
 
+use std::sync::mpsc::Sender;
+
 use config::OPERATOR;
 use protocol::channel::ChannelEvent;
 use protocol::event::Event as Fact;
@@ -16,12 +18,23 @@ use super::state::Known;
 use super::{Fatal, Gateway};
 
 impl Gateway {
+    /// Answers, or has it answered when the program that keeps the workspace has.
     pub(super) fn operator_request(
         &mut self,
         request: OperatorRequest,
-    ) -> Result<OperatorReply, Fatal> {
+        answer_to: Sender<OperatorReply>,
+    ) -> Result<(), Fatal> {
         let now = Millis::now();
-        Ok(match request {
+        let reply = match request {
+            OperatorRequest::History { most } => {
+                self.show_history(most, answer_to);
+                return Ok(());
+            }
+            OperatorRequest::UndoPreview { to, diff } => {
+                self.preview_undo(to, diff, answer_to);
+                return Ok(());
+            }
+            OperatorRequest::Undo { to, digest } => return self.undo(&to, digest, answer_to),
             OperatorRequest::Status => self.status()?,
             OperatorRequest::Approvals => {
                 let mut cards: Vec<_> = self
@@ -121,7 +134,10 @@ impl Gateway {
                         .to_owned(),
                 ),
             },
-        })
+        };
+        // Who asked may be gone; that is their business.
+        let _ = answer_to.send(reply);
+        Ok(())
     }
 
     fn fact(&mut self, fact: Fact) -> Result<(), RecordLost> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use protocol::agent::HistoryItem;
 use protocol::channel::{CallCard, CallState, TranscriptEntry};
 use protocol::event::{CallOutcome, Event};
-use protocol::ids::{CallId, MessageId, TurnId};
+use protocol::ids::{CallId, MessageId, RowId, TurnId};
 use protocol::record::Row;
 
 use super::state::Place;
@@ -125,7 +125,9 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
             | Event::EgressRefused { .. }
-            | Event::SecretUsed { .. } => {}
+            | Event::SecretUsed { .. }
+            | Event::UndoAsked { .. }
+            | Event::UndoEnded { .. } => {}
         }
     }
     past.open_calls = calls
@@ -133,6 +135,15 @@ pub(super) fn past(rows: &[Row]) -> Past {
         .map(|((turn, _), open)| (turn, open))
         .collect();
     past
+}
+
+/// The undo that was asked for and has no outcome, of the rows about undos.
+pub(super) fn open_undo(rows: &[Row]) -> Option<RowId> {
+    rows.iter().fold(None, |open, row| match &row.event {
+        Event::UndoAsked { .. } => Some(row.row),
+        Event::UndoEnded { asked, .. } => open.filter(|open| open != asked),
+        _ => open,
+    })
 }
 
 /// The conversation for an agent that starts now. A message that had several turns, since
@@ -240,7 +251,7 @@ pub(super) fn transcript(
                 call,
                 outcome,
             } => {
-                let (state, detail) = (texts::outcome_state(outcome), texts::outcome(outcome));
+                let (state, detail) = (texts::outcome_state(outcome), texts::card_detail(outcome));
                 set_card(&mut entries, cards.get(&(*turn, *call)), state, &detail);
             }
             _ => {}
@@ -270,11 +281,11 @@ pub(super) fn open_outcome(open: OpenCall) -> (CallId, CallOutcome) {
 #[cfg(test)]
 mod tests {
     use protocol::call::Action;
-    use protocol::event::{Ground, TurnEnd};
-    use protocol::ids::{
-        ChannelId, ConversationId, Digest, PrincipalId, RowId, SenderId, SessionId,
-    };
+    use protocol::event::{Ground, TurnEnd, UndoOutcome};
+    use protocol::ids::{ChannelId, ConversationId, Digest, PrincipalId, SenderId, SessionId};
+    use protocol::runner::EntryId;
     use protocol::time::Millis;
+    use protocol::workspace::{Origin, UndoTo};
 
     use super::*;
 
@@ -371,6 +382,30 @@ mod tests {
             .map(|message| message.text.as_str())
             .collect();
         assert_eq!(waiting, ["text of c"]);
+    }
+
+    #[test]
+    fn an_undo_without_an_outcome_is_found() {
+        let asked = || Event::UndoAsked {
+            by: PrincipalId::parse("owner").unwrap(),
+            channel: ChannelId::parse("operator").unwrap(),
+            to: UndoTo::Newest,
+            digest: Digest([0; 32]),
+            oldest: EntryId(1),
+            origin: Origin::Run,
+            newest: EntryId(1),
+            changes: 1,
+        };
+        let ended = |asked| Event::UndoEnded {
+            asked: RowId(asked),
+            outcome: UndoOutcome::Unknown,
+        };
+        assert_eq!(open_undo(&rows(vec![])), None);
+        assert_eq!(open_undo(&rows(vec![asked(), ended(1)])), None);
+        let open = rows(vec![asked(), ended(1), asked()]);
+        assert_eq!(open_undo(&open), Some(RowId(3)));
+        let other = rows(vec![asked(), ended(7)]);
+        assert_eq!(open_undo(&other), Some(RowId(1)));
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Gateway {
                 self.resume_session(&id, TurnEnd::Interrupted)?;
             }
         }
-        Ok(())
+        self.close_open_undo()
+            .or_else(|error| self.record_lost(&error))
     }
 
     /// Closes what is open in a session's record, and takes its message up again.

@@ -34,6 +34,11 @@ impl Runner {
         self.link.is_some()
     }
 
+    /// How many calls run.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.running.len()).unwrap_or(u32::MAX)
+    }
+
     /// Has this run. The error names a call that did not run, since the program is gone.
     pub(super) fn run(&mut self, permit: Recorded<Permit>) -> Result<(), CallRef> {
         let permit = permit.into_inner();

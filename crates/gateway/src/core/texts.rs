@@ -4,10 +4,15 @@
 use protocol::agent::TurnFault;
 use protocol::channel::CallState;
 use protocol::event::{CallOutcome, TurnEnd};
-use protocol::runner::{RunEnd, RunOutcome};
+use protocol::runner::{Fate, RunEnd, RunOutcome};
+
+use super::changes;
 
 /// How much of an output a card shows, in bytes.
 pub(super) const CARD_BYTES: usize = 4096;
+
+/// What [`changes::text`] may take of a card, in bytes; about eight names.
+const CHANGES_BYTES: usize = 1024;
 
 /// How much of an output the model is given, in bytes.
 const MODEL_BYTES: usize = 32 * 1024;
@@ -133,14 +138,24 @@ fn turn_fault(fault: &TurnFault) -> String {
 
 /// What came of a call, for the model.
 pub(super) fn outcome(outcome: &CallOutcome) -> String {
+    outcome_within(outcome, MODEL_BYTES)
+}
+
+/// The same for a card.
+pub(super) fn card_detail(outcome: &CallOutcome) -> String {
+    outcome_within(outcome, CARD_BYTES - CHANGES_BYTES)
+}
+
+/// With at most so many bytes of output; what was changed comes after it and is never cut off.
+fn outcome_within(outcome: &CallOutcome, most: usize) -> String {
     match outcome {
-        CallOutcome::Ran { run } => ran(run),
+        CallOutcome::Ran { run } => ran(run, most),
         CallOutcome::NotRun { reason } => format!("not run: {reason}"),
         CallOutcome::Unknown => "outcome not known: Bulkhead stopped while this ran. It may or may not have had its effect. It is not run again by itself.".to_owned(),
     }
 }
 
-fn ran(run: &RunOutcome) -> String {
+fn ran(run: &RunOutcome, most: usize) -> String {
     let end = match run.end {
         RunEnd::Exited { code: 0 } => String::new(),
         RunEnd::Exited { code } => format!("exit code {code}\n"),
@@ -159,18 +174,35 @@ fn ran(run: &RunOutcome) -> String {
         ""
     };
     let text = format!("{end}{}{errors}{cut}", run.stdout);
-    if text.is_empty() {
-        "(no output)".to_owned()
-    } else {
-        shortened(&text, MODEL_BYTES)
+    let changed = changes::text(&run.changes);
+    match (text.is_empty(), changed.is_empty()) {
+        (true, true) => "(no output)".to_owned(),
+        (true, false) => changed,
+        (false, true) => shortened(&text, most),
+        (false, false) => {
+            let text = shortened(&text, most);
+            let between = if text.ends_with('\n') { "" } else { "\n" };
+            format!("{text}{between}{changed}")
+        }
     }
 }
 
 /// Where a call stands that has this outcome.
 pub(super) fn outcome_state(outcome: &CallOutcome) -> CallState {
     match outcome {
-        CallOutcome::Ran { run } if run.end == (RunEnd::Exited { code: 0 }) => CallState::Done,
-        CallOutcome::Ran { .. } => CallState::Failed,
+        CallOutcome::Ran { run } => match (run.end, &run.changes.fate) {
+            (_, Fate::Conflict { .. } | Fate::Failed { .. }) => CallState::Failed,
+            (RunEnd::Exited { code: 0 }, Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded) => {
+                CallState::Done
+            }
+            (
+                RunEnd::Exited { .. }
+                | RunEnd::Signalled { .. }
+                | RunEnd::TimedOut
+                | RunEnd::Killed,
+                Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded,
+            ) => CallState::Failed,
+        },
         CallOutcome::NotRun { .. } => CallState::Refused,
         CallOutcome::Unknown => CallState::Unknown,
     }
@@ -188,4 +220,61 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
 /// The text with everything that a person would not see, or see as something else, written out.
 pub(super) fn visible(text: &str) -> String {
     policy::visible::text(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::runner::{Change, ChangeKind, Changes, EntryId, Receipt};
+
+    use super::*;
+
+    fn ran(stdout: String, fate: Fate) -> CallOutcome {
+        let change = Change {
+            path: "made.txt".to_owned(),
+            kind: ChangeKind::Created,
+            before: None,
+            after: None,
+        };
+        CallOutcome::Ran {
+            run: RunOutcome {
+                end: RunEnd::Exited { code: 0 },
+                stdout,
+                stderr: String::new(),
+                truncated: false,
+                duration_ms: 1,
+                receipt: Receipt::default(),
+                changes: Changes {
+                    fate,
+                    list: vec![change],
+                    more: 0,
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn what_a_call_changed_is_told_however_long_its_output_is() {
+        let kept = || Fate::Kept { entry: EntryId(1) };
+        for output in ["", "out", "out\n", &"x".repeat(100_000)] {
+            let outcome = ran(output.to_owned(), kept());
+            for text in [super::outcome(&outcome), card_detail(&outcome)] {
+                assert!(text.contains("[changed: made.txt (created)"), "{output:.9}");
+            }
+            assert!(card_detail(&outcome).len() <= CARD_BYTES);
+        }
+        let text = super::outcome(&ran("a\n".to_owned(), kept()));
+        assert!(text.starts_with("a\n[changed: "), "{text}");
+    }
+
+    #[test]
+    fn a_call_whose_changes_were_not_kept_did_not_succeed() {
+        let conflict = Fate::Conflict { paths: Vec::new() };
+        let (reason, fix) = (String::new(), String::new());
+        let failed = Fate::Failed { reason, fix };
+        for fate in [conflict, failed] {
+            assert_eq!(outcome_state(&ran(String::new(), fate)), CallState::Failed);
+        }
+        let fine = ran(String::new(), Fate::Discarded);
+        assert_eq!(outcome_state(&fine), CallState::Done);
+    }
 }

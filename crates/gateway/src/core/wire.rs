@@ -17,6 +17,7 @@ use protocol::identity::proves;
 use protocol::ids::{ChannelId, Nonce, PublicKey, SessionId, random};
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::runner::{RunReply, RunRequest};
+use protocol::workspace::{HistoryReply, HistoryRequest};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// How long a peer may take to prove who it is.
@@ -43,6 +44,9 @@ pub(super) type AgentLink = Link<AgentCommand, AgentRequest>;
 /// The link to the program that runs tools.
 pub(super) type RunnerLink = Link<RunRequest, RunReply>;
 
+/// The link to the program that keeps the workspace.
+pub(super) type WorkspaceLink = Link<HistoryRequest, HistoryReply>;
+
 /// Something that reached the gateway.
 pub(super) enum Event {
     /// The supervisor said something.
@@ -63,6 +67,10 @@ pub(super) enum Event {
     Runner(LinkId, RunReply),
     /// The runner's link is gone.
     RunnerGone(LinkId),
+    /// The program that keeps the workspace said something.
+    Workspace(LinkId, HistoryReply),
+    /// Its link is gone.
+    WorkspaceGone(LinkId),
     /// The owner wants something; answered through the sender.
     Operator(OperatorRequest, Sender<OperatorReply>),
 }
@@ -135,6 +143,21 @@ pub(super) fn read_runner(
         events,
         move |reply| Event::Runner(id, reply),
         move |_| Event::RunnerGone(id),
+    )
+}
+
+/// Reads the link of the program that keeps the workspace.
+pub(super) fn read_workspace(
+    id: LinkId,
+    link: WorkspaceLink,
+    events: SyncSender<Event>,
+) -> std::io::Result<()> {
+    read(
+        "workspace",
+        link,
+        events,
+        move |reply| Event::Workspace(id, reply),
+        move |_| Event::WorkspaceGone(id),
     )
 }
 

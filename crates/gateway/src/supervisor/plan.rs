@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Home, OPERATOR, TERMINAL, read_public};
 use protocol::control::{
     ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig, TunnelRule,
+    WorkspaceConfig,
 };
 use protocol::ids::ChannelId;
 use serde::Serialize;
@@ -132,6 +133,20 @@ pub(super) fn plans(
             ..plan("bulkhead-egress", Peer::Egress, 2)
         },
         Plan {
+            arguments: vec![
+                "--workspace".into(),
+                config.workspace.clone().into(),
+                "--history".into(),
+                home.history().into(),
+            ],
+            config: told(&WorkspaceConfig {
+                keep: config.history,
+            }),
+            // It outlives whoever has something to keep or to undo.
+            ..plan("bulkhead-workspace", Peer::Workspace, 3)
+        },
+        Plan {
+            links: vec![Peer::Workspace],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
@@ -144,7 +159,7 @@ pub(super) fn plans(
         },
         Plan {
             arguments: dir(home.gateway()),
-            links: vec![Peer::Ledger, Peer::Sandbox],
+            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace],
             listener: copy(sockets.operator.try_clone().map(Into::into))?,
             config: told(&gateway(home, config)?),
             ..plan("bulkhead-gateway", Peer::Gateway, 1)

@@ -112,7 +112,9 @@ impl Calls {
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
             | Event::EgressRefused { .. }
-            | Event::SecretUsed { .. } => None,
+            | Event::SecretUsed { .. }
+            | Event::UndoAsked { .. }
+            | Event::UndoEnded { .. } => None,
         }
     }
 

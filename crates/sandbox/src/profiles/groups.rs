@@ -1,6 +1,6 @@
 //! Groups of system calls that profiles are made of.
 
-use super::Test::{Clear, Is, Not, Own, Set};
+use super::Test::{Bits, Clear, Is, Not, Own, Set};
 use super::{Rule, calls};
 
 const EXEC: u32 = libc::PROT_EXEC as u32;
@@ -149,6 +149,26 @@ pub(super) const WRITE_FILES: &[Rule] = calls![
     SYS_fcntl(Is(1, libc::F_OFD_GETLK as u32)),
     SYS_fcntl(Is(1, libc::F_OFD_SETLK as u32)),
     SYS_fcntl(Is(1, libc::F_OFD_SETLKW as u32)),
+];
+
+/// Moving files of any kind as they are, and copying them.
+pub(super) const KEEP_FILES: &[Rule] = calls![
+    // Below a folder and never through a link. Its flags are in memory, where no filter sees them; what it
+    // opens and makes, Landlock says, as for openat.
+    SYS_openat2,
+    // A step is on the disk before it is true.
+    SYS_syncfs,
+    // Copies: blocks shared or copied by the kernel, links, fifos, times.
+    SYS_ioctl(Is(1, libc::FICLONE as u32)),
+    SYS_copy_file_range,
+    SYS_symlinkat,
+    SYS_linkat,
+    SYS_mknodat(Bits(2, libc::S_IFMT, libc::S_IFIFO), Clear(2, SET_ID)),
+    SYS_utimensat,
+    // Overlayfs' own attributes are taken off what is kept.
+    SYS_flistxattr,
+    SYS_fgetxattr,
+    SYS_fremovexattr,
 ];
 
 /// Keeping secrets out of the swap.

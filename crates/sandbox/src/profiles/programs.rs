@@ -4,8 +4,8 @@ use rustix::thread::CapabilitySet;
 
 use super::boxes::sandbox_service;
 use super::groups::{
-    ACCEPT, ASYNC, BASE, CLONE3, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC, OLD_BASE,
-    OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, WRITE_FILES,
+    ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, WRITE_FILES,
 };
 use super::{Calls, Lifetime, Profile, Reach, Rule};
 use crate::confine::Program;
@@ -95,6 +95,20 @@ pub(crate) fn of(program: Program) -> Profile {
                 WRITE_FILES,
                 OLD_WRITE_FILES,
                 SECRETS,
+            ],
+        ),
+        Program::Workspace => confined(
+            Reach::OwnFiles(&[]),
+            &[
+                BASE,
+                OLD_BASE,
+                THREADS,
+                LINKS,
+                READ_FILES,
+                OLD_READ_FILES,
+                WRITE_FILES,
+                OLD_WRITE_FILES,
+                KEEP_FILES,
             ],
         ),
         // Owns no file: it cannot even open one.

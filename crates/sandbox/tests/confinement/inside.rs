@@ -66,6 +66,7 @@ fn program(name: &str) -> Option<Program> {
         "vault" => Program::Vault,
         "ledger" => Program::Ledger,
         "sandbox" => Program::Sandbox,
+        "workspace" => Program::Workspace,
         "web" => Program::ChannelWeb,
         "telegram" => Program::ChannelTelegram,
         other => panic!("no such program: {other}"),

@@ -20,8 +20,15 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Programs that start no other and have a list of what they may call.
-const LISTED: [&str; 7] = [
-    "gateway", "agent", "egress", "vault", "ledger", "web", "telegram",
+const LISTED: [&str; 8] = [
+    "gateway",
+    "agent",
+    "egress",
+    "vault",
+    "ledger",
+    "workspace",
+    "web",
+    "telegram",
 ];
 /// Programs that start others.
 const STARTERS: [&str; 2] = ["supervisor", "sandbox"];

@@ -1,0 +1,124 @@
+//! Links to the workspace, one thread each, and one at a time that has it.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use protocol::control::Peer;
+use protocol::frame::{Link, LinkError};
+use protocol::workspace::{HistoryReply, HistoryRequest, LayerReply, LayerRequest};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// A peer that does not take its answer for so long loses its link.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// The store, for whoever's turn it is.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Store>>);
+
+/// Nobody else has anything to ask here.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// This peer has no business here.
+    #[error("{0:?} has nothing to ask of the workspace")]
+    Stranger(Peer),
+    /// No thread, or a broken socket.
+    #[error("cannot serve a link: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Shared {
+    /// Shares an open store.
+    pub fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(store)))
+    }
+
+    /// Serves a link in a thread of its own until the peer closes it or breaks the protocol.
+    ///
+    /// # Errors
+    ///
+    /// A peer that may not ask anything, or no thread.
+    pub fn serve(&self, peer: Peer, stream: UnixStream) -> Result<(), ServeError> {
+        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        let shared = self.clone();
+        match peer {
+            Peer::Sandbox => spawn(move || answer(stream, |request| shared.layer(request)))?,
+            Peer::Gateway => spawn(move || answer(stream, |request| shared.history(request)))?,
+            Peer::Ledger
+            | Peer::Vault
+            | Peer::Egress
+            | Peer::Workspace
+            | Peer::Channel(_)
+            | Peer::Agent(_) => return Err(ServeError::Stranger(peer)),
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is under way; nothing can begin afterwards.
+    pub fn stop(self) {
+        // The process ends while this is held.
+        std::mem::forget(self.0.lock());
+    }
+
+    fn layer(&self, request: LayerRequest) -> LayerReply {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = match request {
+            LayerRequest::Begin { kind } => store.begin(kind),
+            LayerRequest::Keep {
+                layer,
+                base,
+                origin,
+            } => store
+                .keep(layer, base, origin)
+                .map(|changes| LayerReply::Changes { changes }),
+            LayerRequest::Discard { layer } => store
+                .discard(layer)
+                .map(|changes| LayerReply::Changes { changes }),
+            LayerRequest::Forget { layer } => store.forget(layer).map(|()| LayerReply::Forgotten),
+        };
+        reply.unwrap_or_else(|stop| match stop {
+            Stop::Refused { reason, fix } => LayerReply::Refused { reason, fix },
+            Stop::Conflict { .. } => LayerReply::Refused {
+                reason: stop.to_string(),
+                fix: "run it again".to_owned(),
+            },
+        })
+    }
+
+    fn history(&self, request: HistoryRequest) -> HistoryReply {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        store.history(request)
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name("link".to_owned()).spawn(work)?;
+    Ok(())
+}
+
+/// Answers one request after the other.
+fn answer<Request, Reply>(stream: UnixStream, reply: impl Fn(Request) -> Reply)
+where
+    Request: DeserializeOwned,
+    Reply: Serialize,
+{
+    let link = Link::<Reply, Request>::new(stream);
+    let ended = loop {
+        let request = match link.receive() {
+            Ok(request) => request,
+            Err(error) => break error,
+        };
+        if let Err(error) = link.send(&reply(request)) {
+            break error;
+        }
+    };
+    match ended {
+        LinkError::Closed => {}
+        error => eprintln!("bulkhead-workspace: dropped a link: {error}"),
+    }
+    link.close();
+}
