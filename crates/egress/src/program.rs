@@ -42,7 +42,7 @@ fn start() -> Result<(), String> {
     let control = ProgramEnd::<EgressConfig>::from_stdin().map_err(|error| error.to_string())?;
     let files = Files {
         read: resolver_files(),
-        write: Vec::new(),
+        ..Files::default()
     };
     if let Err(error) = sandbox::confine(Program::Egress, &files) {
         let reason = error.to_string();

@@ -46,8 +46,8 @@ fn started() -> Result<(), String> {
     let [key, folder] = program::path_options(std::env::args_os().skip(1), ["--key", "--dir"])
         .map_err(|error| error.to_string())?;
     let files = Files {
-        read: Vec::new(),
         write: vec![folder.clone()],
+        ..Files::default()
     };
     let started = program::start(Program::ChannelTelegram, &key, &files)
         .map_err(|error| error.to_string())?;

@@ -93,8 +93,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
     confine(
         Program::Gateway,
         &Files {
-            read: Vec::new(),
             write: vec![folder.clone()],
+            ..Files::default()
         },
     )?;
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
