@@ -1,9 +1,4 @@
 //! A workspace, its history, and boxes: a real overlay in a user namespace of its own.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "each test uses a part, and ends where something is not as it has to be"
-)]
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,14 +1,8 @@
 //! What a box changed is kept, discarded or forgotten.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where something is not as it has to be"
-)]
-
-mod common;
 
 use std::fs;
 
-use common::{Place, kept, told};
+use super::common::{Place, kept, told};
 use protocol::runner::{EntryId, Fate, FileKind};
 use protocol::workspace::{LayerKind, UndoTo};
 

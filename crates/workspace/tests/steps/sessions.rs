@@ -1,0 +1,250 @@
+//! Several sessions, other programs of the user, and other processes on one workspace.
+
+use super::common::{LIMITS, Place, base, before_turn, call, kept, open, told};
+use protocol::runner::{EntryId, Fate};
+use protocol::workspace::{HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo};
+
+const GIVEN: &str = "mkdir -p d/sub e; echo a > a; echo b > d/b; echo c > d/sub/c";
+
+/// What one box does, what another does meanwhile, and whether that is a conflict for the second.
+const PAIRS: &[(&str, &str, bool)] = &[
+    ("echo 1 > a", "echo 2 > a", true),
+    ("echo 1 > a", "echo 2 > d/b", false),
+    ("echo 1 > d/b", "echo 2 > d/sub/c", false),
+    ("echo 1 > d/new", "echo 2 > d/other", false),
+    ("echo 1 > n", "echo 2 > n", true),
+    ("rm a", "echo 2 >> a", true),
+    ("echo 1 >> a", "rm a", true),
+    ("rm -r d", "echo 2 > d/sub/new", true),
+    ("echo 1 > d/sub/new", "rm -r d", true),
+    ("rm d/b", "rm -r d", true),
+    ("mkdir n; echo 1 > n/1", "mkdir n; echo 2 > n/2", true),
+    ("chmod 700 d", "rm -r d", true),
+    ("chmod 700 d", "chmod 711 d", true),
+    ("chmod 700 d", "echo 2 > d/sub/new", false),
+    ("rm -r e", "rm -r d", false),
+    ("rm a", "rm a", true),
+];
+
+#[test]
+fn two_sessions_do_not_lose_one_anothers_writes() {
+    for (first, second, conflict) in PAIRS {
+        for kind in [LayerKind::Overlay, LayerKind::Copy] {
+            let mut place = Place::new();
+            place.given(GIVEN);
+            let (one, two) = (place.begin_as(kind), place.begin_as(kind));
+            one.run(first);
+            two.run(second);
+            kept(&place.keep(&one.over));
+            let before = place.tree();
+            let changes = place.keep(&two.over);
+            let is_conflict =
+                matches!(&changes.fate, Fate::Conflict { paths } if !paths.is_empty());
+            assert_eq!(
+                is_conflict, *conflict,
+                "{first} | {second} {kind:?}: {changes:?}"
+            );
+            if is_conflict {
+                assert_eq!(place.tree(), before, "{first} | {second}");
+            } else {
+                kept(&changes);
+            }
+            place.assert_tidy();
+        }
+    }
+}
+
+#[test]
+fn what_others_change_meanwhile_is_a_conflict() {
+    for (theirs, mine, conflict) in PAIRS {
+        let mut place = Place::new();
+        place.given(GIVEN);
+        let ready = place.begin();
+        ready.run(mine);
+        place.given(theirs);
+        let before = place.tree();
+        let changes = place.keep(&ready.over);
+        let is_conflict = matches!(changes.fate, Fate::Conflict { .. });
+        // Without the history nobody can say that what is gone was there, or was made by two.
+        let unseen = matches!(*theirs, "rm a")
+            || theirs.starts_with("mkdir n")
+            || theirs.starts_with("rm -r d");
+        if *conflict && !unseen {
+            assert!(is_conflict, "{theirs} | {mine}: {changes:?}");
+            assert_eq!(place.tree(), before);
+        } else if !conflict {
+            kept(&changes);
+        }
+        place.assert_tidy();
+    }
+}
+
+#[test]
+fn whatever_the_order_no_write_of_a_kept_session_is_lost() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |most: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % most
+    };
+    let mut place = Place::new();
+    place.given("mkdir -p 0/0 0/1 1/0 1/1; for d in 0 1; do for e in 0 1; do echo > $d/$e/0; echo > $d/$e/1; done; done");
+    let (mut conflicts, mut both) = (0, 0);
+    for round in 0..40 {
+        let mut sessions = Vec::new();
+        for session in 0..2 {
+            let (mut script, mut effects) = (String::new(), Vec::new());
+            for _ in 0..=random(2) {
+                let path = format!("{}/{}/{}", random(2), random(2), random(4));
+                let deletes = random(4) == 0;
+                let text = format!("{round} {session} {}", random(1000));
+                script += &if deletes {
+                    format!("rm -f {path};")
+                } else {
+                    format!("echo {text} > {path};")
+                };
+                effects.retain(|(at, _)| *at != path);
+                effects.push((path, (!deletes).then(|| format!("{text}\n"))));
+            }
+            let ready = place.begin();
+            ready.run(&script);
+            sessions.push((ready, effects));
+        }
+        if random(2) == 0 {
+            sessions.reverse();
+        }
+        let mut visible = Vec::new();
+        for (ready, effects) in sessions {
+            match place.keep(&ready.over).fate {
+                Fate::Kept { .. } | Fate::Unchanged => visible.push(effects),
+                Fate::Conflict { .. } => conflicts += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        both += u32::from(visible.len() == 2);
+        assert!(!visible.is_empty());
+        for (path, text) in visible.iter().flatten() {
+            let now = std::fs::read_to_string(place.workspace().join(path)).ok();
+            assert_eq!(now, *text, "round {round} {path}");
+        }
+    }
+    assert!(conflicts >= 3 && both >= 10, "{conflicts} {both}");
+    place.assert_tidy();
+}
+
+#[test]
+fn two_processes_do_not_step_on_one_another() {
+    let mut place = Place::new();
+    place.given(GIVEN);
+    let ready = place.begin();
+    // The second one leaves the layer of the first alone, and sees what it keeps.
+    let mut other = open(place.dir.path(), LIMITS);
+    ready.run("echo 1 > a");
+    let LayerReply::Begun {
+        layer,
+        folders,
+        sequence,
+    } = other.begin(LayerKind::Overlay).unwrap()
+    else {
+        panic!("a layer")
+    };
+    let second = super::common::Ready {
+        workspace: place.workspace(),
+        folders,
+        over: super::common::Over {
+            layer,
+            base: base(&sequence),
+        },
+    };
+    second.run("echo 2 > a; echo 2 > e/two");
+    assert_eq!(kept(&place.keep(&ready.over)), EntryId(1));
+    let changes = other
+        .keep(second.over.layer, second.over.base, None)
+        .unwrap();
+    assert!(matches!(changes.fate, Fate::Conflict { .. }), "{changes:?}");
+    let LayerReply::Begun {
+        layer,
+        folders,
+        sequence,
+    } = other.begin(LayerKind::Overlay).unwrap()
+    else {
+        panic!("a layer")
+    };
+    let third = super::common::Ready {
+        workspace: place.workspace(),
+        folders,
+        over: super::common::Over {
+            layer,
+            base: base(&sequence),
+        },
+    };
+    third.run("echo 3 > a");
+    assert_eq!(
+        kept(
+            &other
+                .keep(third.over.layer, third.over.base, Some(call(3)))
+                .unwrap()
+        ),
+        EntryId(2)
+    );
+    assert_eq!(kept(&place.step_of(4, "echo 4 > e/four")), EntryId(3));
+    match other.history(HistoryRequest::Entries { most: 10 }) {
+        HistoryReply::Entries { entries } => assert_eq!(entries.len(), 3),
+        reply => panic!("{reply:?}"),
+    }
+    drop(other);
+    place.undo(before_turn(3));
+    assert_eq!(
+        std::fs::read_to_string(place.workspace().join("a")).unwrap(),
+        "1\n"
+    );
+    place.assert_tidy();
+}
+
+#[test]
+fn an_undo_tells_what_others_changed_since_and_refuses_when_more_did() {
+    let mut place = Place::new();
+    place.given(GIVEN);
+    kept(&place.step("echo 1 > a; echo 1 > n; rm -r e; mkdir m; echo 1 > m/1"));
+    assert_eq!(
+        place.preview(UndoTo::Newest).changed_since,
+        Vec::<String>::new()
+    );
+    place.given("echo mine > a; echo mine > m/2");
+    let preview = place.preview(UndoTo::Newest);
+    assert!(
+        preview.changed_since.contains(&"a".to_owned()),
+        "{preview:?}"
+    );
+    assert!(
+        preview.changed_since.contains(&"m/2".to_owned()),
+        "{preview:?}"
+    );
+    assert!(
+        !preview.changed_since.contains(&"n".to_owned()),
+        "{preview:?}"
+    );
+    place.given("echo more > n");
+    let before = place.tree();
+    let request = HistoryRequest::Undo {
+        to: UndoTo::Newest,
+        digest: preview.digest,
+    };
+    let reply = place.store.history(request);
+    assert!(
+        matches!(&reply, HistoryReply::Refused { reason, .. } if reason.contains("not as it was")),
+        "{reply:?}"
+    );
+    assert_eq!(place.tree(), before);
+    // What somebody else wrote goes out of the workspace, and comes back with the undo of the undo.
+    place.undo(UndoTo::Newest);
+    assert_eq!(
+        std::fs::read_to_string(place.workspace().join("a")).unwrap(),
+        "a\n"
+    );
+    place.undo(UndoTo::Newest);
+    assert_eq!(place.tree(), before);
+    assert!(told(&place.step("true")).is_empty());
+    place.assert_tidy();
+}
