@@ -125,6 +125,8 @@ pub struct GatewayConfig {
     pub agent_idle_seconds: u32,
     /// Bounds of each run.
     pub limits: Limits,
+    /// Which kind of box.
+    pub backend: Backend,
     /// Where the web page is, `http://127.0.0.1:4880`; none if there is no page.
     pub web_origin: Option<String>,
 }

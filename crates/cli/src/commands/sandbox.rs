@@ -1,5 +1,6 @@
 //! `bulkhead sandbox exec`: one command in a fresh box, as tools run. No server is needed.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -96,6 +97,7 @@ struct Done<'a> {
     /// How many more changes there are than are listed.
     more: u64,
     /// What became of the changes.
+    #[serde(flatten)]
     fate: &'a Fate,
 }
 
@@ -245,9 +247,13 @@ fn history_of(workspace: &Path) -> PathBuf {
     let name = format!(".bulkhead-{}", &name[..16]);
     let beside = workspace.parent().map(|parent| parent.join(&name));
     match beside {
-        Some(beside) if beside.is_dir() || std::fs::create_dir(&beside).is_ok() => beside,
+        Some(beside) if beside.is_dir() || made(&beside).is_ok() => beside,
         Some(_) | None => std::env::temp_dir().join(name),
     }
+}
+
+fn made(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(folder)
 }
 
 fn done(outcome: &RunOutcome) -> Done<'_> {

@@ -101,6 +101,7 @@ impl Gateway {
         let grants = self.state.grants(now)?;
         let profile = Profile {
             limits: self.config.limits.clone(),
+            sandbox: self.config.backend.name().to_owned(),
             ..Profile::default()
         };
         let decision = policy::decide(&Request {

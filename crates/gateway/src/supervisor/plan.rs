@@ -254,6 +254,7 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
         max_rounds: config.max_rounds,
         agent_idle_seconds: config.agent_idle_seconds,
         limits: config.limits.clone(),
+        backend: config.backend,
         web_origin: config
             .web
             .as_ref()

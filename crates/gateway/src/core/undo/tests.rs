@@ -128,6 +128,7 @@ fn config() -> GatewayConfig {
         max_rounds: 5,
         agent_idle_seconds: 60,
         limits: Limits::default(),
+        backend: Default::default(),
         web_origin: None,
     }
 }
