@@ -17,6 +17,7 @@ mod confine;
 mod landlock_domain;
 pub mod native;
 pub mod probe;
+pub mod probes;
 mod profiles;
 mod receipt;
 pub mod run;
