@@ -121,6 +121,8 @@ mod tests {
             "bulkhead policy check",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
+            "bulkhead sandbox probe",
+            "bulkhead sandbox probe --json --backend docker",
             "bulkhead bench --json --quick --check --folder /tmp",
             "bulkhead demo",
             "bulkhead demo --json --keep",
@@ -144,6 +146,7 @@ mod tests {
             "bulkhead channel add irc",
             "bulkhead sandbox exec",
             "bulkhead sandbox exec --backend host -- ls",
+            "bulkhead sandbox probe --backend host",
         ] {
             assert!(!parses(line), "{line}");
         }

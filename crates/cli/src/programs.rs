@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 /// What has to lie beside `bulkhead`.
-pub(crate) const ALL: [&str; 10] = [
+pub(crate) const ALL: [&str; 11] = [
     "bulkhead-supervisor",
     "bulkhead-ledger",
     "bulkhead-vault",
     "bulkhead-egress",
     "bulkhead-sandbox",
     "bulkhead-tool",
+    "bulkhead-probe",
     "bulkhead-gateway",
     "bulkhead-agent",
     "bulkhead-channel-web",

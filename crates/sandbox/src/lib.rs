@@ -15,6 +15,10 @@
 mod check;
 mod confine;
 mod landlock_domain;
+#[cfg(not(feature = "ablation"))]
+mod layers;
+#[cfg(feature = "ablation")]
+pub mod layers;
 pub mod native;
 pub mod probe;
 pub mod probes;

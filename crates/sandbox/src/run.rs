@@ -15,6 +15,7 @@ use protocol::call::Action;
 use protocol::frame::LinkError;
 use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
 
+use crate::layers::{self, Layer};
 use crate::native::mounts::TOOL;
 use crate::native::spec::{BoxSpec, End, Facts, Kind, Report, ServiceEnd};
 use crate::{check, native, receipt};
@@ -94,13 +95,18 @@ impl Run {
         let (ours, theirs) = UnixStream::pair().map_err(|e| fault("cannot make a socket", &e))?;
         let (input_reader, input_writer) =
             io::pipe().map_err(|e| fault("cannot make a pipe", &e))?;
-        let mut child = Command::new(helper)
+        let mut command = Command::new(helper);
+        command
             .arg0("bulkhead-sandbox")
             .arg("box")
-            .env_clear()
+            .args(layers::arguments())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::piped());
+        if layers::on(Layer::OuterEnvironment) {
+            command.env_clear();
+        }
+        let mut child = command
             .spawn()
             .map_err(|e| fault(&format!("cannot start {}", helper.display()), &e))?;
         let killer = Killer {

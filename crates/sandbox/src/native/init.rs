@@ -16,6 +16,7 @@ use super::mounts::{TOOL, WORKSPACE};
 use super::spec::{BoxEnd, BoxSpec, End, Failure, Kind, Report};
 use super::{facts, mounts, namespaces};
 use crate::landlock_domain::{self, Domain, Right};
+use crate::layers::{self, Layer};
 use crate::{profiles, seccomp, sys};
 
 /// The whole environment of a command.
@@ -58,7 +59,7 @@ fn run(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<End, Failure>
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }
-    if spec.host_root {
+    if spec.host_root && layers::on(Layer::ProcessIds) && layers::on(Layer::Pid) {
         namespaces::limit_ids(spec.limits.pids)?;
     }
     rustix::system::sethostname(b"box").map_err(Failure::at("naming the box"))?;
@@ -101,11 +102,20 @@ enum Filter<'a> {
 /// Everything that is the same for init and the command: no capability, no way to get one, the
 /// Landlock domain and the limits.
 fn give_up(spec: &BoxSpec) -> Result<u32, Failure> {
-    limits(spec)?;
-    crate::confine::keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
-    rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    if layers::on(Layer::Rlimits) {
+        limits(spec)?;
+    }
+    if layers::on(Layer::Capabilities) {
+        crate::confine::keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
+    }
+    if layers::on(Layer::NoNewPrivs) {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    }
     // The command gets its own back by execve(2); init stays closed to it.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("closing init"))?;
+    if layers::on(Layer::ClosedInit) {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(Failure::at("closing init"))?;
+    }
     let abi = landlock_domain::abi().map_err(Failure::because)?;
     Domain::of_paths(paths(spec.kind))
         .enter(abi)
@@ -190,11 +200,11 @@ fn become_command(
         .argv
         .split_first()
         .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(ENVIRONMENT)
-        .exec();
+    let mut command = Command::new(program);
+    if layers::on(Layer::Environment) {
+        command.env_clear();
+    }
+    let error = command.args(arguments).envs(ENVIRONMENT).exec();
     // The codes of a shell: 127 for a program that is not there, 126 for one that cannot be run.
     eprintln!("{program}: {error}");
     std::process::exit(if error.kind() == std::io::ErrorKind::NotFound {
@@ -211,7 +221,9 @@ fn prepare(
     abi: u32,
     filter: &Filter<'_>,
 ) -> Result<(), Failure> {
-    rustix::process::setsid().map_err(Failure::at("starting a session"))?;
+    if layers::on(Layer::Session) {
+        rustix::process::setsid().map_err(Failure::at("starting a session"))?;
+    }
     rustix::stdio::dup2_stdin(input).map_err(Failure::at("setting the standard input"))?;
     rustix::process::chdir(WORKSPACE).map_err(Failure::at("entering the workspace"))?;
     let filter = match filter {
@@ -222,7 +234,9 @@ fn prepare(
         }
     };
     let facts = facts::read(abi, filter)?;
-    facts::check(&facts, spec)?;
+    if layers::on(Layer::Check) {
+        facts::check(&facts, spec)?;
+    }
     service
         .send(&Report::Ready(facts))
         .map_err(Failure::because)

@@ -26,6 +26,7 @@ use rustix::process::{
 
 use rustix::thread::CapabilitySet;
 
+use crate::layers::{self, Layer};
 use crate::sys;
 use memory::HostProc;
 use spec::{BoxEnd, BoxSpec, Failure, Report};
@@ -33,7 +34,9 @@ use spec::{BoxEnd, BoxSpec, Failure, Report};
 /// The main function of `bulkhead-sandbox box`: one box, whose description comes over standard input.
 pub fn main() -> ExitCode {
     // First of all: whatever leaked into this process does not get into the box.
-    sys::close_from(3);
+    if layers::on(Layer::Descriptors) {
+        sys::close_from(3);
+    }
     let Ok(service) = BoxEnd::from_stdin() else {
         return ExitCode::FAILURE;
     };
@@ -56,7 +59,9 @@ fn keep(service: &BoxEnd, spec: &BoxSpec, input: OwnedFd) -> Result<(), Failure>
     let keeper =
         pidfd_open(getpid(), PidfdFlags::empty()).map_err(Failure::at("naming the keeper"))?;
     // A failure only says that this process leads a group already, which will do as well.
-    let _ = rustix::process::setsid();
+    if layers::on(Layer::Session) {
+        let _ = rustix::process::setsid();
+    }
     namespaces::enter()?;
     let proc = HostProc::open()?;
     match sys::fork().map_err(Failure::at("starting the first process of the box"))? {
@@ -96,7 +101,8 @@ fn watch(service: &BoxEnd, spec: &BoxSpec, init: Pid, proc: &HostProc) -> Result
             break;
         }
         let unwanted = !events[1].revents().is_empty();
-        if unwanted || proc.over(init, spec.limits.memory_bytes) {
+        let over = layers::on(Layer::MemoryWatch) && proc.over(init, spec.limits.memory_bytes);
+        if unwanted || over {
             if !unwanted {
                 // If the service is gone, there is nobody to tell.
                 let _ = service.send(&Report::OverMemory);

@@ -3,6 +3,7 @@
 use rustix::process::{getegid, geteuid};
 
 use super::spec::Failure;
+use crate::layers::{self, Layer};
 use crate::sys;
 
 /// The user and group id inside; there is no other, so that nobody in the box can be 0.
@@ -20,7 +21,10 @@ pub(crate) fn enter() -> Result<(), Failure> {
     write("/proc/self/uid_map", &format!("{INSIDE_ID} {uid} 1"))?;
     write("/proc/self/gid_map", &format!("{INSIDE_ID} {gid} 1"))?;
     // Second to the system-call list: no further user namespace can be counted below this one.
-    write("/proc/sys/user/max_user_namespaces", "0")
+    if layers::on(Layer::NoMoreUsers) {
+        write("/proc/sys/user/max_user_namespaces", "0")?;
+    }
+    Ok(())
 }
 
 /// As root, RLIMIT_NPROC does not count (the kernel exempts user 0 of the host, also without

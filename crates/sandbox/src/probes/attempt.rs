@@ -62,16 +62,24 @@ impl Attempt {
         }
     }
 
-    /// The first that got through, or the last.
+    /// The first that got through, or what was answered to each.
     pub(crate) fn any(all: impl IntoIterator<Item = Self>) -> Self {
-        let mut last = Self::stopped("nothing was tried");
+        let mut stopped = Vec::new();
         for attempt in all {
-            last = attempt;
-            if last.got_through {
-                break;
+            if attempt.got_through {
+                return attempt;
             }
+            stopped.push(attempt);
         }
-        last
+        let join = |of: fn(&Self) -> &str| stopped.iter().map(of).collect::<Vec<_>>().join(", ");
+        match stopped.as_slice() {
+            [] => Self::stopped("there is nothing to try it on"),
+            _ => Self {
+                got_through: false,
+                answer: join(|it| &it.answer),
+                detail: join(|it| &it.detail),
+            },
+        }
     }
 
     /// The same, with a word on what was tried.

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, StatVfsMountFlags, linkat, mknoda
 use super::Probe;
 use super::attempt::Attempt;
 use super::calls::reach;
-use super::calls::{BAD, NONE, ZERO, n};
+use super::calls::{NONE, ZERO, n};
 use super::scene::{CANARY, SECRET_VARIABLE, Scene};
 
 pub(super) const PROBES: &[Probe] = &[

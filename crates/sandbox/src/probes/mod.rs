@@ -6,6 +6,7 @@
 //! are counted out. [`stage`] is the side outside of the box.
 
 mod attempt;
+mod boxes;
 mod calls;
 mod files;
 mod kernel;

@@ -3,22 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use protocol::call::Action;
 use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
+use super::boxes::{Boxes, backend_named};
 use super::outside::{self, Outside};
 use super::program::{Line, Mode, stand_in};
 use super::scene::{CANARY, SECRET_VARIABLE, Scene};
 use super::{Control, Judge, Place, Probe, all};
-use crate::native::mounts::TOOL;
-use crate::run::{Refused, RunSpec, run_once};
+use crate::run::Refused;
 
 /// What came of one probe. The form is stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +51,13 @@ pub enum Told {
     Findings(Vec<Finding>),
 }
 
-/// `stage HELPER CONFIG` sets the stage in a process that has a secret in its environment and a terminal;
-/// `set HELPER CONFIG` is that process; `twin` starts a box behind a filter.
+/// `start` has a process set the stage that has a secret in its environment and a terminal of its own; `set` is
+/// that process; `twin` starts a box behind a filter.
 pub(super) fn main(arguments: &[&str]) -> ExitCode {
     let done = match *arguments {
-        ["start", helper, config] => return start(helper, config),
-        ["set", helper, config] => take_terminal()
-            .and_then(|_terminal| tell(&findings(Path::new(helper), Path::new(config)))),
-        ["twin", helper, workspace, scene] => twin(helper, workspace, scene),
+        ["start", ref rest @ ..] => return start(rest),
+        ["set", helper, config, backend, scope, ..] => set(helper, config, backend, scope),
+        ["twin", helper, workspace, backend, scene] => twin(helper, workspace, backend, scene),
         _ => Err(io::Error::other("wrong arguments")),
     };
     match done {
@@ -71,9 +69,10 @@ pub(super) fn main(arguments: &[&str]) -> ExitCode {
     }
 }
 
-fn start(helper: &str, config: &str) -> ExitCode {
+fn start(arguments: &[&str]) -> ExitCode {
     let set = Command::new("/proc/self/exe")
-        .args(["stage", "set", helper, config])
+        .args(["stage", "set"])
+        .args(arguments)
         .env(SECRET_VARIABLE, CANARY)
         .status();
     match set {
@@ -84,6 +83,34 @@ fn start(helper: &str, config: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn set(helper: &str, config: &str, backend: &str, scope: &str) -> io::Result<()> {
+    let boxes = Boxes {
+        helper: helper.into(),
+        backend: backend_named(backend)?,
+    };
+    let scope = match scope {
+        "full" => Scope::Full,
+        "inside" => Scope::Inside,
+        "start" => Scope::Start,
+        other => return Err(io::Error::other(format!("no such scope: {other}"))),
+    };
+    // Whoever closes it hangs up on this process, so it stays until the end.
+    std::mem::forget(take_terminal()?);
+    let outside = Outside::new(Path::new(helper), Path::new(config))?;
+    tell(&Run { boxes, outside }.all(scope)?)
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Everything.
+    Full,
+    /// Attacks in boxes only, for test builds with a layer left out: no control.
+    Inside,
+    /// Only whether a box starts.
+    Start,
 }
 
 /// A terminal of our own as the controlling one, so that there is one to be reached. It lives as long as
@@ -101,14 +128,13 @@ fn take_terminal() -> io::Result<(std::os::fd::OwnedFd, std::fs::File)> {
     Ok((master, slave))
 }
 
-fn tell(findings: &io::Result<Result<Vec<Finding>, Refused>>) -> io::Result<()> {
+fn tell(findings: &Result<Vec<Finding>, Refused>) -> io::Result<()> {
     let told = match findings {
-        Ok(Ok(findings)) => Told::Findings(findings.clone()),
-        Ok(Err(Refused { reason, fix })) => Told::Refused {
+        Ok(findings) => Told::Findings(findings.clone()),
+        Err(Refused { reason, fix }) => Told::Refused {
             reason: reason.clone(),
             fix: fix.clone(),
         },
-        Err(error) => return Err(io::Error::other(error.to_string())),
     };
     println!(
         "{}",
@@ -117,75 +143,63 @@ fn tell(findings: &io::Result<Result<Vec<Finding>, Refused>>) -> io::Result<()> 
     Ok(())
 }
 
-fn findings(helper: &Path, config: &Path) -> io::Result<Result<Vec<Finding>, Refused>> {
-    let run = Run {
-        helper: helper.to_owned(),
-        outside: Outside::new(helper, config)?,
-    };
-    run.all()
-}
-
 struct Run {
-    helper: PathBuf,
+    boxes: Boxes,
     outside: Outside,
 }
 
 type Attempts = BTreeMap<String, Attempt>;
 
 impl Run {
-    fn all(&self) -> io::Result<Result<Vec<Finding>, Refused>> {
-        let (mut inside, harmless) = match self.in_one_box() {
-            Ok(both) => both,
+    fn all(&self, scope: Scope) -> io::Result<Result<Vec<Finding>, Refused>> {
+        if scope == Scope::Start {
+            return Ok(self.started().map(|()| Vec::new()));
+        }
+        let mut tried = match self.tried_inside(scope) {
+            Ok(tried) => tried,
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut outside = self.outside_together()?;
-        for probe in all() {
-            if let Place::Alone(limits) = probe.place {
-                match self.alone(probe, limits) {
-                    Ok(attempt) => inside.insert(probe.name.to_owned(), attempt),
-                    Err(refused) => return Ok(Err(refused)),
-                };
-                outside.insert(probe.name.to_owned(), self.alone_outside(probe)?);
+        if scope == Scope::Full {
+            tried.outside = self.outside_together()?;
+            for probe in all().filter(|probe| !matches!(probe.place, Place::Shared)) {
+                let attempt = self.alone_outside(probe)?;
+                tried.outside.insert(probe.name.to_owned(), attempt);
             }
+            tried.twins = self.twins(&tried.outside)?;
         }
-        let twins = self.twins(&outside)?;
-        let of = |attempts: &Attempts, name: &str| {
-            attempts
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| Attempt::stopped("it said nothing"))
-        };
-        let judge = |probe: &Probe| {
-            finding(
-                probe,
-                &of(&inside, probe.name),
-                &of(&outside, probe.name),
-                twins.get(probe.name),
-                &of(&harmless, probe.name),
-            )
-        };
-        Ok(Ok(all().map(judge).collect()))
+        Ok(Ok(all().map(|probe| tried.finding(probe)).collect()))
     }
 
-    /// The attacks that share a box, and all harmless pairs.
-    fn in_one_box(&self) -> Result<(Attempts, Attempts), Refused> {
-        let attacks = self.boxed(
-            &together(&self.outside.inside, Mode::Attack, shared()),
-            Limits::default(),
-        )?;
-        let harmless = self.boxed(
-            &together(
-                &self.outside.inside,
-                Mode::Harmless,
-                all().map(|probe| probe.name),
-            ),
-            Limits::default(),
-        )?;
-        Ok((lines(&attacks.stdout), lines(&harmless.stdout)))
+    fn started(&self) -> Result<(), Refused> {
+        let words = together(&self.outside.inside, Mode::Harmless, std::iter::empty());
+        self.boxed(&words, Limits::default()).map(drop)
+    }
+
+    fn tried_inside(&self, scope: Scope) -> Result<Tried, Refused> {
+        let mut tried = Tried {
+            inside: self.in_one_box(Mode::Attack, shared().collect())?,
+            ..Tried::default()
+        };
+        for probe in all() {
+            if let Place::Alone(limits) = probe.place {
+                let attempt = self.alone(probe, limits)?;
+                tried.inside.insert(probe.name.to_owned(), attempt);
+            }
+        }
+        if scope == Scope::Full {
+            let names = all().map(|probe| probe.name).collect();
+            tried.harmless = self.in_one_box(Mode::Harmless, names)?;
+        }
+        Ok(tried)
+    }
+
+    fn in_one_box(&self, mode: Mode, names: Vec<&str>) -> Result<Attempts, Refused> {
+        let words = together(&self.outside.inside, mode, names.into_iter());
+        Ok(lines(&self.boxed(&words, Limits::default())?.stdout))
     }
 
     fn boxed(&self, arguments: &[String], limits: Limits) -> Result<RunOutcome, Refused> {
-        boxed(&self.helper, &self.outside.workspace, arguments, limits)
+        self.boxes.run(&self.outside.workspace, arguments, limits)
     }
 
     fn alone(&self, probe: &Probe, adjust: fn(&mut Limits)) -> Result<Attempt, Refused> {
@@ -243,8 +257,9 @@ impl Run {
             ground,
         )?;
         let mut arguments = ["stage", "twin"].map(str::to_owned).to_vec();
-        arguments.push(self.helper.display().to_string());
+        arguments.push(self.boxes.helper.display().to_string());
         arguments.push(self.outside.workspace.display().to_string());
+        arguments.push(self.boxes.backend.name().to_owned());
         arguments.push(json(&self.outside.inside));
         let within = without_box(&arguments, ground)?;
         let (without, within) = (lines(&without.stdout), lines(&within.stdout));
@@ -267,8 +282,12 @@ struct Twin {
     inside: Attempt,
 }
 
-fn twin(helper: &str, workspace: &str, scene: &str) -> io::Result<()> {
+fn twin(helper: &str, workspace: &str, backend: &str, scene: &str) -> io::Result<()> {
     let scene: Scene = serde_json::from_str(scene).map_err(io::Error::other)?;
+    let boxes = Boxes {
+        helper: helper.into(),
+        backend: backend_named(backend)?,
+    };
     let traced = || {
         all().filter_map(|probe| match probe.control {
             Control::Traced(number) => Some((probe.name, number)),
@@ -277,13 +296,8 @@ fn twin(helper: &str, workspace: &str, scene: &str) -> io::Result<()> {
     };
     let numbers: Vec<i64> = traced().map(|(_, number)| number).collect();
     stand_in(&numbers)?;
-    let arguments = together(&scene, Mode::Traced, traced().map(|(name, _)| name));
-    let outcome = boxed(
-        Path::new(helper),
-        Path::new(workspace),
-        &arguments,
-        Limits::default(),
-    );
+    let words = together(&scene, Mode::Traced, traced().map(|(name, _)| name));
+    let outcome = boxes.run(Path::new(workspace), &words, Limits::default());
     print!("{}", outcome.map_err(io::Error::other)?.stdout);
     Ok(())
 }
@@ -307,28 +321,6 @@ fn together<'a>(scene: &Scene, mode: Mode, names: impl Iterator<Item = &'a str>)
 fn one(scene: &Scene, probe: &Probe) -> Vec<String> {
     let mode = Mode::Attack.word().to_owned();
     vec!["one".to_owned(), json(scene), mode, probe.name.to_owned()]
-}
-
-fn boxed(
-    helper: &Path,
-    workspace: &Path,
-    arguments: &[String],
-    limits: Limits,
-) -> Result<RunOutcome, Refused> {
-    let argv = std::iter::once(TOOL.to_owned())
-        .chain(arguments.iter().cloned())
-        .collect();
-    let own = std::env::current_exe().map_err(|error| Refused {
-        reason: format!("cannot find this program: {error}"),
-        fix: "install it into a folder that can be read".to_owned(),
-    })?;
-    let spec = RunSpec {
-        action: Action::Argv { argv },
-        limits,
-        workspace: workspace.to_owned(),
-        tool_program: own,
-    };
-    run_once(spec, helper)
 }
 
 /// The same without a box, for comparison: a polite end after a time, and what it said.
@@ -398,36 +390,48 @@ fn last_word(outcome: &RunOutcome) -> Attempt {
         .unwrap_or_else(|| Attempt::stopped(format_args!("ended: {:?}", outcome.end)))
 }
 
-fn finding(
-    probe: &Probe,
-    inside: &Attempt,
-    outside: &Attempt,
-    twin: Option<&Twin>,
-    harmless: &Attempt,
-) -> Finding {
-    let differs = outside.answer != inside.answer;
-    let twin_tells = twin.is_some_and(|twin| twin.outside.got_through && !twin.inside.got_through);
-    let seen = outside.got_through
-        || match probe.control {
-            Control::Apart => differs,
-            Control::Traced(_) => twin_tells,
-            Control::Plain | Control::Throwaway => false,
+/// What came of everything, by the names of the probes.
+#[derive(Default)]
+struct Tried {
+    inside: Attempts,
+    outside: Attempts,
+    harmless: Attempts,
+    twins: BTreeMap<String, Twin>,
+}
+
+impl Tried {
+    fn finding(&self, probe: &Probe) -> Finding {
+        let of = |attempts: &Attempts| {
+            let attempt = attempts.get(probe.name).cloned();
+            attempt.unwrap_or_else(|| Attempt::stopped("it said nothing"))
         };
-    let mut detail = format!("box: {}; outside: {}", inside.detail, outside.detail);
-    if !outside.got_through && twin_tells {
-        detail.push_str("; a twin with a filter in the kernel's place: refused before it in the box, reached outside");
-    }
-    if !harmless.got_through {
-        detail.push_str(&format!(
-            "; the harmless pair fails in the box: {}",
-            harmless.detail
-        ));
-    }
-    Finding {
-        probe: probe.name.to_owned(),
-        mechanism: probe.stopped_by.to_owned(),
-        stopped: !inside.got_through,
-        control: seen && harmless.got_through,
-        detail,
+        let (inside, outside, harmless) = (of(&self.inside), of(&self.outside), of(&self.harmless));
+        let twin = self.twins.get(probe.name);
+        let twin_tells =
+            twin.is_some_and(|twin| twin.outside.got_through && !twin.inside.got_through);
+        let seen = outside.got_through
+            || match probe.control {
+                Control::Apart => outside.answer != inside.answer,
+                Control::Traced(_) => twin_tells,
+                Control::Plain | Control::Throwaway => false,
+            };
+        let mut detail = format!("box: {}; outside: {}", inside.detail, outside.detail);
+        if !outside.got_through && twin_tells {
+            detail.push_str(
+                "; a twin with a filter in the kernel's place: refused before it in the box, reached outside",
+            );
+        }
+        if !harmless.got_through {
+            detail.push_str("; the harmless pair fails in the box: ");
+            detail.push_str(&harmless.detail);
+        }
+        Finding {
+            probe: probe.name.to_owned(),
+            mechanism: probe.stopped_by.to_owned(),
+            // Silence is no proof.
+            stopped: self.inside.contains_key(probe.name) && !inside.got_through,
+            control: seen && harmless.got_through,
+            detail,
+        }
     }
 }

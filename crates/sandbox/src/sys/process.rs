@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use crate::layers::{self, Layer};
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -44,13 +45,18 @@ pub(crate) fn close_from(first: u32) {
 
 /// Leaves every namespace of the parent that a box has of its own.
 pub(crate) fn unshare_all() -> io::Result<()> {
-    let flags = UnshareFlags::NEWUSER
-        | UnshareFlags::NEWNS
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
+    let flags = [
+        (UnshareFlags::NEWUSER, Layer::User),
+        (UnshareFlags::NEWNS, Layer::Mount),
+        (UnshareFlags::NEWPID, Layer::Pid),
+        (UnshareFlags::NEWNET, Layer::Net),
+        (UnshareFlags::NEWIPC, Layer::Ipc),
+        (UnshareFlags::NEWUTS, Layer::Uts),
+        (UnshareFlags::NEWCGROUP, Layer::Cgroup),
+    ]
+    .into_iter()
+    .filter(|(_, layer)| layers::on(*layer))
+    .fold(UnshareFlags::empty(), |all, (flag, _)| all | flag);
     // JUSTIFICATION: the function is unsafe for the sake of CLONE_FILES, which is not among the flags.
     // SAFETY: the descriptor table stays shared with nobody.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)

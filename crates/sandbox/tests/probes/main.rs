@@ -108,7 +108,7 @@ impl Programs {
         command
             .args(["stage", "start"])
             .arg(helper)
-            .arg("/no/such/configuration")
+            .args(["/no/such/configuration", "native", "full"])
             .current_dir("/");
         if let Some(user) = self.user {
             command.gid(user).uid(user);

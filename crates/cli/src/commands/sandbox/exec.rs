@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use config::{Config, ConfigError, Home};
 use protocol::call::Action;
 use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
@@ -14,21 +14,9 @@ use crate::folder::{Change, Snapshot, Temporary};
 use crate::terminal::harmless;
 use crate::{output, programs};
 
-/// What can be said with `sandbox`.
+/// What can be said with `sandbox exec`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    action: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Run a command in a fresh box, without a shell.
-    Exec(Exec),
-}
-
-#[derive(Debug, Args)]
-struct Exec {
+pub(super) struct Exec {
     /// Print one line of JSON: how it ended, its output, the receipt, what it changed.
     #[arg(long)]
     json: bool,
@@ -67,8 +55,7 @@ struct Done<'a> {
     changes: &'a [Change],
 }
 
-pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
-    let What::Exec(exec) = &arguments.action;
+pub(super) fn run(exec: &Exec, home: &Home) -> Result<(), Fault> {
     match exec.backend {
         Backend::Native => native(exec, home),
     }
