@@ -315,7 +315,7 @@ fn map_memory(_: &Scene) -> Attempt {
 fn io_uring(_: &Scene) -> Attempt {
     // `struct io_uring_params`.
     let mut parameters = [0; 120];
-    Attempt::of(call(
+    Attempt::reaching(call(
         libc::SYS_io_uring_setup,
         [n(4), Arg::Out(&mut parameters)],
     ))

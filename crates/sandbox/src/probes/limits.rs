@@ -16,6 +16,9 @@ use crate::sys::{self, Fork, probe::hold_shared};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
+/// How long memory is held: longer than it takes anybody to look, also on a busy machine.
+const HELD: Duration = Duration::from_secs(1);
+
 /// Limits of the boxes for bombs: small, so that little is enough to be over them.
 fn small(limits: &mut Limits) {
     *limits = Limits {
@@ -223,8 +226,7 @@ fn memory(bytes: usize) -> Attempt {
     }
     all.resize(bytes, 1);
     std::hint::black_box(&all);
-    // Longer than it takes anybody to look.
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(HELD);
     Attempt::through(format_args!("{bytes} bytes"))
 }
 
@@ -247,7 +249,7 @@ fn memory_of_many(processes: usize, bytes: usize) -> Attempt {
 
 fn shared(bytes: usize) -> Attempt {
     let held = hold_shared(bytes);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(HELD);
     Attempt::of(held)
 }
 

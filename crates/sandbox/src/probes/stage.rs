@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
@@ -161,9 +163,8 @@ impl Run {
         };
         if scope == Scope::Full {
             tried.outside = self.outside_together()?;
-            for probe in all().filter(|probe| !matches!(probe.place, Place::Shared)) {
-                let attempt = self.alone_outside(probe)?;
-                tried.outside.insert(probe.name.to_owned(), attempt);
+            for (name, attempt) in in_lanes(|probe, _| self.alone_outside(probe)) {
+                tried.outside.insert(name, attempt?);
             }
             tried.twins = self.twins(&tried.outside)?;
         }
@@ -180,11 +181,8 @@ impl Run {
             inside: self.in_one_box(Mode::Attack, shared().collect())?,
             ..Tried::default()
         };
-        for probe in all() {
-            if let Place::Alone(limits) = probe.place {
-                let attempt = self.alone(probe, limits)?;
-                tried.inside.insert(probe.name.to_owned(), attempt);
-            }
+        for (name, attempt) in in_lanes(|probe, limits| self.alone(probe, limits)) {
+            tried.inside.insert(name, attempt?);
         }
         if scope == Scope::Full {
             let names = all().map(|probe| probe.name).collect();
@@ -300,6 +298,33 @@ fn twin(helper: &str, workspace: &str, backend: &str, scene: &str) -> io::Result
     let outcome = boxes.run(Path::new(workspace), &words, Limits::default());
     print!("{}", outcome.map_err(io::Error::other)?.stdout);
     Ok(())
+}
+
+/// Those that run alone, a few at once: most of them wait most of the time.
+fn in_lanes<T: Send>(attempt: impl Fn(&Probe, fn(&mut Limits)) -> T + Sync) -> Vec<(String, T)> {
+    const LANES: usize = 4;
+    let alone: Vec<_> = all()
+        .filter_map(|probe| match probe.place {
+            Place::Alone(limits) => Some((probe, limits)),
+            Place::Shared => None,
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some((probe, limits)) = alone.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let came = (probe.name.to_owned(), attempt(probe, *limits));
+                    // A lane that panicked ends the scope with a panic, so there is no reader.
+                    if let Ok(mut done) = done.lock() {
+                        done.push(came);
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_default()
 }
 
 fn shared() -> impl Iterator<Item = &'static str> {
