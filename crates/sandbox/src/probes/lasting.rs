@@ -134,6 +134,9 @@ fn core_file() -> Attempt {
     let _ = std::fs::remove_file("core");
     match ended {
         Ok(status) if status.core_dumped() => Attempt::through("memory was dumped"),
+        Ok(status) if most == Some(0) => Attempt::stopped(format_args!(
+            "{status}, and the hard limit of cores (ulimit -H -c) is 0"
+        )),
         Ok(status) => Attempt::stopped(status),
         Err(error) => Attempt::of(Err::<(), _>(error)),
     }

@@ -169,15 +169,14 @@ fn smuggled() -> io::Result<()> {
         &mut control,
         RecvFlags::empty(),
     )?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            for descriptor in descriptors {
-                rustix::io::pread(&descriptor, &mut [0; CANARY.len()], 0)?;
-                return Ok(());
-            }
-        }
+    let rights = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    match rights {
+        Some(secret) => Ok(rustix::io::pread(&secret, &mut [0; CANARY.len()], 0).map(drop)?),
+        None => Err(io::Error::other("no descriptor came")),
     }
-    Err(io::Error::other("no descriptor came"))
 }
 
 fn socket(family: i32, kind: i32, protocol: i32) -> Attempt {

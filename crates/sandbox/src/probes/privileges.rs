@@ -243,7 +243,7 @@ fn raise_limits() -> Attempt {
         Resource::Fsize,
     ];
     Attempt::any(all.map(|which| {
-        let raised = setrlimit(which, free.clone());
+        let raised = setrlimit(which, free);
         Attempt::of(raised).at(format_args!("{which:?}"))
     }))
 }

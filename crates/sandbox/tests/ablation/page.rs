@@ -17,6 +17,8 @@ out, which only a test build can do (feature `ablation` of `bulkhead-sandbox`; n
 
 The third and fourth column are with the self-check left out as well. Many names beside `seccomp` are calls that
 the kernel looks at and may still refuse for want of a right; that it looks is what the list of calls is there to prevent.
+Without `root` the host's files lie under the box' own root, and Landlock keeps them from being opened. Without
+`no-new-privs` it is set all the same, since the list of calls and the Landlock domain take it.
 
 The test `ablation` (`cargo test -p bulkhead-sandbox --features ablation --test ablation`) compares the page with what
 it finds, as root and as an ordinary user; with `BULKHEAD_WRITE_DOCS=1` it writes it.

@@ -13,10 +13,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Instant;
 
-use bulkhead_sandbox::probes::stage::{Finding, Told};
+use bulkhead_sandbox::probes::stage::Told;
 
 type Test = (&'static str, fn(&Programs));
 
@@ -28,6 +28,10 @@ const TESTS: &[Test] = &[
     (
         "without_a_box_there_is_a_reason_and_no_finding",
         without_a_box_there_is_a_reason_and_no_finding,
+    ),
+    (
+        "no_argument_leaves_out_a_layer_of_a_shipped_program",
+        no_argument_leaves_out_a_layer_of_a_shipped_program,
     ),
 ];
 
@@ -103,31 +107,28 @@ struct Programs {
 }
 
 impl Programs {
-    fn stage(&self, helper: &Path) -> Output {
+    fn stage(&self, helper: &Path, scope: &str, more: &[&str]) -> Told {
         let mut command = Command::new(&self.probe);
         command
             .args(["stage", "start"])
             .arg(helper)
-            .args(["/no/such/configuration", "native", "full"])
+            .args(["/no/such/configuration", "native", scope])
+            .args(more)
             .current_dir("/");
         if let Some(user) = self.user {
             command.gid(user).uid(user);
         }
-        command.output().unwrap()
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        let output = self.stage(&self.helper);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        match serde_json::from_slice(&output.stdout).unwrap() {
-            Told::Findings(findings) => findings,
-            refused @ Told::Refused { .. } => panic!("{refused:?}"),
-        }
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
 fn every_attack_is_stopped_in_the_box_and_gets_through_outside(programs: &Programs) {
-    let findings = programs.findings();
+    let findings = match programs.stage(&programs.helper, "full", &[]) {
+        Told::Findings(findings) => findings,
+        refused @ Told::Refused { .. } => panic!("{refused:?}"),
+    };
     let names: BTreeSet<_> = findings.iter().map(|it| it.probe.as_str()).collect();
     assert_eq!(names.len(), findings.len());
     assert!(names.len() >= 120, "{}", names.len());
@@ -150,10 +151,14 @@ fn every_attack_is_stopped_in_the_box_and_gets_through_outside(programs: &Progra
 }
 
 fn without_a_box_there_is_a_reason_and_no_finding(programs: &Programs) {
-    let output = programs.stage(Path::new("/bin/false"));
-    assert!(output.status.success(), "{output:?}");
-    match serde_json::from_slice(&output.stdout).unwrap() {
+    match programs.stage(Path::new("/bin/false"), "full", &[]) {
         Told::Refused { reason, fix } => assert!(!reason.is_empty() && !fix.is_empty()),
         findings @ Told::Findings(_) => panic!("{findings:?}"),
     }
+}
+
+/// Without the user namespace there is no box, in a test build that can leave it out.
+fn no_argument_leaves_out_a_layer_of_a_shipped_program(programs: &Programs) {
+    let told = programs.stage(&programs.helper, "start", &["--without=user"]);
+    assert_eq!(told, Told::Findings(Vec::new()));
 }
