@@ -126,6 +126,8 @@ mod tests {
             "bulkhead policy check",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
+            "bulkhead sandbox probe",
+            "bulkhead sandbox probe --json --backend docker",
             "bulkhead bench --json --quick --check --folder /tmp",
             "bulkhead demo",
             "bulkhead demo --json --keep",
@@ -151,6 +153,7 @@ mod tests {
             "bulkhead undo yesterday",
             "bulkhead sandbox exec",
             "bulkhead sandbox exec --backend host -- ls",
+            "bulkhead sandbox probe --backend host",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 /// What has to lie beside `bulkhead`.
-pub(crate) const ALL: [&str; 11] = [
+pub(crate) const ALL: [&str; 12] = [
     "bulkhead-supervisor",
     "bulkhead-ledger",
     "bulkhead-vault",
@@ -13,6 +13,7 @@ pub(crate) const ALL: [&str; 11] = [
     "bulkhead-sandbox",
     "bulkhead-workspace",
     "bulkhead-tool",
+    "bulkhead-probe",
     "bulkhead-gateway",
     "bulkhead-agent",
     "bulkhead-channel-web",

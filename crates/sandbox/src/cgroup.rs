@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::runner::Limits;
 
+use crate::ablation::{self, Layer};
+
 /// Where groups of boxes can be made.
 #[derive(Debug)]
 pub(crate) enum Cgroups {
@@ -38,6 +40,11 @@ const PROGRAMS: &str = "bulkhead-programs";
 impl Cgroups {
     /// Looks for a place, and makes this service's folder in it.
     pub(crate) fn find() -> Self {
+        if !ablation::on(Layer::CgroupLimits) {
+            return Self::Nowhere {
+                reason: "left out".to_owned(),
+            };
+        }
         match Hierarchies::of_this_process() {
             Ok(found) => Self::within(&found).unwrap_or_else(|reason| Self::Nowhere { reason }),
             Err(error) => Self::Nowhere {

@@ -12,6 +12,10 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(feature = "ablation"))]
+mod ablation;
+#[cfg(feature = "ablation")]
+pub mod ablation;
 pub mod boxes;
 mod cgroup;
 mod check;
@@ -21,6 +25,7 @@ pub mod layers;
 pub mod native;
 pub mod pool;
 pub mod probe;
+pub mod probes;
 mod profiles;
 mod receipt;
 pub mod run;

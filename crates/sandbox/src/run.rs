@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::ablation;
 use crate::boxes::{Body, Boxes, HeldLayer, Ready};
 use crate::layers::{Layer, Layers};
 use crate::native::mounts::TOOL;
@@ -202,11 +203,12 @@ impl Run {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 if self.held.is_none()
+                    && ablation::on(ablation::Layer::MemoryWatch)
                     && watch::over_memory(self.body.made.pid, self.limits.memory_bytes)
                 {
                     self.killer.end(OVER_MEMORY);
                 }
-                if disk.is_over() {
+                if ablation::on(ablation::Layer::DiskWatch) && disk.is_over() {
                     self.killer.end(OVER_DISK);
                 }
             }

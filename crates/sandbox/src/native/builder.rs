@@ -15,6 +15,7 @@ use protocol::frame::LinkError;
 use super::init::{self, Filters};
 use super::namespaces::Owner;
 use super::spec::{BuilderEnd, Failure, FromBuilder, ServiceEnd, ToBuilder, ToBuilderEnd};
+use crate::ablation::{self, Layer};
 use crate::sys;
 
 /// The argument that makes `bulkhead-sandbox` a builder.
@@ -23,7 +24,9 @@ pub(crate) const ARGUMENT: &str = "build";
 /// The main function of `bulkhead-sandbox build PARENT`.
 pub fn main() -> ExitCode {
     // First of all: whatever leaked into this process does not get into a box.
-    sys::close_from(3);
+    if ablation::on(Layer::Descriptors) {
+        sys::close_from(3);
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -39,7 +42,9 @@ fn serve() -> Result<(), Failure> {
     sys::reset_all().map_err(Failure::at("resetting signals"))?;
     sys::reap_children_unasked().map_err(Failure::at("ignoring ended children"))?;
     // A failure only says that this process leads a group already, which will do as well.
-    let _ = rustix::process::setsid();
+    if ablation::on(Layer::Session) {
+        let _ = rustix::process::setsid();
+    }
     let service = BuilderEnd::from_stdin().map_err(Failure::because)?;
     // The standard input itself goes too: no box may hold the builder's link.
     init::close_stdin()?;
@@ -95,10 +100,14 @@ impl Builder {
     /// Starts one. `program` is `bulkhead-sandbox`.
     pub(crate) fn start(program: &Path) -> Result<Self, Failure> {
         let (ours, theirs) = UnixStream::pair().map_err(Failure::at("making a socket"))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if ablation::on(Layer::OuterEnvironment) {
+            command.env_clear();
+        }
+        let child = command
             .arg0("bulkhead-sandbox")
             .args([ARGUMENT, &std::process::id().to_string()])
-            .env_clear()
+            .args(ablation::arguments())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

@@ -17,6 +17,7 @@ use super::mounts::{TOOL, WORKSPACE};
 use super::namespaces::Owner;
 use super::spec::{BoxEnd, BoxSpec, End, Facts, Failure, Kind, Report, ToBox};
 use super::{facts, mounts, namespaces};
+use crate::ablation::{self, Layer};
 use crate::landlock_domain::{self, Domain, Right};
 use crate::{profiles, seccomp, sys};
 
@@ -67,7 +68,7 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }
-    if spec.host_root {
+    if spec.host_root && ablation::on(Layer::ProcessIds) && ablation::on(Layer::Pid) {
         namespaces::limit_ids(spec.limits.pids)?;
     }
     let early = facts::Early::read()?;
@@ -91,7 +92,9 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
                 }
             };
             let facts = facts::read(abi, filter, &early, &spec)?;
-            facts::check(&facts, &spec)?;
+            if ablation::on(Layer::Check) {
+                facts::check(&facts, &spec)?;
+            }
             Ok(facts)
         }),
         sys::Fork::Parent(command) => {
@@ -150,11 +153,20 @@ impl Filters {
 /// Everything that is the same for init and the command: no capability, no way to get one, the
 /// Landlock domain and the limits.
 fn give_up(spec: &BoxSpec) -> Result<u32, Failure> {
-    limits(spec)?;
-    crate::confine::keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
-    rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    if ablation::on(Layer::Rlimits) {
+        limits(spec)?;
+    }
+    if ablation::on(Layer::Capabilities) {
+        crate::confine::keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
+    }
+    if ablation::on(Layer::NoNewPrivs) {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    }
     // The command gets its own back by execve(2); init stays closed to it.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Failure::at("closing init"))?;
+    if ablation::on(Layer::ClosedInit) {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(Failure::at("closing init"))?;
+    }
     let abi = landlock_domain::abi().map_err(Failure::because)?;
     Domain::of_paths(paths(spec.kind))
         .enter(abi)
@@ -240,11 +252,11 @@ fn become_command(
     let (program, arguments) = argv
         .split_first()
         .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(ENVIRONMENT)
-        .exec();
+    let mut command = Command::new(program);
+    if ablation::on(Layer::Environment) {
+        command.env_clear();
+    }
+    let error = command.args(arguments).envs(ENVIRONMENT).exec();
     // The codes of a shell: 127 for a program that is not there, 126 for one that cannot be run.
     eprintln!("{program}: {error}");
     std::process::exit(if error.kind() == std::io::ErrorKind::NotFound {
@@ -260,7 +272,9 @@ fn prepare(
     stdio: &Stdio,
     confine: impl FnOnce() -> Result<Facts, Failure>,
 ) -> Result<Option<Vec<String>>, Failure> {
-    rustix::process::setsid().map_err(Failure::at("starting a session"))?;
+    if ablation::on(Layer::Session) {
+        rustix::process::setsid().map_err(Failure::at("starting a session"))?;
+    }
     stdio
         .put_in_place()
         .map_err(Failure::at("setting the standard descriptors"))?;

@@ -16,6 +16,7 @@ use rustix::mount::{
 
 use super::namespaces::INSIDE_ID;
 use super::spec::{BoxSpec, Failure};
+use crate::ablation::{self, Layer};
 use crate::sys;
 
 /// Where the program of the built-in tools is inside.
@@ -54,7 +55,7 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .map_err(Failure::at("separating the mounts of the box"))?;
-    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let read_only = read_only();
     let workspace = workspace(spec)?;
     let tool = tree(&spec.tool_program, read_only)?;
     let usr = tree(Path::new("/usr"), read_only)?;
@@ -81,15 +82,28 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     link("/run", "var/run")?;
 
     rustix::process::pivot_root(".", ".").map_err(Failure::at("changing the root"))?;
-    unmount(".", UnmountFlags::DETACH).map_err(Failure::at("leaving the host's root"))?;
+    if ablation::on(Layer::Root) {
+        unmount(".", UnmountFlags::DETACH).map_err(Failure::at("leaving the host's root"))?;
+    }
     rustix::process::chdir("/").map_err(Failure::at("entering the new root"))?;
     sys::set_mount_flags(&root, read_only, sys::Below::Not)
         .map_err(Failure::at("making the root read-only"))
 }
 
+/// What makes a mount read-only.
+fn read_only() -> MountAttrFlags {
+    match ablation::on(Layer::ReadOnly) {
+        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        false => MountAttrFlags::empty(),
+    }
+}
+
 /// The workspace as the box sees it. Whatever the box writes goes to its layer.
 fn workspace(spec: &BoxSpec) -> Result<OwnedFd, Failure> {
     match &spec.layer {
+        LayerFolders::Overlay { .. } if !ablation::on(Layer::Overlay) => {
+            tree(&spec.workspace, MountAttrFlags::empty())
+        }
         LayerFolders::Overlay { upper, work } => overlay(&spec.workspace, upper, work),
         LayerFolders::Copy { folder } => tree(folder, MountAttrFlags::empty()),
     }
@@ -164,9 +178,11 @@ fn tmpfs(mode: &str, size: &str, files: &str) -> Result<OwnedFd, Failure> {
 fn proc() -> Result<OwnedFd, Failure> {
     let make = || {
         let config = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(&config, "subset", "pid")?;
-        // Not "invisible": that shows everything to the group 0 of the host, which root's boxes have.
-        fsconfig_set_string(&config, "hidepid", "ptraceable")?;
+        if ablation::on(Layer::Proc) {
+            fsconfig_set_string(&config, "subset", "pid")?;
+            // Not "invisible": that shows everything to the group 0 of the host, which root's boxes have.
+            fsconfig_set_string(&config, "hidepid", "ptraceable")?;
+        }
         fsconfig_create(&config)?;
         let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -199,7 +215,7 @@ fn usr_parts() -> Result<(), Failure> {
             Ok(target) => link(target, name)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                attach_new_folder(&tree(&on_host, MountAttrFlags::MOUNT_ATTR_RDONLY)?, name)?;
+                attach_new_folder(&tree(&on_host, read_only())?, name)?;
             }
             Err(error) => return Err(Failure::at(format!("reading /{name}"))(error)),
         }
@@ -233,8 +249,7 @@ fn read_etc() -> Result<Etc, Failure> {
     for name in ETC_FOLDERS {
         let path = Path::new("/etc").join(name);
         if path.is_dir() {
-            etc.folders
-                .push((name, tree(&path, MountAttrFlags::MOUNT_ATTR_RDONLY)?));
+            etc.folders.push((name, tree(&path, read_only())?));
         }
     }
     Ok(etc)
@@ -273,9 +288,8 @@ fn devices() -> Result<(), Failure> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let node =
             open_tree(CWD, &on_host, flags).map_err(Failure::at(format!("opening /dev/{name}")))?;
-        let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let flags =
+            read_only() | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         sys::set_mount_flags(&node, flags, sys::Below::Not)
             .map_err(Failure::at(format!("restricting the mount of /dev/{name}")))?;
         attach_new_file(&node, &format!("dev/{name}"))?;

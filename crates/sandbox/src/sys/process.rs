@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
 
+use crate::ablation::{self, Layer};
+
 /// Which side of a fork this is.
 pub(crate) enum Fork {
     /// The new process.
@@ -42,15 +44,20 @@ pub(crate) enum Cloned {
 /// dies by SIGKILL alone, as every process 1 does.
 pub(crate) fn clone_into_namespaces() -> io::Result<Cloned> {
     one_thread()?;
-    let flags = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | libc::CLONE_PIDFD
-        | libc::SIGCHLD;
+    let flags = [
+        (libc::CLONE_NEWUSER, Layer::User),
+        (libc::CLONE_NEWNS, Layer::Mount),
+        (libc::CLONE_NEWPID, Layer::Pid),
+        (libc::CLONE_NEWNET, Layer::Net),
+        (libc::CLONE_NEWIPC, Layer::Ipc),
+        (libc::CLONE_NEWUTS, Layer::Uts),
+        (libc::CLONE_NEWCGROUP, Layer::Cgroup),
+    ]
+    .into_iter()
+    .filter(|(_, layer)| ablation::on(*layer))
+    .fold(libc::CLONE_PIDFD | libc::SIGCHLD, |all, (flag, _)| {
+        all | flag
+    });
     let mut handle: libc::c_int = -1;
     // JUSTIFICATION: the C library's fork takes no namespaces, and unshare(2) would take a second process.
     // SAFETY: without a stack and CLONE_VM this is fork(2): the child goes on with a copy of the memory, and no

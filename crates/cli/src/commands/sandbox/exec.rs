@@ -3,7 +3,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Args;
 use config::{Config, ConfigError, Home};
 use protocol::call::Action;
 use protocol::control::{HistoryLimits, MemoryPolicy};
@@ -14,26 +14,15 @@ use sandbox::layers::Keeper;
 use sandbox::run::{Job, Refused, Then};
 use serde::Serialize;
 
+use super::Kind;
 use crate::fault::Fault;
 use crate::folder::Temporary;
 use crate::terminal::harmless;
 use crate::{output, programs};
 
-/// What can be said with `sandbox`.
+/// What can be said with `sandbox exec`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    action: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Run a command in a fresh box, without a shell.
-    Exec(Exec),
-}
-
-#[derive(Debug, Args)]
-struct Exec {
+pub(super) struct Exec {
     /// Print one line of JSON: how it ended, its output, the receipt, what it changed.
     #[arg(long)]
     json: bool,
@@ -58,30 +47,6 @@ struct Exec {
     command: Vec<String>,
 }
 
-/// The kinds of boxes.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
-    /// Made of namespaces by Bulkhead itself.
-    Native,
-    /// A container of the Docker engine.
-    Docker,
-    /// A container of Podman.
-    Podman,
-    /// A container of the Docker engine on gVisor's kernel.
-    Gvisor,
-}
-
-impl From<Kind> for Backend {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Native => Self::Native,
-            Kind::Docker => Self::Docker,
-            Kind::Podman => Self::Podman,
-            Kind::Gvisor => Self::Gvisor,
-        }
-    }
-}
-
 /// What came of it.
 #[derive(Debug, Serialize)]
 struct Done<'a> {
@@ -101,8 +66,7 @@ struct Done<'a> {
     fate: &'a Fate,
 }
 
-pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
-    let What::Exec(exec) = &arguments.action;
+pub(super) fn run(exec: &Exec, home: &Home) -> Result<(), Fault> {
     let outcome = execute(exec, home)?;
     match exec.json {
         true => output::json(&done(&outcome)),
