@@ -104,7 +104,7 @@ fn memory() -> Check {
             name,
             status: Status::Warn,
             detail: format!(
-                "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 50 ms ({reason})"
+                "memory: best effort. Each process of a box is held to the limit; their sum is looked at every 20 ms ({reason})"
             ),
             fix: CGROUP_FIX.to_owned(),
         },

@@ -214,6 +214,10 @@ impl Run {
             }
         }
         self.pipes.drain();
+        if ablation::on(ablation::Layer::DiskWatch) && disk.is_over() {
+            // It was done before anybody looked; it is not kept.
+            self.killer.end(OVER_DISK);
+        }
         Ok(told)
     }
 
@@ -263,7 +267,7 @@ enum Heard {
 }
 
 /// How often limits are looked at that the kernel does not hold.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const RUNNING: u8 = 0;
 const TIMED_OUT: u8 = 1;

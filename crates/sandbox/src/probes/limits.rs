@@ -69,14 +69,14 @@ pub(super) const PROBES: &[Probe] = &[
     .alone(small),
     Probe::new(
         "memory-bomb-of-many",
-        "memory cgroup; where there is none, the keeper looks every 50 ms and kills",
+        "memory cgroup; where there is none, a watcher looks every 20 ms and kills",
         |scene| memory_of_many(6, scene.bounds.memory / 6),
         |_| memory_of_many(2, 4 << 20),
     )
     .alone(small),
     Probe::new(
         "shared-memory-bomb",
-        "memory cgroup; where there is none, the keeper looks every 50 ms and kills",
+        "memory cgroup; where there is none, a watcher looks every 20 ms and kills",
         |scene| shared(scene.bounds.memory),
         |_| shared(4 << 20),
     )
@@ -128,8 +128,8 @@ pub(super) const PROBES: &[Probe] = &[
     .alone(small),
     Probe::new(
         "fill-workspace",
-        "the layer over the workspace has a size",
-        |scene| fill(Path::new("."), scene.bounds.workspace),
+        "what is written to the layer over the workspace is watched",
+        |scene| fill_as_disks_do(Path::new("."), scene.bounds.workspace),
         |_| fill(Path::new("."), MEBIBYTE),
     )
     .alone(small),
@@ -305,6 +305,21 @@ fn fill(folder: &Path, bytes: u64) -> Attempt {
     files.iter().for_each(|path| {
         let _ = std::fs::remove_file(path);
     });
+    Attempt::of(done).at(format_args!("{} files", files.len()))
+}
+
+/// The same with a pause after each file, as if this were much more and took its time.
+fn fill_as_disks_do(folder: &Path, bytes: u64) -> Attempt {
+    const FILE: u64 = 4 * MEBIBYTE;
+    let mut files = Vec::new();
+    let mut done = Ok(());
+    for _ in 0..bytes / FILE {
+        done = done.and_then(|()| write_files(folder, FILE, FILE, &mut files));
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    for path in &files {
+        let _ = std::fs::remove_file(path);
+    }
     Attempt::of(done).at(format_args!("{} files", files.len()))
 }
 
