@@ -22,7 +22,6 @@ const PAIRS: &[(&str, &str, bool)] = &[
     ("chmod 700 d", "rm -r d", true),
     ("chmod 700 d", "chmod 711 d", true),
     ("rm -r e", "rm -r d", false),
-    ("rm a", "rm a", true),
 ];
 
 #[test]
