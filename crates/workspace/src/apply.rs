@@ -60,18 +60,26 @@ impl<'a> Slots<'a> {
 
 impl Scene<'_> {
     /// Does all of it, in order, and gets it to the disk.
+    ///
+    /// The folders of a step are touched before the next step of the entry begins, which may take them
+    /// away. So where an operation of a later step was done, they were touched already.
     pub(crate) fn apply(&mut self, body: &Body) -> Result<Done, Stop> {
+        let last_done = self.last_done(body).map_err(Stop::at("the history"))?;
         let mut folder = Folder::default();
         let mut placed = Vec::with_capacity(body.ops.len());
-        for op in &body.ops {
-            self.steps.before(Step::Apply);
-            let meta = self
-                .swap(op, body, &mut folder, Direction::Forward)
-                .map_err(|error| at(op, body, error))?;
-            placed.push(meta.map(|meta| (meta.ino, meta.ctime, meta.size)));
+        for (step, range) in body.ranges() {
+            for op in &body.ops[range.clone()] {
+                self.steps.before(Step::Apply);
+                let meta = self
+                    .swap(op, body, &mut folder, Direction::Forward)
+                    .map_err(|error| at(op, body, error))?;
+                placed.push(meta.map(|meta| (meta.ino, meta.ctime, meta.size)));
+            }
+            if last_done.is_none_or(|last| last < range.end) {
+                self.steps.before(Step::Touch);
+                self.touch(body, step, Direction::Forward)?;
+            }
         }
-        self.steps.before(Step::Touch);
-        self.touch(body, Direction::Forward)?;
         self.settle(body)
             .map_err(Stop::at("cannot sync the workspace"))?;
         Ok(Done {
@@ -80,16 +88,28 @@ impl Scene<'_> {
         })
     }
 
+    fn last_done(&mut self, body: &Body) -> io::Result<Option<usize>> {
+        for (at, op) in body.ops.iter().enumerate().rev() {
+            let slots = self.slots.of(op.step)?;
+            if is_done(op, &slots, &Name::number(op.slot))? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes back what was done of it. What cannot be put back stays in its slot; how many.
     pub(crate) fn take_back(&mut self, body: &Body) -> u64 {
         let mut folder = Folder::default();
         let mut stuck = 0;
-        for op in body.ops.iter().rev() {
-            self.steps.before(Step::Back);
-            stuck += u64::from(self.swap(op, body, &mut folder, Direction::Back).is_err());
+        for (step, range) in body.ranges().into_iter().rev() {
+            for op in body.ops[range].iter().rev() {
+                self.steps.before(Step::Back);
+                stuck += u64::from(self.swap(op, body, &mut folder, Direction::Back).is_err());
+            }
+            // Times and modes of folders that are gone have nowhere to go.
+            let _ = self.touch(body, step, Direction::Back);
         }
-        // Times and modes of folders that are gone have nowhere to go.
-        let _ = self.touch(body, Direction::Back);
         let _ = self.settle(body);
         stuck
     }
@@ -124,13 +144,9 @@ impl Scene<'_> {
         fsys::look(dir, &op.name)
     }
 
-    fn touch(&mut self, body: &Body, direction: Direction) -> Result<(), Stop> {
-        // In order, so that the last one of a folder holds; back, it is the first one.
-        let touches: Vec<&Touch> = match direction {
-            Direction::Forward => body.touches.iter().collect(),
-            Direction::Back => body.touches.iter().rev().collect(),
-        };
-        for touch in touches {
+    fn touch(&mut self, body: &Body, step: u64, direction: Direction) -> Result<(), Stop> {
+        let of_step = |touch: &&Touch| touch.step == step;
+        for touch in body.touches.iter().filter(of_step) {
             let path = body.folders.path(touch.folder).ok_or_else(forged)?;
             // Later operations may have taken the folder away, or others.
             let Ok(folder) = fsys::name_folder(self.workspace, &path) else {

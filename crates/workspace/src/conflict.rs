@@ -1,6 +1,6 @@
 //! What others did while a box ran.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use protocol::runner::EntryId;
 use protocol::workspace::Base;
@@ -26,7 +26,7 @@ pub(crate) struct Traces {
     /// When it was whole.
     pub(crate) applied: i64,
     /// The objects it placed or took away, with inode and change time as they were then.
-    pub(crate) objects: HashMap<Vec<Name>, Option<(u64, i64, u64)>>,
+    pub(crate) objects: BTreeMap<Vec<Name>, Option<(u64, i64, u64)>>,
     /// The folders in which it did.
     pub(crate) folders: HashSet<Vec<Name>>,
 }
@@ -66,17 +66,29 @@ impl Traces {
         let body = store.body(entry)?;
         let mut traces = Self {
             applied: done.applied,
-            objects: HashMap::new(),
+            objects: BTreeMap::new(),
             folders: HashSet::new(),
         };
         for (at, op) in body.ops.iter().enumerate() {
             let placed = done.placed.get(at).copied().flatten();
-            traces.objects.insert(path_of(&body, op)?, placed);
+            traces.place(path_of(&body, op)?, placed);
         }
         for touch in &body.touches {
             traces.folders.insert(folder_of(&body, touch.folder)?);
         }
         Ok(Some(traces))
+    }
+
+    /// What was placed below a path before went with what was there.
+    fn place(&mut self, path: Vec<Name>, placed: Option<(u64, i64, u64)>) {
+        let below = self.objects.range(path.clone()..);
+        let below = below
+            .map(|(at, _)| at)
+            .take_while(|at| at.starts_with(&path));
+        for at in below.cloned().collect::<Vec<_>>() {
+            self.objects.remove(&at);
+        }
+        self.objects.insert(path, placed);
     }
 
     pub(crate) fn explain(&self, path: &[Name], meta: &Meta) -> bool {

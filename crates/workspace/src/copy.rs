@@ -15,10 +15,14 @@ use rustix::time::ClockId;
 use crate::apply::now;
 use crate::clean::Budget;
 use crate::compare::Visit as _;
+use crate::findings::bounded;
 use crate::fsys::{self, Cursor, Meta};
 use crate::name::{Name, shown};
 use crate::plan::Planner;
 use crate::stop::Stop;
+
+/// The bits of a mode that tell the kind of object.
+const S_IFMT: u32 = 0o170_000;
 
 /// How a copy looked when it was made: its folders, each with what was in it.
 #[derive(Debug, Default)]
@@ -245,6 +249,13 @@ fn index(root: OwnedFd) -> Result<Index, Stop> {
     Ok(index)
 }
 
+impl Made {
+    /// Whether it is the same object. A number that became free may be given to one of another kind.
+    fn is(&self, now: &Meta) -> bool {
+        self.ino == now.ino && self.mode & S_IFMT == now.mode & S_IFMT
+    }
+}
+
 struct Frame {
     rows: std::vec::IntoIter<Name>,
     folder: usize,
@@ -262,7 +273,7 @@ impl Planner<'_, '_> {
             };
             let made = index.folders[frame.folder].get(&name).copied();
             self.path.push(name.clone());
-            match self.copied_object(&name, made)? {
+            match self.copied_object(index, &name, made)? {
                 Some(folder) => frames.push(self.copy_frame(index, folder)?),
                 None => {
                     self.path.pop();
@@ -285,7 +296,12 @@ impl Planner<'_, '_> {
     }
 
     /// The number of the folder that was entered, if one was.
-    fn copied_object(&mut self, name: &Name, made: Option<Made>) -> Result<Option<usize>, Stop> {
+    fn copied_object(
+        &mut self,
+        index: &Index,
+        name: &Name,
+        made: Option<Made>,
+    ) -> Result<Option<usize>, Stop> {
         let layer = self.layer.folder().map_err(Stop::at("a copy"))?;
         let now = fsys::look(layer, name).map_err(self.failed())?;
         let now = now.filter(|now| now.kind() != FileKind::Socket);
@@ -297,7 +313,7 @@ impl Planner<'_, '_> {
             return Ok(None);
         };
         match (made, here) {
-            (Some(made), Some(here)) if made.ino == now.ino => match made.folder {
+            (Some(made), Some(here)) if made.is(&now) => match made.folder {
                 Some(folder) if here.is_folder() => {
                     let mut upper = now;
                     // Only what the box changed of the permissions is a change.
@@ -308,11 +324,63 @@ impl Planner<'_, '_> {
                     Ok(Some(folder))
                 }
                 None if made.ctime == now.ctime => Ok(None),
+                // Somebody put something else where the folder was.
+                Some(folder) if !self.changed_below(index, folder, name)? => Ok(None),
                 Some(_) | None => self.put_copied(name, &now, Some(&here)),
             },
-            (Some(made), None) if made.ino == now.ino && made.ctime == now.ctime => Ok(None),
+            (Some(made), None) if made.is(&now) => match made.folder {
+                Some(folder) if self.changed_below(index, folder, name)? => Err(Stop::Conflict {
+                    paths: vec![bounded(&self.path)],
+                }),
+                None if made.ctime != now.ctime => self.put_copied(name, &now, None),
+                Some(_) | None => Ok(None),
+            },
             (_, here) => self.put_copied(name, &now, here.as_ref()),
         }
+    }
+
+    /// Whether the box changed anything in a folder of the copy.
+    fn changed_below(&mut self, index: &Index, folder: usize, name: &Name) -> Result<bool, Stop> {
+        let failed = || Stop::at::<io::Error>("a copy");
+        let root = self.layer.folder().map_err(failed())?;
+        let mut cursor = Cursor::new(root.try_clone_to_owned().map_err(failed())?);
+        cursor.enter(name).map_err(failed())?;
+        let mut waiting = vec![index.folders[folder].iter()];
+        let below = self
+            .findings
+            .budget()
+            .names(cursor.folder().map_err(failed())?)?;
+        if below.len() != index.folders[folder].len() {
+            return Ok(true);
+        }
+        while let Some(rows) = waiting.last_mut() {
+            let Some((name, made)) = rows.next() else {
+                waiting.pop();
+                cursor.leave();
+                continue;
+            };
+            let now = fsys::look(cursor.folder().map_err(failed())?, name).map_err(failed())?;
+            let same = now.is_some_and(|now| {
+                made.is(&now)
+                    && made.mode == now.mode
+                    && (made.folder.is_some() || made.ctime == now.ctime)
+            });
+            if !same {
+                return Ok(true);
+            }
+            if let Some(folder) = made.folder {
+                cursor.enter(name).map_err(failed())?;
+                let below = self
+                    .findings
+                    .budget()
+                    .names(cursor.folder().map_err(failed())?)?;
+                if below.len() != index.folders[folder].len() {
+                    return Ok(true);
+                }
+                waiting.push(index.folders[folder].iter());
+            }
+        }
+        Ok(false)
     }
 
     fn put_copied(

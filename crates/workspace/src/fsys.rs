@@ -284,6 +284,8 @@ pub(crate) struct Cursor {
     root: OwnedFd,
     names: Vec<Name>,
     open: Vec<Option<OwnedFd>>,
+    /// Device and inode of each folder on the way.
+    known: Vec<(u64, u64)>,
 }
 
 impl Cursor {
@@ -292,6 +294,7 @@ impl Cursor {
             root,
             names: Vec::new(),
             open: Vec::new(),
+            known: Vec::new(),
         }
     }
 
@@ -319,6 +322,7 @@ impl Cursor {
     /// Goes down; stays on an error.
     pub(crate) fn enter(&mut self, name: &Name) -> io::Result<()> {
         let fd = open_folder(self.folder()?, name)?;
+        self.known.push(identity(&fd)?);
         self.names.push(name.clone());
         self.open.push(Some(fd));
         if let Some(far) = self.open.len().checked_sub(OPEN_FOLDERS) {
@@ -329,7 +333,20 @@ impl Cursor {
 
     /// Goes up; the name of what was left.
     pub(crate) fn leave(&mut self) -> Option<Name> {
-        self.open.pop();
+        let left = self.open.pop().flatten();
+        self.known.pop();
+        if let (Some(left), Some(above @ None), Some(known)) =
+            (left, self.open.last_mut(), self.known.last())
+        {
+            // Only where it leads to the folder that was come from; else it is looked up from the root.
+            let fd = rustix::fs::openat(&left, "..", FOLDER, Mode::empty()).ok();
+            *above = fd.filter(|fd| identity(fd).is_ok_and(|found| found == *known));
+        }
         self.names.pop()
     }
+}
+
+fn identity(fd: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }

@@ -71,8 +71,10 @@ impl Way {
 pub(crate) struct Body {
     pub(crate) folders: Folders,
     /// Done in this order.
+    pub(crate) steps: Vec<u64>,
+    /// Those of each step, in this order.
     pub(crate) ops: Vec<Op>,
-    /// Done after them.
+    /// Those of a step are done after its operations.
     pub(crate) touches: Vec<Touch>,
 }
 
@@ -138,6 +140,19 @@ pub(crate) struct Done {
 }
 
 impl Body {
+    /// The operations of each step, which are one after the other.
+    pub(crate) fn ranges(&self) -> Vec<(u64, std::ops::Range<usize>)> {
+        let mut start = 0;
+        let mut ranges = Vec::new();
+        for step in &self.steps {
+            let of_step = self.ops[start..].iter().take_while(|op| op.step == *step);
+            let end = start + of_step.count();
+            ranges.push((*step, start..end));
+            start = end;
+        }
+        ranges
+    }
+
     /// Whether it changes nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.touches.iter().all(|touch| touch.mode.is_none())

@@ -315,7 +315,10 @@ impl Store {
             slots: Rc::new(fsys::open_folder(&layer.folder, &slots).map_err(failed)?),
             step,
             kind,
-            body: Body::default(),
+            body: Body {
+                steps: vec![step],
+                ..Body::default()
+            },
             findings,
             settling: Settling::default(),
             steps: &*self.steps,

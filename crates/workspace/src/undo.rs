@@ -283,6 +283,7 @@ impl Planner<'_> {
         for touch in body.touches.iter().rev().filter(|touch| touch.step == step) {
             self.touch(touch, folder_of(body, touch.folder)?)?;
         }
+        self.plan.body.steps.push(step);
         self.plan.parts.push(Part { step, way, bytes });
         Ok(())
     }

@@ -129,7 +129,7 @@ fn a_history_inside_the_workspace_or_on_another_file_system_is_refused() {
     };
     assert!(refused(&workspace.join("history")).contains("inside the other"));
     let other = tempfile::tempdir_in("/dev/shm").unwrap();
-    assert!(refused(other.path()).contains("another file system"));
+    assert!(refused(&other.path().join("history")).contains("another file system"));
     std::fs::set_permissions(
         dir.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
