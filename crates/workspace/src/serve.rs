@@ -1,5 +1,6 @@
 //! Links to the workspace, one thread each, and one at a time that has it.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use protocol::control::Peer;
 use protocol::frame::{Link, LinkError};
-use protocol::workspace::{HistoryReply, HistoryRequest, LayerReply, LayerRequest};
+use protocol::workspace::{HistoryReply, HistoryRequest, LayerId, LayerReply, LayerRequest};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::stop::Stop;
@@ -46,7 +47,12 @@ impl Shared {
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         let shared = self.clone();
         match peer {
-            Peer::Sandbox => spawn(move || answer(stream, |request| shared.layer(request)))?,
+            Peer::Sandbox => spawn(move || {
+                let mut open = BTreeSet::new();
+                answer(stream, |request| shared.layer(request, &mut open));
+                // Its boxes died with it, and nobody decides about their layers any more.
+                shared.forget(open);
+            })?,
             Peer::Gateway => spawn(move || answer(stream, |request| shared.history(request)))?,
             Peer::Ledger
             | Peer::Vault
@@ -64,7 +70,8 @@ impl Shared {
         std::mem::forget(self.0.lock());
     }
 
-    fn layer(&self, request: LayerRequest) -> LayerReply {
+    /// `open` are the layers that were made over this link and that nobody decided about.
+    fn layer(&self, request: LayerRequest, open: &mut BTreeSet<LayerId>) -> LayerReply {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reply = match request {
             LayerRequest::Begin { kind } => store.begin(kind),
@@ -72,14 +79,26 @@ impl Shared {
                 layer,
                 base,
                 origin,
-            } => store
-                .keep(layer, base, origin)
-                .map(|changes| LayerReply::Changes { changes }),
-            LayerRequest::Discard { layer } => store
-                .discard(layer)
-                .map(|changes| LayerReply::Changes { changes }),
-            LayerRequest::Forget { layer } => store.forget(layer).map(|()| LayerReply::Forgotten),
+            } => {
+                open.remove(&layer);
+                store
+                    .keep(layer, base, origin)
+                    .map(|changes| LayerReply::Changes { changes })
+            }
+            LayerRequest::Discard { layer } => {
+                open.remove(&layer);
+                store
+                    .discard(layer)
+                    .map(|changes| LayerReply::Changes { changes })
+            }
+            LayerRequest::Forget { layer } => {
+                open.remove(&layer);
+                store.forget(layer).map(|()| LayerReply::Forgotten)
+            }
         };
+        if let Ok(LayerReply::Begun { layer, .. }) = &reply {
+            open.insert(*layer);
+        }
         reply.unwrap_or_else(|stop| match stop {
             Stop::Refused { reason, fix } => LayerReply::Refused { reason, fix },
             Stop::Conflict { .. } => LayerReply::Refused {
@@ -87,6 +106,15 @@ impl Shared {
                 fix: "run it again".to_owned(),
             },
         })
+    }
+
+    fn forget(&self, layers: BTreeSet<LayerId>) {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            if let Err(stop) = store.forget(layer) {
+                eprintln!("bulkhead-workspace: a layer stays until the next start: {stop}");
+            }
+        }
     }
 
     fn history(&self, request: HistoryRequest) -> HistoryReply {
@@ -101,7 +129,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
 }
 
 /// Answers one request after the other.
-fn answer<Request, Reply>(stream: UnixStream, reply: impl Fn(Request) -> Reply)
+fn answer<Request, Reply>(stream: UnixStream, mut reply: impl FnMut(Request) -> Reply)
 where
     Request: DeserializeOwned,
     Reply: Serialize,

@@ -6,7 +6,7 @@ mod record;
 mod whole;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -98,17 +98,35 @@ pub(crate) fn turns(system: &System, kind: &str) -> Vec<u64> {
         .collect()
 }
 
-/// A system with a call that has had its effect and does not end by itself; its session.
+/// A system with a call that has written something and does not end by itself, and where in the
+/// workspace that would be: it is only in the call's layer.
 pub(crate) fn in_mid_call(model: &ScriptedModel) -> (System, Running, PathBuf) {
     let system = System::start(model.port(), "");
     let ask = system.spawn(&["ask", "--json", "first"]);
     let card = system.wait_for_approval();
     assert!(system.approve(&card).status.success());
-    let log = system.workspace().join("log");
-    wait_for("the call has had its effect", || {
-        (fs::read_to_string(&log).ok()? == "x\n").then_some(())
+    wait_for("the call has written something", || {
+        written(&system).is_some().then_some(())
     });
+    let log = system.workspace().join("log");
+    assert!(!log.exists());
     (system, ask, log)
+}
+
+/// What calls that run have written to `log`, in whichever layer.
+pub(crate) fn written(system: &System) -> Option<PathBuf> {
+    let layers = fs::read_dir(system.home().join("history/layers")).ok()?;
+    let logs = layers.flatten().map(|layer| layer.path().join("upper/log"));
+    logs.into_iter()
+        .find(|log| fs::read_to_string(log).is_ok_and(|text| text == "x\n"))
+}
+
+/// What was cut off in the middle left nothing in the workspace, and nothing beside it.
+pub(crate) fn assert_nothing_is_left(system: &System, log: &Path) {
+    assert!(!log.exists(), "half of a call was kept");
+    wait_for("its layer is gone", || {
+        written(system).is_none().then_some(())
+    });
 }
 
 /// A command that does something once and then runs on, and text that only its processes have.

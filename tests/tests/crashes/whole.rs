@@ -7,8 +7,8 @@ use testkit::model::Step;
 use testkit::system::{System, processes_with, said, wait_for};
 
 use crate::{
-    ask_in_mid_stream, endless, exec, goes_on, in_mid_call, kill, kill_and_await, lasting, model,
-    outcomes, turns, wait_until_gone,
+    ask_in_mid_stream, assert_nothing_is_left, endless, exec, goes_on, in_mid_call, kill,
+    kill_and_await, lasting, model, outcomes, turns, wait_until_gone,
 };
 
 #[test]
@@ -32,7 +32,7 @@ fn nothing_survives_the_supervisor() {
     wait_for("the message is answered", || {
         (turns(&system, "reply") == [2]).then_some(())
     });
-    assert_eq!(fs::read_to_string(&log).expect("the log"), "x\n");
+    assert_nothing_is_left(&system, &log);
     assert_eq!(outcomes(&system), ["unknown"]);
     system.assert_record_is_sound();
 }
