@@ -43,6 +43,7 @@ fn start() -> Result<(), String> {
     let files = Files {
         read: resolver_files(),
         write: Vec::new(),
+        ..Files::default()
     };
     if let Err(error) = sandbox::confine(Program::Egress, &files) {
         let reason = error.to_string();

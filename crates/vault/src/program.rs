@@ -136,6 +136,7 @@ fn open(args: &Args) -> Result<Vault, String> {
     let files = Files {
         read: vec![args.operator_key.clone()],
         write: vec![args.dir.clone()],
+        ..Files::default()
     };
     sandbox::confine(Program::Vault, &files).map_err(|error| error.to_string())?;
     let operator = read_public(&args.operator_key)?;

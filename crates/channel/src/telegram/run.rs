@@ -48,6 +48,7 @@ fn started() -> Result<(), String> {
     let files = Files {
         read: Vec::new(),
         write: vec![folder.clone()],
+        ..Files::default()
     };
     let started = program::start(Program::ChannelTelegram, &key, &files)
         .map_err(|error| error.to_string())?;

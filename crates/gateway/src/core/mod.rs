@@ -91,6 +91,7 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
         &Files {
             read: Vec::new(),
             write: vec![folder.clone()],
+            ..Files::default()
         },
     )?;
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
