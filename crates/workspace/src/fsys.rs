@@ -48,6 +48,10 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the number of links has other types elsewhere"
+    )]
     fn of(stat: &Stat) -> Self {
         Self {
             ino: stat.st_ino,

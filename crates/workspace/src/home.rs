@@ -180,8 +180,8 @@ impl Home {
             to.bytes(),
             RenameFlags::NOREPLACE,
         )?;
-        rustix::fs::fsync(&self.entries)?;
-        Ok(rustix::fs::fsync(&self.layers)?)
+        // A rename is one change of the file system's log: it is not there without its other half.
+        Ok(rustix::fs::fsync(&self.entries)?)
     }
 
     /// Moves a layer or an entry to where it is removed.

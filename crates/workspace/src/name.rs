@@ -70,7 +70,7 @@ impl TryFrom<String> for Name {
                 continue;
             }
             let digits = rest.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-            let byte = digits.and_then(|two| protocol::ids::unhex(two));
+            let byte = digits.and_then(protocol::ids::unhex);
             bytes.extend(byte.ok_or("not an escaped byte")?);
             rest = &rest[2..];
         }

@@ -120,23 +120,23 @@ impl Planner<'_, '_> {
 
     /// How a folder of the layer lies over its lower one.
     fn peek(&mut self, name: &Name, upper: &Meta) -> Result<Layering, Stop> {
-        if upper.mode & 0o700 != 0o700 {
-            // Its permissions in the workspace are told by `upper`; these are only the layer's.
-            let all = rustix::fs::Mode::from_raw_mode(0o700);
-            rustix::fs::chmodat(
-                self.layer_folder()?,
-                name.bytes(),
-                all,
-                rustix::fs::AtFlags::empty(),
-            )
-            .map_err(self.failed())?;
-        }
+        self.open_up(name)?;
         let folder = fsys::open_folder(self.layer_folder()?, name).map_err(self.failed())?;
         let layering = clean::layering(folder.as_fd()).map_err(self.failed())?;
         if layering == Layering::Opaque && upper.mode & 0o700 != 0o700 {
             fsys::set_mode(&folder, upper.permissions()).map_err(self.failed())?;
         }
         Ok(layering)
+    }
+
+    /// Gives us all rights to a folder of the layer, where its permissions matter no more once they
+    /// were looked at.
+    fn open_up(&mut self, name: &Name) -> Result<(), Stop> {
+        if self.in_layer(name)?.mode & 0o700 == 0o700 {
+            return Ok(());
+        }
+        let (all, none) = (rustix::fs::Mode::RWXU, rustix::fs::AtFlags::empty());
+        rustix::fs::chmodat(self.layer_folder()?, name.bytes(), all, none).map_err(self.failed())
     }
 
     /// Enters a folder that is on both sides and stays.
@@ -155,6 +155,7 @@ impl Planner<'_, '_> {
             self.findings.mode(&self.path, here, upper.permissions());
             self.touch(number, here, Some(upper.permissions()));
         }
+        self.open_up(name)?;
         self.layer.enter(name).map_err(self.failed())?;
         self.workspace.enter(name).map_err(self.failed())?;
         self.numbers.push(number);

@@ -1,4 +1,4 @@
-//! What runs confined: `inside PROGRAM [--read PATH | --write PATH]... ACT [ARGUMENT]`. Prints
+//! What runs confined: `inside PROGRAM [--read PATH | --write PATH | --keep PATH]... ACT [ARGUMENT]`. Prints
 //! `allowed` or `refused`.
 
 use std::io::{self, Read as _, Write as _};
@@ -22,6 +22,7 @@ pub(crate) fn main(args: Vec<String>) {
         match flag.as_str() {
             "--read" => files.read.push(path.into()),
             "--write" => files.write.push(path.into()),
+            "--keep" => files.keep.push(path.into()),
             _ => break,
         }
         rest = others;
@@ -96,7 +97,11 @@ fn act(act: &[&str], given: &mut Given) -> io::Result<()> {
             .map(drop),
         ["list", path] => std::fs::read_dir(path).map(drop),
         ["symlink", folder] => {
-            std::os::unix::fs::symlink("/etc/shadow", Path::new(folder).join("link"))
+            let link = Path::new(folder).join("link");
+            Ok(rustix::fs::symlinkat("/etc/shadow", rustix::fs::CWD, link)?)
+        }
+        ["move", from, to] => {
+            std::fs::rename(Path::new(from).join("file"), Path::new(to).join("moved"))
         }
         ["connect", address] => TcpStream::connect(address).map(drop),
         ["listen", address] => TcpListener::bind(address).map(drop),

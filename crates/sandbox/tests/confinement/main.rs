@@ -48,6 +48,10 @@ const TESTS: &[Test] = &[
         "a_program_opens_its_own_files_and_no_others",
         a_program_opens_its_own_files_and_no_others,
     ),
+    (
+        "who_keeps_folders_moves_all_between_them_and_nothing_out",
+        who_keeps_folders_moves_all_between_them_and_nothing_out,
+    ),
     ("only_egress_connects", only_egress_connects),
     (
         "no_listed_program_starts_another",
@@ -227,6 +231,41 @@ fn a_program_opens_its_own_files_and_no_others() {
     assert_eq!(
         attempt_with("unconfined", &[], &["symlink", folder]),
         "allowed"
+    );
+}
+
+fn who_keeps_folders_moves_all_between_them_and_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    open_to_all(dir.path());
+    let folder = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        open_to_all(&path);
+        path.to_str().unwrap().to_owned()
+    };
+    let (one, two, outside) = (folder("one"), folder("two"), folder("outside"));
+    let keep = ["--keep", &one, "--keep", &two];
+    assert_eq!(
+        attempt_with("workspace", &keep, &["symlink", &one]),
+        "allowed"
+    );
+    for (from, to, expected) in [
+        (&one, &two, "allowed"),
+        (&one, &outside, "refused"),
+        (&outside, &two, "refused"),
+    ] {
+        std::fs::write(Path::new(from).join("file"), "x").unwrap();
+        assert_eq!(
+            attempt_with("workspace", &keep, &["move", from, to]),
+            expected,
+            "{from} {to}"
+        );
+    }
+    assert_eq!(attempt("unconfined", &["move", &outside, &two]), "allowed");
+    // It can make no program of what it keeps.
+    assert_eq!(
+        attempt_with("workspace", &keep, &["setuid", &one]),
+        "refused"
     );
 }
 

@@ -13,12 +13,13 @@ mod common;
 mod harness;
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bulkhead_workspace::{Step, Steps, Store, make_folder};
 use common::{Place, Ready, base, call, kept, sh, tree};
 use protocol::control::HistoryLimits;
+use protocol::runner::Fate;
 use protocol::workspace::{Diff, HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo};
 
 type Test = (&'static str, fn());
@@ -31,6 +32,10 @@ const TESTS: &[Test] = &[
     (
         "an_undo_survives_a_kill_at_any_moment",
         an_undo_survives_a_kill_at_any_moment,
+    ),
+    (
+        "a_step_that_is_taken_back_survives_a_kill_at_any_moment",
+        a_step_that_is_taken_back_survives_a_kill_at_any_moment,
     ),
     (
         "a_prune_survives_a_kill_at_any_moment",
@@ -57,13 +62,18 @@ fn main() {
     }
 }
 
-/// Kills this process before the step of that number.
+/// Kills this process before the step of that number. Takes away a folder that the step needs,
+/// if it is to fail.
 struct Fatal {
     left: Cell<u32>,
+    breaks: Option<PathBuf>,
 }
 
 impl Steps for Fatal {
-    fn before(&self, _: Step) {
+    fn before(&self, step: Step) {
+        if let (Some(workspace), Step::Commit) = (&self.breaks, step) {
+            std::fs::rename(workspace.join("e"), workspace.join("elsewhere")).unwrap();
+        }
         let left = self.left.get();
         if left == 1 {
             let me = rustix::process::getpid();
@@ -80,6 +90,7 @@ fn child(what: &str, dir: &Path, at: u32) {
     };
     let steps = Box::new(Fatal {
         left: Cell::new(at),
+        breaks: (what == "back").then(|| dir.join("workspace")),
     });
     let mut store =
         Store::open(&dir.join("workspace"), &dir.join("history"), limits, steps).unwrap();
@@ -97,7 +108,7 @@ fn child(what: &str, dir: &Path, at: u32) {
             let reply = store.history(HistoryRequest::Undo { to, digest });
             assert!(matches!(reply, HistoryReply::Undone { .. }), "{reply:?}");
         }
-        "keep" | "prune" => {
+        "keep" | "prune" | "back" => {
             let LayerReply::Begun {
                 layer,
                 folders,
@@ -114,8 +125,17 @@ fn child(what: &str, dir: &Path, at: u32) {
                     base: base(&sequence),
                 },
             };
-            ready.run(CHANGE);
-            kept(&store.keep(layer, ready.over.base, Some(call(9))).unwrap());
+            let change = match what {
+                "back" => "echo more >> a; rm d/b; chmod 711 d; echo n > e/n; echo z > z",
+                _ => CHANGE,
+            };
+            ready.run(change);
+            let changes = store.keep(layer, ready.over.base, Some(call(9))).unwrap();
+            if what == "back" {
+                assert!(matches!(changes.fate, Fate::Conflict { .. }), "{changes:?}");
+            } else {
+                kept(&changes);
+            }
         }
         other => panic!("{other}"),
     }
@@ -188,9 +208,12 @@ fn at_every_moment(what: &str, given: &Place) {
             break;
         }
         moments += 1;
-        for again in 1..3 {
-            // Killed while it recovers, and once more a little later.
-            recoveries += u32::from(matches!(start("recover", dir.path(), again), Ended::Killed));
+        // Killed while it recovers, again and again, each time a little later.
+        for again in 1..100 {
+            match start("recover", dir.path(), again) {
+                Ended::Killed => recoveries += 1,
+                Ended::Whole => break,
+            }
         }
         let now = entries(dir.path());
         let state = lasting(dir.path());
@@ -233,6 +256,45 @@ fn at_every_moment(what: &str, given: &Place) {
         "{what}: {moments} moments, {befores} before, {afters} after, {recoveries} recoveries killed"
     );
     assert!(moments >= 10 && befores > 0 && afters > 0 && recoveries > 0);
+}
+
+/// A step that became true but could not be done, since others took a folder of it away.
+fn a_step_that_is_taken_back_survives_a_kill_at_any_moment() {
+    let given = place();
+    let begun = copy(given.dir.path());
+    let untouched = tree(&begun.path().join("workspace"));
+    sh(begun.path(), "mv workspace/e workspace/elsewhere");
+    let moved = lasting(begun.path());
+    let (mut moments, mut recoveries) = (0, 0);
+    for at in 1.. {
+        let dir = copy(given.dir.path());
+        let ended = start("back", dir.path(), at);
+        // Killed while it recovers, again and again, each time a little later.
+        for again in 1..100 {
+            match start("recover", dir.path(), again) {
+                Ended::Killed => recoveries += 1,
+                Ended::Whole => break,
+            }
+        }
+        assert_eq!(entries(dir.path()), 2, "killed at {at}");
+        if dir.path().join("workspace/elsewhere").exists() {
+            assert_eq!(lasting(dir.path()), moved, "killed at {at}");
+        } else {
+            let now = tree(&dir.path().join("workspace"));
+            assert_eq!(now, untouched, "killed at {at}");
+        }
+        for folder in ["layers", "trash", "lost"] {
+            let path = dir.path().join("history").join(folder);
+            let left = std::fs::read_dir(path).unwrap().count();
+            assert_eq!(left, 0, "{folder}, killed at {at}");
+        }
+        if matches!(ended, Ended::Whole) {
+            break;
+        }
+        moments += 1;
+    }
+    println!("back: {moments} moments, {recoveries} recoveries killed");
+    assert!(moments >= 10 && recoveries > 0);
 }
 
 fn place() -> Place {
