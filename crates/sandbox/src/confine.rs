@@ -30,6 +30,8 @@ pub enum Program {
     Ledger,
     /// `bulkhead-sandbox`
     Sandbox,
+    /// `bulkhead-engine`
+    Engine,
     /// `bulkhead-channel-web`
     ChannelWeb,
     /// `bulkhead-channel-telegram`

@@ -14,6 +14,8 @@
 
 mod check;
 mod confine;
+pub mod container_calls;
+pub mod inner;
 mod landlock_domain;
 pub mod native;
 pub mod probe;

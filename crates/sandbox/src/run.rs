@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use protocol::call::Action;
 use protocol::frame::LinkError;
 use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
+use protocol::workspace::LayerFolders;
 
 use crate::native::mounts::TOOL;
 use crate::native::spec::{BoxSpec, End, Facts, Kind, Report, ServiceEnd};
@@ -28,6 +29,8 @@ pub struct RunSpec {
     pub limits: Limits,
     /// The workspace on the host.
     pub workspace: PathBuf,
+    /// What the box changes instead of it.
+    pub layer: LayerFolders,
     /// The program that holds the built-in tools, on the host.
     pub tool_program: PathBuf,
 }
@@ -86,6 +89,7 @@ impl Run {
             kind,
             limits: spec.limits.clone(),
             workspace: spec.workspace,
+            layer: spec.layer,
             tool_program: spec.tool_program,
             host_root: rustix::process::geteuid().is_root(),
             outside: native::facts::namespaces()
@@ -305,13 +309,13 @@ fn silent() -> Refused {
 }
 
 /// The program to start, its list of system calls, and its standard input.
-struct Start {
-    argv: Vec<String>,
-    kind: Kind,
-    input: Option<Vec<u8>>,
+pub(crate) struct Start {
+    pub(crate) argv: Vec<String>,
+    pub(crate) kind: Kind,
+    pub(crate) input: Option<Vec<u8>>,
 }
 
-fn command(action: &Action) -> Result<Start, Refused> {
+pub(crate) fn command(action: &Action) -> Result<Start, Refused> {
     let wrong = |reason: &str| Refused {
         reason: reason.to_owned(),
         fix: "call it with a program's name".to_owned(),
@@ -338,20 +342,20 @@ fn command(action: &Action) -> Result<Start, Refused> {
     Ok(Start { argv, kind, input })
 }
 
-fn feed(mut to: io::PipeWriter, bytes: &[u8]) {
+pub(crate) fn feed(mut to: io::PipeWriter, bytes: &[u8]) {
     // A tool that does not read all of it has its reasons, and a result that tells.
     let _ = to.write_all(bytes);
 }
 
 /// One output, as far as it was kept.
 #[derive(Debug, Default)]
-struct Kept {
-    text: String,
-    truncated: bool,
+pub(crate) struct Kept {
+    pub(crate) text: String,
+    pub(crate) truncated: bool,
 }
 
 /// Reads to the end and keeps the beginning.
-fn drain(mut from: impl Read, keep: usize) -> io::Result<Kept> {
+pub(crate) fn drain(mut from: impl Read, keep: usize) -> io::Result<Kept> {
     let mut kept = Vec::new();
     from.by_ref().take(keep as u64).read_to_end(&mut kept)?;
     let rest = io::copy(&mut from, &mut io::sink())?;
@@ -362,7 +366,7 @@ fn drain(mut from: impl Read, keep: usize) -> io::Result<Kept> {
 }
 
 /// An output that could not be read to its end counts as cut.
-fn joined(thread: JoinHandle<io::Result<Kept>>) -> Kept {
+pub(crate) fn joined(thread: JoinHandle<io::Result<Kept>>) -> Kept {
     match thread.join() {
         Ok(Ok(kept)) => kept,
         Ok(Err(_)) | Err(_) => Kept {

@@ -364,6 +364,7 @@ mod tests {
             Vault,
             Ledger,
             Sandbox,
+            Engine,
             ChannelWeb,
             ChannelTelegram,
         ];

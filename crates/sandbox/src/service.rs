@@ -13,6 +13,7 @@ use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Limits, RunReply, RunRequest};
+use protocol::workspace::LayerFolders;
 
 use crate::confine::{Files, Program, confine};
 use crate::run::{Killer, Refused, Run, RunSpec};
@@ -190,6 +191,9 @@ impl Runs {
             action,
             limits,
             workspace: self.config.workspace.clone(),
+            layer: LayerFolders::Copy {
+                folder: self.config.workspace.clone(),
+            },
             tool_program: self.config.tool_program.clone(),
         };
         let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());

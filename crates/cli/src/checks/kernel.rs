@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use protocol::call::Action;
 use protocol::runner::{Limits, RunEnd};
+use protocol::workspace::LayerFolders;
 use sandbox::run::{RunSpec, run_once};
 
 use super::{Check, Status};
@@ -44,6 +45,9 @@ fn trial() -> Check {
         },
         limits: Limits::default(),
         workspace: empty.path().to_owned(),
+        layer: LayerFolders::Copy {
+            folder: empty.path().to_owned(),
+        },
         tool_program,
     };
     match run_once(spec, &helper) {

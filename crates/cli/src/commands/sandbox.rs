@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use config::{Config, ConfigError, Home};
 use protocol::call::Action;
 use protocol::runner::{Limits, Receipt, RunEnd, RunOutcome};
+use protocol::workspace::LayerFolders;
 use sandbox::run::{RunSpec, run_once};
 use serde::Serialize;
 
@@ -84,6 +85,9 @@ fn native(exec: &Exec, home: &Home) -> Result<(), Fault> {
         },
         limits: place.limits.clone(),
         workspace: place.workspace.clone(),
+        layer: LayerFolders::Copy {
+            folder: place.workspace.clone(),
+        },
         tool_program: programs::path("bulkhead-tool")?,
     };
     let outcome = run_once(spec, &programs::path("bulkhead-sandbox")?)

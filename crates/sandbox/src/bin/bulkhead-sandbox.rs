@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         .as_deref()
         .and_then(std::ffi::OsStr::to_str)
     {
+        Some("inner") => bulkhead_sandbox::inner::main(),
+        Some("command") => bulkhead_sandbox::inner::command(),
         Some("box") => bulkhead_sandbox::native::main(),
         Some(_) => {
             eprintln!("bulkhead-sandbox takes no arguments; bulkhead-supervisor starts it");

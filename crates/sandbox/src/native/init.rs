@@ -19,18 +19,18 @@ use crate::landlock_domain::{self, Domain, Right};
 use crate::{profiles, seccomp, sys};
 
 /// The whole environment of a command.
-const ENVIRONMENT: [(&str, &str); 4] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 4] = [
     ("PATH", "/usr/local/bin:/usr/bin:/bin"),
     ("HOME", "/tmp"),
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
 ];
 /// Bytes of one file.
-const FILE_SIZE: u64 = 1024 * 1024 * 1024;
+pub(crate) const FILE_SIZE: u64 = 1024 * 1024 * 1024;
 /// How many times its memory a process may have of addresses.
-const ADDRESS_SPACE: u64 = 32;
+pub(crate) const ADDRESS_SPACE: u64 = 32;
 /// Open descriptors of a process.
-const DESCRIPTORS: u64 = 256;
+pub(crate) const DESCRIPTORS: u64 = 256;
 /// The dynamic loaders of the C libraries, which a program that is not static is started through.
 const LOADERS: [&str; 3] = [
     "/lib64/ld-linux-x86-64.so.2",
@@ -185,9 +185,13 @@ fn become_command(
         std::process::exit(1);
     }
     drop(input);
+    exec(&spec.argv)
+}
+
+/// Becomes the command, with its own environment and nothing else of ours.
+pub(crate) fn exec(argv: &[String]) -> ! {
     // A specification without a program is refused before a box is built.
-    let (program, arguments) = spec
-        .argv
+    let (program, arguments) = argv
         .split_first()
         .map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
     let error = Command::new(program)

@@ -9,10 +9,11 @@
 //! - the command.
 
 pub(crate) mod facts;
-mod init;
+pub(crate) mod init;
 mod memory;
 pub(crate) mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
+pub mod parts;
 pub(crate) mod spec;
 
 use std::os::fd::{AsFd as _, OwnedFd};

@@ -2,18 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use protocol::workspace::LayerFolders;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree, unmount,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
-use super::namespaces::INSIDE_ID;
+use super::parts;
 use super::spec::{BoxSpec, Failure};
 use crate::sys;
 
@@ -33,11 +34,11 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("shm", "/tmp"),
 ];
 /// Folders of the host's root that are a part of `/usr`, or were once.
-const USR_PARTS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(super) const USR_PARTS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Public folders of `/etc`: which of several programs a name means, and root certificates.
-const ETC_FOLDERS: [&str; 2] = ["alternatives", "ssl/certs"];
+pub(super) const ETC_FOLDERS: [&str; 2] = ["alternatives", "ssl/certs"];
 /// Public files of `/etc`: where libraries are, which zone the clock is in, how OpenSSL is set up.
-const ETC_FILES: [&str; 3] = ["ld.so.cache", "localtime", "ssl/openssl.cnf"];
+pub(super) const ETC_FILES: [&str; 3] = ["ld.so.cache", "localtime", "ssl/openssl.cnf"];
 /// The longest file of `/etc` that is copied.
 const MAX_ETC_FILE: u64 = 4 * 1024 * 1024;
 /// Size of the root's own tmpfs: the copies of [`ETC_FILES`] and names.
@@ -54,7 +55,7 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     )
     .map_err(Failure::at("separating the mounts of the box"))?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let workspace = tree(&spec.workspace, MountAttrFlags::empty())?;
+    let workspace = workspace(spec)?;
     let tool = tree(&spec.tool_program, read_only)?;
     let usr = tree(Path::new("/usr"), read_only)?;
     let etc = read_etc()?;
@@ -85,6 +86,51 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     sys::set_mount_flags(&root, read_only, sys::Below::Not)
         .map_err(Failure::at("making the root read-only"))
 }
+
+/// The workspace as the box sees it. Whatever the box writes goes to its layer.
+fn workspace(spec: &BoxSpec) -> Result<OwnedFd, Failure> {
+    match &spec.layer {
+        LayerFolders::Overlay { upper, work } => overlay(&spec.workspace, upper, work),
+        LayerFolders::Copy { folder } => tree(folder, MountAttrFlags::empty()),
+    }
+}
+
+/// The kernel's documentation, filesystems/overlayfs.
+fn overlay(lower: &Path, upper: &Path, work: &Path) -> Result<OwnedFd, Failure> {
+    let folder = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+            .map_err(Failure::at(format!("opening {}", path.display())))
+    };
+    let (lower, upper, work) = (folder(lower)?, folder(upper)?, folder(work)?);
+    // The options take names; these mean the folders that were opened, whatever they are called.
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let make = || {
+        let config = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in [
+            ("lowerdir", name(&lower).as_str()),
+            ("upperdir", &name(&upper)),
+            ("workdir", &name(&work)),
+            // Nothing in the layer may lead elsewhere: each entry holds what it shows.
+            ("index", "off"),
+            ("metacopy", "off"),
+            ("xino", "off"),
+        ] {
+            fsconfig_set_string(&config, key, value)?;
+        }
+        // Its own attributes in names that need no privilege.
+        fsconfig_set_flag(&config, "userxattr")?;
+        // A layer is synced when it is kept, and otherwise never.
+        fsconfig_set_flag(&config, "volatile")?;
+        fsconfig_create(&config)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+    };
+    make().map_err(Failure::at(OVERLAY))
+}
+
+/// What is being done when a file system cannot take a layer.
+pub(crate) const OVERLAY: &str = "laying a layer over the workspace";
 
 /// A copy of the mount at a path of the host, and of those below it, without setuid and devices.
 fn tree(path: &Path, more: MountAttrFlags) -> Result<OwnedFd, Failure> {
@@ -195,17 +241,7 @@ fn read_etc() -> Result<Etc, Failure> {
 }
 
 fn write_etc(etc: &Etc) -> Result<(), Failure> {
-    let user = format!("box:x:{INSIDE_ID}:{INSIDE_ID}:box:/tmp:/bin/sh\n");
-    let group = format!("box:x:{INSIDE_ID}:\n");
-    for (name, content) in [
-        ("passwd", user.as_str()),
-        ("group", group.as_str()),
-        ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n",
-        ),
-    ] {
+    for (name, content) in parts::names() {
         file(&format!("etc/{name}"), content.as_bytes(), 0o444)?;
     }
     for (name, content) in &etc.files {

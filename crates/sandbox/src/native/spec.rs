@@ -8,6 +8,7 @@ use protocol::control::ControlEnd;
 use protocol::frame::LinkError;
 use protocol::ids::Digest;
 use protocol::runner::Limits;
+use protocol::workspace::LayerFolders;
 use serde::{Deserialize, Serialize};
 
 /// A box to build. With it comes the descriptor that is the command's standard input.
@@ -24,6 +25,8 @@ pub(crate) struct BoxSpec {
     pub(crate) limits: Limits,
     /// The workspace on the host.
     pub(crate) workspace: PathBuf,
+    /// What the box changes instead of it.
+    pub(crate) layer: LayerFolders,
     /// The program of the built-in tools on the host.
     pub(crate) tool_program: PathBuf,
     /// Whether the box' user is 0 on the host.

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod inner;
 mod process;
 mod signal;
 
@@ -12,6 +13,7 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
+pub(crate) use inner::unshare_user;
 pub(crate) use process::{Below, Fork, close_from, fork, set_mount_flags, unshare_all};
 pub(crate) use signal::{StopSet, block, reset_all, wait};
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_sandbox::run::{Refused, RunSpec, run_once};
 use protocol::call::Action;
 use protocol::runner::{Limits, RunEnd, RunOutcome};
+use protocol::workspace::LayerFolders;
 
 /// A workspace, and how to run something over it.
 pub(crate) struct Host {
@@ -29,6 +30,9 @@ impl Host {
                 ..Limits::default()
             },
             workspace: self.workspace.path().to_owned(),
+            layer: LayerFolders::Copy {
+                folder: self.workspace.path().to_owned(),
+            },
             tool_program: std::env::current_exe().unwrap(),
         }
     }

@@ -480,7 +480,9 @@ fn a_command_that_is_none_is_refused(host: &Host) {
         assert!(host.run(host.spec(argv_action(argv))).is_err(), "{argv:?}");
     }
     let nowhere = bulkhead_sandbox::run::RunSpec {
-        workspace: "/nonexistent/workspace".into(),
+        layer: protocol::workspace::LayerFolders::Copy {
+            folder: "/nonexistent/workspace".into(),
+        },
         ..host.spec(argv_action(&["true"]))
     };
     let refused = host.run(nowhere).unwrap_err();

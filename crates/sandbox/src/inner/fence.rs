@@ -1,0 +1,342 @@
+//! A box whose file systems, processes and network are those of the container around it, for a kernel
+//! that has no mounts within a user namespace (gVisor).
+//!
+//! What the container does not give, the command's process does to itself, as in any box: a user that
+//! is not 0, no capability, `no_new_privs`, the limits of a process, and the list of system calls. There
+//! is no Landlock, since that kernel has none.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use protocol::control::ControlEnd;
+use protocol::ids::Digest;
+use protocol::runner::{Changes, Limits, Receipt, RunEnd, RunOutcome};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, kill_process_group,
+    set_dumpable_behavior, setrlimit, wait,
+};
+use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
+
+use super::around::{self, Status};
+use super::{Engine, SELF};
+use crate::confine::keep_only;
+use crate::native::init::{ADDRESS_SPACE, DESCRIPTORS, FILE_SIZE};
+use crate::native::mounts::WORKSPACE;
+use crate::native::namespaces::INSIDE_ID;
+use crate::native::spec::{Failure, Kind};
+use crate::run::{self, Refused, RunSpec, Start};
+use crate::{profiles, seccomp, sys};
+
+/// To the process that becomes the command. With it comes its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    argv: Vec<String>,
+    kind: Kind,
+    limits: Limits,
+}
+
+/// From it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    Failed(Failure),
+    Ready(Facts),
+}
+
+/// What it read about itself before it became the command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts {
+    namespaces: Vec<(String, u64)>,
+    capabilities: Vec<(String, String)>,
+    no_new_privs: bool,
+    seccomp_mode: u32,
+    seccomp: Digest,
+    uids: Vec<u32>,
+    root_read_only: bool,
+    interfaces: Vec<String>,
+}
+
+/// Runs it and waits for all of it to end.
+pub(super) fn run(spec: &RunSpec, engine: Engine) -> Result<RunOutcome, Refused> {
+    let Start { argv, kind, input } = run::command(&spec.action)?;
+    let begun = Instant::now();
+    close().map_err(refused)?;
+    let order = Order {
+        argv,
+        kind,
+        limits: spec.limits.clone(),
+    };
+    let (mut child, link, feed) = start(&order).map_err(refused)?;
+    let keep = spec.limits.output_bytes as usize;
+    let stdin = input.map(|bytes| std::thread::spawn(move || run::feed(feed, &bytes)));
+    let stdout = child
+        .stdout
+        .take()
+        .map(|from| std::thread::spawn(move || run::drain(from, keep)));
+    let stderr = child
+        .stderr
+        .take()
+        .map(|from| std::thread::spawn(move || run::drain(from, keep)));
+    let facts = match link.receive() {
+        Ok((Report::Ready(facts), _)) => facts,
+        Ok((Report::Failed(failure), _)) => return Err(refused(failure)),
+        Err(error) => {
+            return Err(refused(Failure::because(format!(
+                "the command's process ended early: {error}"
+            ))));
+        }
+    };
+    let cause = Arc::new(AtomicU8::new(RUNNING));
+    let killed = Arc::clone(&cause);
+    engine.watch(move || end(&killed, KILLED))?;
+    limit_time(
+        &cause,
+        begun + Duration::from_secs(u64::from(spec.limits.wall_seconds)),
+    )?;
+    let ended = reap_until(Pid::from_child(&child)).map_err(refused)?;
+    // What it left behind holds its pipes open.
+    kill_all();
+    let (stdout, stderr) = (stdout.map(run::joined), stderr.map(run::joined));
+    let (stdout, stderr) = (stdout.unwrap_or_default(), stderr.unwrap_or_default());
+    if let Some(stdin) = stdin {
+        // It ends at the latest when the last reader is gone, and has no result.
+        let _ = stdin.join();
+    }
+    Ok(RunOutcome {
+        end: match cause.load(Ordering::SeqCst) {
+            TIMED_OUT => RunEnd::TimedOut,
+            KILLED => RunEnd::Killed,
+            _ => ended,
+        },
+        truncated: stdout.truncated || stderr.truncated,
+        stdout: stdout.text,
+        stderr: stderr.text,
+        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        receipt: receipt(facts, &spec.limits),
+        changes: Changes::default(),
+    })
+}
+
+const RUNNING: u8 = 0;
+const TIMED_OUT: u8 = 1;
+const KILLED: u8 = 2;
+
+/// The first process itself: the command has the same user on the outside, and must not get at it.
+fn close() -> Result<(), Failure> {
+    // To map its own id if that is 0.
+    keep_only(CapabilitySet::SETFCAP).map_err(Failure::because)?;
+    rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(Failure::at("closing the first process"))
+}
+
+type Link = ControlEnd<Order, Report>;
+
+fn start(order: &Order) -> Result<(Child, Link, io::PipeWriter), Failure> {
+    let (ours, theirs) = UnixStream::pair().map_err(Failure::at("making a socket"))?;
+    let (reader, writer) = io::pipe().map_err(Failure::at("making a pipe"))?;
+    let child = Command::new(SELF)
+        .arg0("bulkhead-sandbox")
+        .arg("command")
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Failure::at("starting the command's process"))?;
+    let link = Link::new(ours);
+    // If it is gone already, its report says so.
+    let _ = link.send_with(order, reader.into());
+    Ok((child, link, writer))
+}
+
+/// The first cause is the one that is told.
+fn end(cause: &AtomicU8, why: u8) {
+    let _ = cause.compare_exchange(RUNNING, why, Ordering::SeqCst, Ordering::SeqCst);
+    kill_all();
+}
+
+/// Everything in this process-id namespace but this process, its first: kill(2) with -1.
+fn kill_all() {
+    // There may be nothing left.
+    let _ = kill_process_group(Pid::INIT, Signal::KILL);
+}
+
+fn limit_time(cause: &Arc<AtomicU8>, until: Instant) -> Result<(), Refused> {
+    let cause = Arc::clone(cause);
+    let thread = std::thread::Builder::new().name("clock".to_owned());
+    let waiting = move || {
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        end(&cause, TIMED_OUT);
+    };
+    let started = thread.spawn(waiting).map(drop);
+    started.map_err(|error| refused(Failure::at("watching the clock")(error)))
+}
+
+/// Waits for the command, and meanwhile for every orphan.
+fn reap_until(command: Pid) -> Result<RunEnd, Failure> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == command => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ok(RunEnd::Exited { code }),
+                    (None, Some(signal)) => Ok(RunEnd::Signalled { signal }),
+                    (None, None) => Err(Failure::because(
+                        "the command neither exited nor was killed",
+                    )),
+                };
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::at("waiting for the command")(error)),
+        }
+    }
+}
+
+fn refused(failure: Failure) -> Refused {
+    Refused {
+        reason: format!(
+            "no box can be made in the container: {}: {}",
+            failure.doing, failure.error
+        ),
+        fix:
+            "look at `bulkhead doctor`; another backend under [box] in bulkhead.toml may work here"
+                .to_owned(),
+    }
+}
+
+fn receipt(facts: Facts, limits: &Limits) -> Receipt {
+    let sets: Vec<_> = facts
+        .capabilities
+        .iter()
+        .map(|(name, set)| format!("{name} {set}"))
+        .collect();
+    Receipt {
+        backend: String::new(),
+        namespaces: facts.namespaces.into_iter().map(|(name, _)| name).collect(),
+        landlock_abi: 0,
+        seccomp: Some(facts.seccomp),
+        capabilities: sets.join(" "),
+        no_new_privs: facts.no_new_privs,
+        uid: facts.uids.first().copied().unwrap_or(u32::MAX),
+        network: "none".to_owned(),
+        root: "read-only".to_owned(),
+        workspace: "copy".to_owned(),
+        memory: "best effort".to_owned(),
+        limits: limits.clone(),
+    }
+}
+
+/// The main function of `bulkhead-sandbox command`: becomes the command or nothing.
+pub fn main() -> ExitCode {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
+    let link = ControlEnd::<Report, Order>::new(UnixStream::from(socket));
+    let Ok((order, Some(input))) = link.receive() else {
+        return ExitCode::FAILURE;
+    };
+    let ready = prepare(&order, input).map(Report::Ready);
+    let report = ready.unwrap_or_else(Report::Failed);
+    let told = link.send(&report);
+    match (report, told) {
+        (Report::Ready(_), Ok(())) => crate::native::init::exec(&order.argv),
+        (Report::Failed(_), _) | (_, Err(_)) => ExitCode::FAILURE,
+    }
+}
+
+fn prepare(order: &Order, input: OwnedFd) -> Result<Facts, Failure> {
+    sys::reset_all().map_err(Failure::at("resetting signals"))?;
+    rustix::process::setsid().map_err(Failure::at("starting a session"))?;
+    rustix::stdio::dup2_stdin(&input).map_err(Failure::at("setting the standard input"))?;
+    drop(input);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::chdir(WORKSPACE).map_err(Failure::at("entering the workspace"))?;
+    become_nobody()?;
+    limit(&order.limits)?;
+    keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
+    rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
+    let filter =
+        seccomp::Program::compile(&profiles::of_box(order.kind)).map_err(Failure::because)?;
+    filter.install().map_err(Failure::because)?;
+    let facts = read(&filter).map_err(Failure::at("reading about the box"))?;
+    check(&facts)?;
+    Ok(facts)
+}
+
+/// One user, [`INSIDE_ID`], and no groups but its own.
+fn become_nobody() -> Result<(), Failure> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let write = |path: &str, text: String| {
+        std::fs::write(path, &text).map_err(Failure::at(format!("writing {text:?} to {path}")))
+    };
+    sys::unshare_user().map_err(Failure::at("making a user namespace"))?;
+    write("/proc/self/uid_map", format!("{INSIDE_ID} {uid} 1"))?;
+    write("/proc/self/gid_map", format!("{INSIDE_ID} {gid} 1"))?;
+    rustix::thread::set_thread_groups(&[]).map_err(Failure::at("giving up groups"))
+}
+
+/// Those that gVisor has. It does not count processes; the container's cgroup does.
+fn limit(limits: &Limits) -> Result<(), Failure> {
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Cpu, u64::from(limits.cpu_seconds)),
+        (Resource::Data, limits.memory_bytes),
+        (
+            Resource::As,
+            limits.memory_bytes.saturating_mul(ADDRESS_SPACE),
+        ),
+        (Resource::Fsize, FILE_SIZE),
+        (Resource::Nofile, DESCRIPTORS),
+        (Resource::Memlock, 0),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit)
+            .map_err(Failure::at(format!("limiting {resource:?} to {most}")))?;
+    }
+    Ok(())
+}
+
+fn read(filter: &seccomp::Program) -> io::Result<Facts> {
+    let status = Status::read()?;
+    Ok(Facts {
+        namespaces: around::namespaces(),
+        capabilities: status.capabilities(),
+        no_new_privs: rustix::thread::no_new_privs()?,
+        seccomp_mode: status.seccomp_mode(),
+        seccomp: filter.digest(),
+        uids: status.uids(),
+        root_read_only: around::root_read_only()?,
+        interfaces: around::interfaces()?,
+    })
+}
+
+fn check(facts: &Facts) -> Result<(), Failure> {
+    const FILTER: u32 = 2;
+    let left = |(_, set): &(String, String)| set.bytes().any(|c| c != b'0');
+    let lacking = [
+        (facts.capabilities.len() < 4 || facts.capabilities.iter().any(left))
+            .then(|| format!("capabilities are left: {:?}", facts.capabilities)),
+        (!facts.no_new_privs).then(|| "no_new_privs is not set".to_owned()),
+        (facts.seccomp_mode != FILTER).then(|| "there is no seccomp filter".to_owned()),
+        (facts.uids != [INSIDE_ID; 4]).then(|| format!("the user ids are {:?}", facts.uids)),
+        (!facts.root_read_only).then(|| "the root can be written to".to_owned()),
+        (!facts.interfaces.is_empty())
+            .then(|| format!("there are network interfaces: {:?}", facts.interfaces)),
+    ];
+    match lacking.into_iter().flatten().next() {
+        Some(what) => Err(Failure::because(what)),
+        None => Ok(()),
+    }
+}

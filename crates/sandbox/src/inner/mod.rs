@@ -1,0 +1,157 @@
+//! The first process of a container: reads what to run from the engine's link, runs it in a box, tells
+//! what came of it, and ends, and everything in the container with it.
+//!
+//! In a container of Docker or Podman it builds the same box as on the host, of namespaces and mounts
+//! within the container's: the profile is the same because the code is. gVisor's kernel has no mounts
+//! for this, so there the container's own are the box', see [`fence`].
+
+mod around;
+mod fence;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+
+use protocol::engine::{InnerReply, InnerRequest, SILENCE, Walls};
+use protocol::frame::{self, LinkError};
+use protocol::runner::RunOutcome;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::confine::{Files, Program, confine};
+use crate::native::mounts::TOOL;
+use crate::run::{Refused, Run, RunSpec};
+
+pub use fence::main as command;
+
+/// The program itself.
+const SELF: &str = "/proc/self/exe";
+
+/// The main function of `bulkhead-sandbox inner`.
+pub fn main() -> ExitCode {
+    crate::sys::close_from(3);
+    let told = here()
+        .and_then(|()| Engine::from_stdin())
+        .and_then(|engine| engine.order());
+    let reply = match told {
+        Ok((spec, walls, engine)) => run(spec, walls, engine),
+        // The engine is gone, or is none; whatever it reads there is why.
+        Err(error) => {
+            eprintln!("bulkhead-sandbox inner: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let reply = match reply {
+        Ok(outcome) => InnerReply::Finished { outcome },
+        Err(Refused { reason, fix }) => InnerReply::Refused { reason, fix },
+    };
+    match tell(&reply) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-sandbox inner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The engine decides on this whether anything may run here.
+fn here() -> Result<(), LinkError> {
+    let around = around::read()?;
+    tell(&InnerReply::Here { around })
+}
+
+/// Standard output waits for a newline, and a frame has none.
+fn tell(reply: &InnerReply) -> Result<(), LinkError> {
+    let mut output = std::io::stdout().lock();
+    frame::write(&mut output, reply)?;
+    Ok(output.flush()?)
+}
+
+fn run(spec: RunSpec, walls: Walls, engine: Engine) -> Result<RunOutcome, Refused> {
+    match walls {
+        Walls::Own => own(spec, engine),
+        Walls::Container => fence::run(&spec, engine),
+    }
+}
+
+/// In a box of namespaces and mounts.
+fn own(spec: RunSpec, engine: Engine) -> Result<RunOutcome, Refused> {
+    confine(Program::Sandbox, &Files::default()).map_err(|error| Refused {
+        reason: error.to_string(),
+        fix: "look at `bulkhead doctor`".to_owned(),
+    })?;
+    let run = Run::start(spec, SELF.as_ref())?;
+    let killer = run.killer();
+    engine.watch(move || killer.kill())?;
+    run.finish()
+}
+
+/// The link to the engine: standard input, without a buffer of its own, so that it can be waited for.
+struct Engine(File);
+
+impl Engine {
+    fn from_stdin() -> Result<Self, LinkError> {
+        Ok(Self(std::io::stdin().as_fd().try_clone_to_owned()?.into()))
+    }
+
+    /// The first frame.
+    fn order(mut self) -> Result<(RunSpec, Walls, Self), LinkError> {
+        let out_of_order = |got| LinkError::OutOfOrder {
+            expected: "Run",
+            got,
+        };
+        match self.next()? {
+            InnerRequest::Run {
+                action,
+                limits,
+                walls,
+                workspace,
+                layer,
+            } => {
+                let spec = RunSpec {
+                    action,
+                    limits,
+                    workspace,
+                    layer,
+                    tool_program: TOOL.into(),
+                };
+                Ok((spec, walls, self))
+            }
+            InnerRequest::Alive => Err(out_of_order("Alive")),
+            InnerRequest::Kill => Err(out_of_order("Kill")),
+        }
+    }
+
+    /// Waits for a frame, and not for ever.
+    fn next(&mut self) -> Result<InnerRequest, LinkError> {
+        let most = Timespec {
+            tv_sec: SILENCE.as_secs().cast_signed(),
+            tv_nsec: 0,
+        };
+        let mut events = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut events, Some(&most)).map_err(std::io::Error::from)? {
+            0 => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            _ => frame::read(&mut self.0),
+        }
+    }
+
+    /// Reads on while the box runs. Without an engine that wants it, this process ends, and being the
+    /// first of its namespace, everything else with it.
+    fn watch(mut self, kill: impl Fn() + Send + 'static) -> Result<(), Refused> {
+        let thread = std::thread::Builder::new().name("engine".to_owned());
+        let watching = move || loop {
+            match self.next() {
+                Ok(InnerRequest::Alive) => {}
+                Ok(InnerRequest::Kill) => kill(),
+                Ok(InnerRequest::Run { .. }) | Err(_) => std::process::exit(1),
+            }
+        };
+        match thread.spawn(watching) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refused {
+                reason: format!("no thread that watches the engine: {error}"),
+                fix: "give the box more `pids` under [box] in bulkhead.toml".to_owned(),
+            }),
+        }
+    }
+}
