@@ -21,12 +21,11 @@ use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, kill_process_group,
     set_dumpable_behavior, setrlimit, wait,
 };
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
 use super::around::{self, Status};
 use super::{Engine, SELF};
-use crate::confine::keep_only;
 use crate::native::init::{ADDRESS_SPACE, DESCRIPTORS, FILE_SIZE};
 use crate::native::mounts::WORKSPACE;
 use crate::native::namespaces::INSIDE_ID;
@@ -133,7 +132,7 @@ const KILLED: u8 = 2;
 /// The first process itself: the command has the same user on the outside, and must not get at it.
 fn close() -> Result<(), Failure> {
     // To map its own id if that is 0.
-    keep_only(CapabilitySet::SETFCAP).map_err(Failure::because)?;
+    keep_only(CapabilitySet::SETFCAP)?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Failure::at("closing the first process"))
@@ -262,7 +261,7 @@ fn prepare(order: &Order, input: OwnedFd) -> Result<Facts, Failure> {
     rustix::process::chdir(WORKSPACE).map_err(Failure::at("entering the workspace"))?;
     become_nobody()?;
     limit(&order.limits)?;
-    keep_only(CapabilitySet::empty()).map_err(Failure::because)?;
+    keep_only(CapabilitySet::empty())?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
     let filter =
         seccomp::Program::compile(&profiles::of_box(order.kind)).map_err(Failure::because)?;
@@ -270,6 +269,21 @@ fn prepare(order: &Order, input: OwnedFd) -> Result<Facts, Failure> {
     let facts = read(&filter).map_err(Failure::at("reading about the box"))?;
     check(&facts)?;
     Ok(facts)
+}
+
+/// As [`crate::confine`] does it, but for the ambient set, which gVisor does not have.
+fn keep_only(keep: CapabilitySet) -> Result<(), Failure> {
+    let had = capabilities(None).map_err(Failure::at("reading capabilities"))?;
+    if had.effective.contains(CapabilitySet::SETPCAP) {
+        sys::drop_bounding_set(keep).map_err(Failure::at("dropping the bounding set"))?;
+    }
+    let left = had.permitted & keep;
+    let sets = CapabilitySets {
+        effective: left,
+        permitted: left,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).map_err(Failure::at("dropping capabilities"))
 }
 
 /// One user, [`INSIDE_ID`], and no groups but its own.
