@@ -64,6 +64,9 @@ struct Info {
     runtimes: HashMap<String, serde_json::Value>,
     #[serde(default)]
     cgroup_version: String,
+    /// Podman's; Docker's is among the options above.
+    #[serde(default)]
+    rootless: bool,
 }
 
 /// `/containers/json`
@@ -119,7 +122,7 @@ impl Engine {
             });
         }
         // A rootless engine's root is whoever runs it.
-        let user = match has("rootless") {
+        let user = match info.rootless || has("rootless") {
             true => (0, 0),
             false => (geteuid().as_raw(), getegid().as_raw()),
         };
