@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::engine::EngineConfig;
 use protocol::ids::hex;
@@ -11,6 +12,7 @@ use rustix::process::{getegid, geteuid};
 use sandbox::run::Refused;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::api::{Api, ApiError, escaped};
 use crate::image::Image;
@@ -170,15 +172,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Kills a container, if it still runs, and removes it.
+    /// Kills a container, if it still runs, and removes it. An engine that is just noticing that it ended
+    /// may fail once.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), ApiError> {
-        match self
-            .api
-            .delete(&format!("/containers/{id}?force=1&v=1"))
-            .await
-        {
-            Err(error) if error.is_missing() => Ok(()),
-            other => other,
+        const TRIES: u32 = 5;
+        const PAUSE: Duration = Duration::from_millis(200);
+        let path = format!("/containers/{id}?force=1&v=1");
+        let mut tried = 1;
+        loop {
+            match self.api.delete(&path).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_missing() => return Ok(()),
+                Err(error) if tried == TRIES => return Err(error),
+                Err(_) => sleep(PAUSE).await,
+            }
+            tried += 1;
         }
     }
 

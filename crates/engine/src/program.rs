@@ -100,7 +100,11 @@ async fn serve(stream: StdStream, files: PathBuf) -> Result<(), LinkError> {
         Ok(outcome) => EngineReply::Finished { outcome },
         Err(refused) => refusal(refused),
     };
-    wire::write(&mut writer, &reply).await
+    match wire::write(&mut writer, &reply).await {
+        // Nobody is there any more, which is why it ended.
+        Err(LinkError::Io(_)) => Ok(()),
+        other => other,
+    }
 }
 
 async fn connect(config: EngineConfig) -> Result<Engine, Refused> {

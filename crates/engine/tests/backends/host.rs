@@ -1,5 +1,6 @@
 //! The side outside of the box: starts `bulkhead-engine` as the program that runs tools does.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -38,6 +39,17 @@ pub(crate) struct Host {
     pub(crate) socket: PathBuf,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) home: Digest,
+    layers: Cell<u32>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Overlayfs leaves a folder that nobody may enter, not even to remove it.
+        for number in 0..=self.layers.get() {
+            let work = self.folder.path().join(format!("layer{number}/work/work"));
+            let _ = std::fs::set_permissions(work, std::fs::Permissions::from_mode(0o700));
+        }
+    }
 }
 
 pub(crate) type EngineLink = Link<EngineRequest, EngineReply>;
@@ -66,7 +78,15 @@ impl Host {
             socket: socket.to_owned(),
             home: Digest::of(folder.path().to_str().unwrap()),
             folder,
+            layers: Cell::new(0),
         }
+    }
+
+    /// Where the newest layer is.
+    pub(crate) fn newest_layer(&self) -> PathBuf {
+        self.folder
+            .path()
+            .join(format!("layer{}", self.layers.get()))
     }
 
     pub(crate) fn workspace(&self) -> PathBuf {
@@ -122,8 +142,8 @@ impl Host {
 
     /// An empty layer.
     pub(crate) fn layer(&self, kind: LayerKind) -> LayerFolders {
-        let folder = self.folder.path().join("layer");
-        let _ = std::fs::remove_dir_all(&folder);
+        self.layers.update(|number| number + 1);
+        let folder = self.newest_layer();
         match kind {
             LayerKind::Overlay => {
                 let (upper, work) = (folder.join("upper"), folder.join("work"));

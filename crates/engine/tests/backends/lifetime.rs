@@ -37,7 +37,7 @@ const DAEMONS: &str = "for i in 1 2 3 4; do \
 
 /// The file that the daemons write to, in the layer.
 fn beat(host: &Host) -> PathBuf {
-    let layer = host.folder.path().join("layer");
+    let layer = host.newest_layer();
     let upper = layer.join("upper");
     if upper.exists() { upper } else { layer }.join("beat")
 }

@@ -211,7 +211,6 @@ fn files_and_processes_of_the_host_are_not_there(host: &Host) {
         ["unix", socket],
         ["signal", &pid],
         ["read", "/etc/shadow"],
-        ["read", "/etc/hostname"],
         ["list", "/root"],
         ["list", "/home"],
         ["list", "/sys/fs/cgroup"],
@@ -221,6 +220,12 @@ fn files_and_processes_of_the_host_are_not_there(host: &Host) {
     ] {
         assert_eq!(host.inside(&act), "refused", "{act:?}");
     }
+    // gVisor's has the files that an engine writes, and they say nothing of the host.
+    let told = host
+        .shell("cat /etc/hostname /etc/resolv.conf 2> /dev/null; true")
+        .stdout;
+    let own = |line: &str| ["box", "nameserver 127.0.0.1", ""].contains(&line);
+    assert!(told.lines().all(own), "{told}");
     // Every process there is one of the box: the shell, and what it runs.
     let many = host
         .shell("echo /proc/[0-9]*")
@@ -392,10 +397,10 @@ fn processes_memory_and_tmp_are_bounded(host: &Host) {
     assert!((8..=48).contains(&got), "{bomb:?}");
     // Together, as only a cgroup or a watcher sees it.
     let together =
-        "for i in 1 2 3 4 5 6; do /run/bulkhead/tool inside hold 60 & done; wait; echo all";
+        "for i in 1 2 3 4 5 6; do (/run/bulkhead/tool inside hold 60 && echo held) & done; wait";
     let outcome = host.run(shell(together), limits.clone());
     assert!(
-        outcome.stdout != "all\n" || outcome.stderr.contains("Killed"),
+        outcome.stdout.lines().count() <= 2,
         "360 MiB fit into 128: {outcome:?}"
     );
 }
