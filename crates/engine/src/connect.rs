@@ -33,8 +33,7 @@ pub(crate) struct Engine {
     pub(crate) config: EngineConfig,
     /// [`EngineConfig::home`], as a label.
     pub(crate) home: String,
-    /// The user and group of the first process of a container: those of whoever runs this, to whom the
-    /// workspace belongs.
+    /// To whom the workspace belongs, as the container sees it: whoever runs this.
     pub(crate) user: (u32, u32),
     /// AppArmor holds containers, if they do not say otherwise.
     pub(crate) apparmor: bool,
@@ -147,6 +146,26 @@ impl Engine {
             // Its kernel mounts nothing in a user namespace.
             Backend::Gvisor => LayerKind::Copy,
             Backend::Native | Backend::Docker | Backend::Podman => LayerKind::Overlay,
+        }
+    }
+
+    /// The user and group of the first process of a container. In gVisor's, it becomes another than the
+    /// command's, and so begins as root of that kernel, which is not the host's.
+    pub(crate) fn first(&self) -> (u32, u32) {
+        match self.config.backend {
+            Backend::Gvisor => (0, 0),
+            Backend::Native | Backend::Docker | Backend::Podman => self.user,
+        }
+    }
+
+    /// The capabilities of the first process, by their names without `CAP_`. A box has none.
+    pub(crate) fn capabilities(&self) -> &'static [&'static str] {
+        match (self.config.backend, self.first()) {
+            // To become two users, map the command's, and end it.
+            (Backend::Gvisor, _) => &["SETFCAP", "SETUID", "SETGID", "KILL"],
+            // With it, and nothing else, root maps its own id into the box (user_namespaces(7)).
+            (_, (0, _)) => &["SETFCAP"],
+            (_, _) => &[],
         }
     }
 

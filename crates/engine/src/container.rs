@@ -64,7 +64,7 @@ impl Wanted<'_> {
 
     /// The body of `POST /containers/create`.
     pub(crate) fn body(&self) -> Result<Value, Refused> {
-        let (uid, gid) = self.engine.user;
+        let (uid, gid) = self.engine.first();
         Ok(json!({
             "Image": self.image,
             "Entrypoint": [SANDBOX, "inner"],
@@ -89,14 +89,12 @@ impl Wanted<'_> {
 
     fn host(&self) -> Result<Value, Refused> {
         let limit = |name: &str, most: u64| json!({ "Name": name, "Soft": most, "Hard": most });
-        let (uid, _) = self.engine.user;
         let mut host = json!({
             "NetworkMode": "none",
             "ReadonlyRootfs": true,
             "Privileged": false,
             "CapDrop": ["ALL"],
-            // With it, and nothing else, root maps its own id into the box (user_namespaces(7)).
-            "CapAdd": if uid == 0 { vec!["SETFCAP"] } else { Vec::new() },
+            "CapAdd": self.engine.capabilities(),
             "SecurityOpt": self.security(),
             // Only the first process sees these. A box has a /proc of its own, which the kernel
             // grants only to who can see all of one.

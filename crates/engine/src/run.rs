@@ -6,6 +6,7 @@ use std::time::Duration;
 use protocol::call::Action;
 use protocol::engine::{Around, HEARTBEAT, InnerReply, InnerRequest, Walls};
 use protocol::frame::LinkError;
+use protocol::ids::{Nonce, random};
 use protocol::runner::{Backend, Changes, Limits, Receipt, RunEnd, RunOutcome};
 use protocol::workspace::LayerFolders;
 use sandbox::native::parts::parts;
@@ -108,7 +109,7 @@ impl<'a> Container<'a> {
         let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
         let expected = Expected {
             backend: engine.config.backend,
-            uid: engine.user.0,
+            uid: engine.first().0,
             outside: outside()
                 .map_err(|error| unable(engine, &format!("/proc/self/ns: {error}")))?,
             kernel: format!("{} {}", text(name.release()), text(name.version())),
@@ -148,8 +149,7 @@ impl<'a> Container<'a> {
             .map_err(failed)?;
         let around = match timeout(START, wire::read(&mut talk.from)).await {
             Ok(Ok(InnerReply::Here { around })) => around,
-            Ok(Ok(InnerReply::Refused { reason, fix })) => return Err(Refused { reason, fix }),
-            Ok(Ok(InnerReply::Finished { .. }) | Err(_)) => {
+            Ok(Ok(InnerReply::Refused { .. } | InnerReply::Finished { .. }) | Err(_)) => {
                 return Err(self.silent(talk.words().await));
             }
             Err(_) => return Err(self.silent("it says nothing".to_owned())),
@@ -173,9 +173,12 @@ impl<'a> Container<'a> {
             &around,
             &inspected,
         );
-        let ended = talk.run(order, self.walls(), begun, stops).await;
+        let nonce = random()
+            .map(Nonce)
+            .map_err(|error| unable(self.engine, &error.to_string()))?;
+        let ended = talk.run(nonce, order, self.walls(), begun, stops).await;
         let mut outcome = match ended {
-            Ended::Told(reply) => told(reply)?,
+            Ended::Told(told) => told?,
             Ended::Silent(cause) => self.lost(cause, &around, order).await,
         };
         outcome.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -190,7 +193,10 @@ impl<'a> Container<'a> {
 
     fn walls(&self) -> Walls {
         match self.engine.config.backend {
-            Backend::Gvisor => Walls::Container,
+            Backend::Gvisor => {
+                let (uid, gid) = self.engine.user;
+                Walls::Container { uid, gid }
+            }
             Backend::Native | Backend::Docker | Backend::Podman => Walls::Own,
         }
     }
@@ -242,7 +248,7 @@ impl<'a> Container<'a> {
 
 /// How it came to an end.
 enum Ended {
-    Told(InnerReply),
+    Told(Result<RunOutcome, Refused>),
     Silent(RunEnd),
 }
 
@@ -264,6 +270,7 @@ impl<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite> Talk<R, W> {
 
     async fn run(
         mut self,
+        nonce: Nonce,
         order: &Order,
         walls: Walls,
         begun: Instant,
@@ -271,6 +278,7 @@ impl<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite> Talk<R, W> {
     ) -> Ended {
         let (workspace, layer) = inside(&order.layer);
         let request = InnerRequest::Run {
+            nonce,
             action: order.action.clone(),
             limits: order.limits.clone(),
             walls,
@@ -288,17 +296,22 @@ impl<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite> Talk<R, W> {
         loop {
             tokio::select! {
                 answer = &mut reply => return match answer {
-                    Ok(answer) => Ended::Told(answer),
+                    Ok(InnerReply::Finished { nonce: told, outcome }) if told == nonce => Ended::Told(Ok(outcome)),
+                    Ok(InnerReply::Refused { nonce: told, reason, fix }) if told == nonce => {
+                        Ended::Told(Err(Refused { reason, fix }))
+                    }
+                    // Somebody else wrote it.
+                    Ok(_) => Ended::Silent(LOST),
                     Err(_) if cause == RunEnd::Killed => Ended::Silent(RunEnd::Killed),
                     Err(_) => Ended::Silent(LOST),
                 },
                 _ = heartbeat.tick() => {
                     // If it is gone, its output says so.
-                    let _: Result<(), LinkError> = wire::write(&mut self.input, &InnerRequest::Alive).await;
+                    let _: Result<(), LinkError> = wire::write(&mut self.input, &InnerRequest::Alive { nonce }).await;
                 }
                 Some(stop) = stops.recv() => match stop {
                     Stop::Kill => {
-                        let _: Result<(), LinkError> = wire::write(&mut self.input, &InnerRequest::Kill).await;
+                        let _: Result<(), LinkError> = wire::write(&mut self.input, &InnerRequest::Kill { nonce }).await;
                         (until, cause) = (Instant::now() + GRACE, RunEnd::Killed);
                     }
                     Stop::Gone => return Ended::Silent(RunEnd::Killed),
@@ -306,17 +319,6 @@ impl<R: AsyncRead + Unpin, W: tokio::io::AsyncWrite> Talk<R, W> {
                 () = sleep_until(until) => return Ended::Silent(cause),
             }
         }
-    }
-}
-
-fn told(reply: InnerReply) -> Result<RunOutcome, Refused> {
-    match reply {
-        InnerReply::Finished { outcome } => Ok(outcome),
-        InnerReply::Refused { reason, fix } => Err(Refused { reason, fix }),
-        InnerReply::Here { .. } => Err(Refused {
-            reason: "the container said twice that it is there".to_owned(),
-            fix: "report this; nothing ran".to_owned(),
-        }),
     }
 }
 

@@ -51,8 +51,10 @@ pub(crate) struct Expected {
     pub(crate) cgroup: Option<String>,
 }
 
-/// `CAP_SETFCAP`, as a set.
+/// `CAP_SETFCAP` as a set, linux/capability.h.
 const SETFCAP: u64 = 1 << 31;
+/// `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`.
+const OF_GVISOR: u64 = 1 << 5 | 1 << 6 | 1 << 7;
 /// Seccomp by a filter.
 const FILTER: u32 = 2;
 
@@ -73,8 +75,12 @@ pub(crate) fn lacking(
 
 /// What any kernel tells.
 fn of_kernel(expected: &Expected, around: &Around) -> Option<String> {
+    let may = match expected.backend {
+        Backend::Gvisor => SETFCAP | OF_GVISOR,
+        Backend::Native | Backend::Docker | Backend::Podman => SETFCAP,
+    };
     let surplus = |(_, set): &(String, String)| {
-        u64::from_str_radix(set, 16).map_or(true, |set| set & !SETFCAP != 0)
+        u64::from_str_radix(set, 16).map_or(true, |set| set & !may != 0)
     };
     let found = [
         (around.pid != 1).then(|| "it has no process-id namespace of its own".to_owned()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Action;
-use crate::ids::Digest;
+use crate::ids::{Digest, Nonce};
 use crate::runner::{Backend, Limits, RunOutcome};
 use crate::workspace::{LayerFolders, LayerKind};
 
@@ -88,6 +88,9 @@ pub enum EngineReply {
 pub enum InnerRequest {
     /// Run this.
     Run {
+        /// What every later frame of both ways carries. gVisor lets a command open the descriptors that
+        /// these frames go through, and it cannot know this.
+        nonce: Nonce,
         /// What runs.
         action: Action,
         /// Its bounds.
@@ -100,9 +103,15 @@ pub enum InnerRequest {
         layer: LayerFolders,
     },
     /// Somebody is still there; every [`HEARTBEAT`].
-    Alive,
+    Alive {
+        /// That of the run.
+        nonce: Nonce,
+    },
     /// Kill everything in the box; its outcome still comes.
-    Kill,
+    Kill {
+        /// That of the run.
+        nonce: Nonce,
+    },
 }
 
 /// How often the first process of a container hears that it is still wanted.
@@ -120,7 +129,12 @@ pub enum Walls {
     Own,
     /// The container's mounts and a kernel of its own (gVisor), which offers no others. What else a
     /// box has, this one has too.
-    Container,
+    Container {
+        /// The user in the container to whom the workspace belongs. In the box it is another.
+        uid: u32,
+        /// Their group.
+        gid: u32,
+    },
 }
 
 /// From the first process of a container: Here, then one of the others.
@@ -134,11 +148,15 @@ pub enum InnerReply {
     },
     /// It ran and is over.
     Finished {
+        /// That of the run.
+        nonce: Nonce,
         /// What came of it.
         outcome: RunOutcome,
     },
     /// There is no box to run it in, so it did not run.
     Refused {
+        /// That of the run.
+        nonce: Nonce,
         /// What is missing.
         reason: String,
         /// What to do about it.

@@ -231,7 +231,7 @@ fn a_path_that_says_more_than_a_path_is_refused(docker: &Engine) {
     let host = Host::new(Backend::Docker, docker.socket());
     for odd in ["a,source=/etc", "a:b", "a\"b", "a\nb"] {
         let folder = host.folder.path().join(odd);
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         let (program, _) = host.connected();
         let request = EngineRequest::Run {
             action: shell("true"),

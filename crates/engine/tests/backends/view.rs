@@ -5,6 +5,8 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use protocol::call::{Action, ToolCall, WorkspacePath};
+use protocol::engine::InnerReply;
+use protocol::ids::Nonce;
 use protocol::runner::{Backend, Limits, RunEnd};
 use protocol::workspace::LayerKind;
 
@@ -27,6 +29,10 @@ pub(crate) const CHECKS: &[Check] = &[
     (
         "files_and_processes_of_the_host_are_not_there",
         files_and_processes_of_the_host_are_not_there,
+    ),
+    (
+        "the_first_process_is_out_of_reach",
+        the_first_process_is_out_of_reach,
     ),
     (
         "the_environment_is_the_box_own",
@@ -214,7 +220,6 @@ fn files_and_processes_of_the_host_are_not_there(host: &Host) {
         ["list", "/root"],
         ["list", "/home"],
         ["list", "/sys/fs/cgroup"],
-        ["list", "/proc/1/fd"],
         ["read", "/proc/1/mem"],
         ["read", "/proc/1/environ"],
     ] {
@@ -233,6 +238,39 @@ fn files_and_processes_of_the_host_are_not_there(host: &Host) {
         .split_whitespace()
         .count();
     assert!(many <= 4, "{many} processes");
+}
+
+/// What it writes is believed, so nothing of the box may write in its place, or end it and go on.
+fn the_first_process_is_out_of_reach(host: &Host) {
+    let script = "kill -KILL 1; kill -TERM 1; kill -INT 1; kill -STOP 1; sleep 0.2; echo alive";
+    let outcome = host.shell(script);
+    let expected = (RunEnd::Exited { code: 0 }, "alive\n");
+    assert_eq!(
+        (outcome.end, outcome.stdout.as_str()),
+        expected,
+        "{outcome:?}"
+    );
+    let mut forged = outcome.clone();
+    forged.stdout = "forged".to_owned();
+    let reply = InnerReply::Finished {
+        nonce: Nonce([0; 16]),
+        outcome: forged,
+    };
+    std::fs::write(
+        host.workspace().join("frame"),
+        protocol::frame::encode(&reply).unwrap(),
+    )
+    .unwrap();
+    let outcome = host.shell("cat frame >> /proc/1/fd/1 && sleep 5; echo refused");
+    match host.backend {
+        // It lets that descriptor be opened; what comes of it is nothing to be believed, and the end.
+        Backend::Gvisor => assert_eq!(
+            (outcome.end, outcome.stdout.as_str()),
+            (RunEnd::Signalled { signal: 9 }, ""),
+            "{outcome:?}"
+        ),
+        _ => assert_eq!(outcome.stdout, "refused\n", "{outcome:?}"),
+    }
 }
 
 fn the_environment_is_the_box_own(host: &Host) {

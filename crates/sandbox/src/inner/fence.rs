@@ -21,7 +21,11 @@ use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, kill_process_group,
     set_dumpable_behavior, setrlimit, wait,
 };
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 use serde::{Deserialize, Serialize};
 
 use super::around::{self, Status};
@@ -64,17 +68,27 @@ struct Facts {
     interfaces: Vec<String>,
 }
 
+/// To whom the workspace belongs, in the container.
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
 /// Runs it and waits for all of it to end.
-pub(super) fn run(spec: &RunSpec, engine: Engine) -> Result<RunOutcome, Refused> {
+pub(super) fn run(spec: &RunSpec, owner: Owner, engine: Engine) -> Result<RunOutcome, Refused> {
     let Start { argv, kind, input } = run::command(&spec.action)?;
     let begun = Instant::now();
-    close().map_err(refused)?;
     let order = Order {
         argv,
         kind,
         limits: spec.limits.clone(),
     };
-    let (mut child, link, feed) = start(&order).map_err(refused)?;
+    let (mut child, link) = start(&owner).map_err(refused)?;
+    step_aside().map_err(refused)?;
+    let (reader, feed) =
+        io::pipe().map_err(|error| refused(Failure::at("making a pipe")(error)))?;
+    // If it is gone already, its report says so.
+    let _ = link.send_with(&order, reader.into());
     let keep = spec.limits.output_bytes as usize;
     let stdin = input.map(|bytes| std::thread::spawn(move || run::feed(feed, &bytes)));
     let stdout = child
@@ -129,10 +143,19 @@ const RUNNING: u8 = 0;
 const TIMED_OUT: u8 = 1;
 const KILLED: u8 = 2;
 
-/// The first process itself: the command has the same user on the outside, and must not get at it.
-fn close() -> Result<(), Failure> {
-    // To map its own id if that is 0.
-    keep_only(CapabilitySet::SETFCAP)?;
+/// Nobody's user id, which owns no file.
+const NOBODY: u32 = 65534;
+
+/// The first process becomes another user than the command's: what it tells the engine goes through its
+/// descriptors, which whoever has its user can open in `/proc`, and gVisor asks neither whether it is
+/// dumpable nor spares the first process of a namespace its signals. It keeps what ends the command.
+fn step_aside() -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_keep_capabilities(true).map_err(Failure::at("keeping capabilities"))?;
+    set_thread_groups(&[]).map_err(Failure::at("giving up groups"))?;
+    set_thread_res_gid(gid, gid, gid).map_err(Failure::at("becoming another group"))?;
+    set_thread_res_uid(uid, uid, uid).map_err(Failure::at("becoming another user"))?;
+    keep_only(CapabilitySet::KILL)?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(Failure::at("closing the first process"))
@@ -140,9 +163,9 @@ fn close() -> Result<(), Failure> {
 
 type Link = ControlEnd<Order, Report>;
 
-fn start(order: &Order) -> Result<(Child, Link, io::PipeWriter), Failure> {
+/// The process that becomes the command, once it is told.
+fn start(owner: &Owner) -> Result<(Child, Link), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(Failure::at("making a socket"))?;
-    let (reader, writer) = io::pipe().map_err(Failure::at("making a pipe"))?;
     let child = Command::new(SELF)
         .arg0("bulkhead-sandbox")
         .arg("command")
@@ -150,12 +173,11 @@ fn start(order: &Order) -> Result<(Child, Link, io::PipeWriter), Failure> {
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .gid(owner.gid)
+        .uid(owner.uid)
         .spawn()
         .map_err(Failure::at("starting the command's process"))?;
-    let link = Link::new(ours);
-    // If it is gone already, its report says so.
-    let _ = link.send_with(order, reader.into());
-    Ok((child, link, writer))
+    Ok((child, Link::new(ours)))
 }
 
 /// The first cause is the one that is told.
@@ -295,7 +317,7 @@ fn become_nobody() -> Result<(), Failure> {
     sys::unshare_user().map_err(Failure::at("making a user namespace"))?;
     write("/proc/self/uid_map", format!("{INSIDE_ID} {uid} 1"))?;
     write("/proc/self/gid_map", format!("{INSIDE_ID} {gid} 1"))?;
-    rustix::thread::set_thread_groups(&[]).map_err(Failure::at("giving up groups"))
+    set_thread_groups(&[]).map_err(Failure::at("giving up groups"))
 }
 
 /// Those that gVisor has. It does not count processes; the container's cgroup does.

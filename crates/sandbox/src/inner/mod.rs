@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use protocol::engine::{InnerReply, InnerRequest, SILENCE, Walls};
 use protocol::frame::{self, LinkError};
+use protocol::ids::Nonce;
 use protocol::runner::RunOutcome;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -22,6 +23,7 @@ use crate::confine::{Files, Program, confine};
 use crate::native::mounts::TOOL;
 use crate::run::{Refused, Run, RunSpec};
 
+use fence::Owner;
 pub use fence::main as command;
 
 /// The program itself.
@@ -31,19 +33,20 @@ const SELF: &str = "/proc/self/exe";
 pub fn main() -> ExitCode {
     crate::sys::close_from(3);
     let told = here()
-        .and_then(|()| Engine::from_stdin())
-        .and_then(|engine| engine.order());
-    let reply = match told {
-        Ok((spec, walls, engine)) => run(spec, walls, engine),
+        .and_then(|()| Link::from_stdin())
+        .and_then(Engine::order);
+    let (spec, walls, engine) = match told {
+        Ok(order) => order,
         // The engine is gone, or is none; whatever it reads there is why.
         Err(error) => {
             eprintln!("bulkhead-sandbox inner: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let reply = match reply {
-        Ok(outcome) => InnerReply::Finished { outcome },
-        Err(Refused { reason, fix }) => InnerReply::Refused { reason, fix },
+    let nonce = engine.nonce;
+    let reply = match run(spec, walls, engine) {
+        Ok(outcome) => InnerReply::Finished { nonce, outcome },
+        Err(Refused { reason, fix }) => InnerReply::Refused { nonce, reason, fix },
     };
     match tell(&reply) {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,7 +73,7 @@ fn tell(reply: &InnerReply) -> Result<(), LinkError> {
 fn run(spec: RunSpec, walls: Walls, engine: Engine) -> Result<RunOutcome, Refused> {
     match walls {
         Walls::Own => own(spec, engine),
-        Walls::Container => fence::run(&spec, engine),
+        Walls::Container { uid, gid } => fence::run(&spec, Owner { uid, gid }, engine),
     }
 }
 
@@ -87,21 +90,24 @@ fn own(spec: RunSpec, engine: Engine) -> Result<RunOutcome, Refused> {
 }
 
 /// The link to the engine: standard input, without a buffer of its own, so that it can be waited for.
-struct Engine(File);
+struct Link(File);
+
+/// The link of a run.
+struct Engine {
+    link: Link,
+    nonce: Nonce,
+}
 
 impl Engine {
-    fn from_stdin() -> Result<Self, LinkError> {
-        Ok(Self(std::io::stdin().as_fd().try_clone_to_owned()?.into()))
-    }
-
     /// The first frame.
-    fn order(mut self) -> Result<(RunSpec, Walls, Self), LinkError> {
+    fn order(mut link: Link) -> Result<(RunSpec, Walls, Self), LinkError> {
         let out_of_order = |got| LinkError::OutOfOrder {
             expected: "Run",
             got,
         };
-        match self.next()? {
+        match link.next()? {
             InnerRequest::Run {
+                nonce,
                 action,
                 limits,
                 walls,
@@ -115,11 +121,42 @@ impl Engine {
                     layer,
                     tool_program: TOOL.into(),
                 };
-                Ok((spec, walls, self))
+                Ok((spec, walls, Self { link, nonce }))
             }
-            InnerRequest::Alive => Err(out_of_order("Alive")),
-            InnerRequest::Kill => Err(out_of_order("Kill")),
+            InnerRequest::Alive { .. } => Err(out_of_order("Alive")),
+            InnerRequest::Kill { .. } => Err(out_of_order("Kill")),
         }
+    }
+
+    /// Reads on while the box runs. Without an engine that wants it, this process ends, and being the
+    /// first of its namespace, everything else with it.
+    fn watch(mut self, kill: impl Fn() + Send + 'static) -> Result<(), Refused> {
+        let thread = std::thread::Builder::new().name("engine".to_owned());
+        let watching = move || loop {
+            match self.link.next() {
+                Ok(InnerRequest::Alive { nonce }) if nonce == self.nonce => {}
+                Ok(InnerRequest::Kill { nonce }) if nonce == self.nonce => kill(),
+                Ok(
+                    InnerRequest::Run { .. }
+                    | InnerRequest::Alive { .. }
+                    | InnerRequest::Kill { .. },
+                )
+                | Err(_) => std::process::exit(1),
+            }
+        };
+        match thread.spawn(watching) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refused {
+                reason: format!("no thread that watches the engine: {error}"),
+                fix: "give the box more `pids` under [box] in bulkhead.toml".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Link {
+    fn from_stdin() -> Result<Self, LinkError> {
+        Ok(Self(std::io::stdin().as_fd().try_clone_to_owned()?.into()))
     }
 
     /// Waits for a frame, and not for ever.
@@ -132,26 +169,6 @@ impl Engine {
         match poll(&mut events, Some(&most)).map_err(std::io::Error::from)? {
             0 => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
             _ => frame::read(&mut self.0),
-        }
-    }
-
-    /// Reads on while the box runs. Without an engine that wants it, this process ends, and being the
-    /// first of its namespace, everything else with it.
-    fn watch(mut self, kill: impl Fn() + Send + 'static) -> Result<(), Refused> {
-        let thread = std::thread::Builder::new().name("engine".to_owned());
-        let watching = move || loop {
-            match self.next() {
-                Ok(InnerRequest::Alive) => {}
-                Ok(InnerRequest::Kill) => kill(),
-                Ok(InnerRequest::Run { .. }) | Err(_) => std::process::exit(1),
-            }
-        };
-        match thread.spawn(watching) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Refused {
-                reason: format!("no thread that watches the engine: {error}"),
-                fix: "give the box more `pids` under [box] in bulkhead.toml".to_owned(),
-            }),
         }
     }
 }
