@@ -31,8 +31,11 @@ fn refused(link: &EngineLink) -> (String, String) {
     }
 }
 
+/// What is missing, how, and a word of the reason.
+type SwitchedOff = (&'static str, fn(&mut Value), &'static str);
+
 /// Each is switched off by an engine that lies, so that the look inside is what finds it.
-const SWITCHED_OFF: &[(&str, fn(&mut Value), &str)] = &[
+const SWITCHED_OFF: &[SwitchedOff] = &[
     (
         "the network",
         |c| (c["HostConfig"]["NetworkMode"], c["NetworkDisabled"]) = (json!("host"), json!(false)),

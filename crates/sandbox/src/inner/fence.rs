@@ -287,8 +287,11 @@ fn prepare(order: &Order, input: OwnedFd) -> Result<Facts, Failure> {
     rustix::thread::set_no_new_privs(true).map_err(Failure::at("setting no_new_privs"))?;
     let filter =
         seccomp::Program::compile(&profiles::of_box(order.kind)).map_err(Failure::because)?;
+    // It cannot be unset, and the tools' list does not let it be asked for.
+    let no_new_privs =
+        rustix::thread::no_new_privs().map_err(Failure::at("reading no_new_privs"))?;
     filter.install().map_err(Failure::because)?;
-    let facts = read(&filter).map_err(Failure::at("reading about the box"))?;
+    let facts = read(&filter, no_new_privs).map_err(Failure::at("reading about the box"))?;
     check(&facts)?;
     Ok(facts)
 }
@@ -344,12 +347,12 @@ fn limit(limits: &Limits) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(filter: &seccomp::Program) -> io::Result<Facts> {
+fn read(filter: &seccomp::Program, no_new_privs: bool) -> io::Result<Facts> {
     let status = Status::read()?;
     Ok(Facts {
         namespaces: around::namespaces(),
         capabilities: status.capabilities(),
-        no_new_privs: rustix::thread::no_new_privs()?,
+        no_new_privs,
         seccomp_mode: status.seccomp_mode(),
         seccomp: filter.digest(),
         uids: status.uids(),
