@@ -17,6 +17,8 @@
 //! | runner | [`runner`] | gateway | sandbox |
 //! | layers | [`workspace`] | sandbox | workspace |
 //! | history | [`workspace`] | gateway | workspace |
+//! | engine | [`engine`] | sandbox | engine |
+//! | inner | [`engine`] | engine | first process of a container |
 //! | ledger | [`record`] | gateway, egress | ledger |
 //! | vault | [`vault`] | channel program, egress, `bulkhead` | vault |
 
@@ -25,6 +27,7 @@ pub mod call;
 pub mod channel;
 pub mod control;
 pub mod egress;
+pub mod engine;
 pub mod event;
 pub mod frame;
 pub mod identity;

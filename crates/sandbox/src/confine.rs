@@ -32,6 +32,8 @@ pub enum Program {
     Sandbox,
     /// `bulkhead-workspace`
     Workspace,
+    /// `bulkhead-engine`
+    Engine,
     /// `bulkhead-channel-web`
     ChannelWeb,
     /// `bulkhead-channel-telegram`

@@ -20,6 +20,8 @@ pub mod boxes;
 mod cgroup;
 mod check;
 mod confine;
+pub mod container_calls;
+pub mod inner;
 mod landlock_domain;
 pub mod layers;
 pub mod native;

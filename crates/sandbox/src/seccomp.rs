@@ -369,6 +369,7 @@ mod tests {
             Ledger,
             Sandbox,
             Workspace,
+            Engine,
             ChannelWeb,
             ChannelTelegram,
         ];

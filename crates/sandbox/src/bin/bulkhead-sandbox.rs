@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         .and_then(std::ffi::OsStr::to_str)
     {
         Some("build") => bulkhead_sandbox::native::main(),
+        Some("inner") => bulkhead_sandbox::inner::main(),
+        Some("command") => bulkhead_sandbox::inner::command(),
         Some(_) => {
             eprintln!("bulkhead-sandbox takes no arguments; bulkhead-supervisor starts it");
             ExitCode::from(2)

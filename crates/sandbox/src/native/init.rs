@@ -29,9 +29,9 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("TERM", "dumb"),
 ];
 /// How many times its memory a process may have of addresses.
-const ADDRESS_SPACE: u64 = 32;
+pub(crate) const ADDRESS_SPACE: u64 = 32;
 /// Open descriptors of a process.
-const DESCRIPTORS: u64 = 256;
+pub(crate) const DESCRIPTORS: u64 = 256;
 /// The dynamic loaders of the C libraries, which a program that is not static is started through.
 const LOADERS: [&str; 3] = [
     "/lib64/ld-linux-x86-64.so.2",
@@ -248,6 +248,11 @@ fn become_command(
             std::process::exit(1);
         }
     };
+    exec(&argv)
+}
+
+/// Becomes the command, with its own environment and nothing else of ours.
+pub(crate) fn exec(argv: &[String]) -> ! {
     // A specification without a program is refused before it gets here.
     let (program, arguments) = argv
         .split_first()

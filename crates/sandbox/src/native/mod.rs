@@ -10,9 +10,10 @@
 
 pub(crate) mod builder;
 pub(crate) mod facts;
-mod init;
+pub(crate) mod init;
 pub(crate) mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
+pub mod parts;
 pub(crate) mod spec;
 
 pub use builder::main;

@@ -14,7 +14,7 @@ use rustix::mount::{
     fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
-use super::namespaces::INSIDE_ID;
+use super::parts;
 use super::spec::{BoxSpec, Failure};
 use crate::ablation::{self, Layer};
 use crate::sys;
@@ -35,11 +35,11 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
     ("shm", "/tmp"),
 ];
 /// Folders of the host's root that are a part of `/usr`, or were once.
-const USR_PARTS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub(super) const USR_PARTS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Public folders of `/etc`: which of several programs a name means, and root certificates.
-const ETC_FOLDERS: [&str; 2] = ["alternatives", "ssl/certs"];
+pub(super) const ETC_FOLDERS: [&str; 2] = ["alternatives", "ssl/certs"];
 /// Public files of `/etc`: where libraries are, which zone the clock is in, how OpenSSL is set up.
-const ETC_FILES: [&str; 3] = ["ld.so.cache", "localtime", "ssl/openssl.cnf"];
+pub(super) const ETC_FILES: [&str; 3] = ["ld.so.cache", "localtime", "ssl/openssl.cnf"];
 /// The longest file of `/etc` that is copied.
 const MAX_ETC_FILE: u64 = 4 * 1024 * 1024;
 /// Size of the root's own tmpfs: the copies of [`ETC_FILES`] and names.
@@ -256,17 +256,7 @@ fn read_etc() -> Result<Etc, Failure> {
 }
 
 fn write_etc(etc: &Etc) -> Result<(), Failure> {
-    let user = format!("box:x:{INSIDE_ID}:{INSIDE_ID}:box:/tmp:/bin/sh\n");
-    let group = format!("box:x:{INSIDE_ID}:\n");
-    for (name, content) in [
-        ("passwd", user.as_str()),
-        ("group", group.as_str()),
-        ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n",
-        ),
-    ] {
+    for (name, content) in parts::names() {
         file(&format!("etc/{name}"), content.as_bytes(), 0o444)?;
     }
     for (name, content) in &etc.files {

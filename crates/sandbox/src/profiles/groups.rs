@@ -188,6 +188,9 @@ pub(super) const NETWORK: &[Rule] = calls![
     SYS_socketpair(Is(0, libc::AF_UNIX as u32)),
 ];
 
+/// Connecting to a socket by its path.
+pub(super) const UNIX: &[Rule] = calls![SYS_socket(Is(0, libc::AF_UNIX as u32)), SYS_connect];
+
 /// The older names of calls above, which the C library still uses here.
 #[cfg(target_arch = "x86_64")]
 pub(super) const OLD_BASE: &[Rule] = calls![SYS_poll, SYS_arch_prctl, SYS_time];

@@ -5,7 +5,7 @@ use rustix::thread::CapabilitySet;
 use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
-    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, WRITE_FILES,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, UNIX, WRITE_FILES,
 };
 use super::{Calls, Lifetime, Profile, Reach, Rule};
 use crate::confine::Program;
@@ -95,6 +95,24 @@ pub(crate) fn of(program: Program) -> Profile {
                 WRITE_FILES,
                 OLD_WRITE_FILES,
                 SECRETS,
+            ],
+        ),
+        // Its socket is the engine's; connecting is what the owner of that file allows, not Landlock. Of /proc it
+        // reads whether those still live that started containers.
+        Program::Engine => confined(
+            Reach::OwnFiles(&["/proc"]),
+            &[
+                BASE,
+                OLD_BASE,
+                THREADS,
+                LINKS,
+                ASYNC,
+                OLD_ASYNC,
+                UNIX,
+                READ_FILES,
+                OLD_READ_FILES,
+                WRITE_FILES,
+                OLD_WRITE_FILES,
             ],
         ),
         Program::Workspace => confined(

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod inner;
 pub(crate) mod probe;
 mod process;
 mod signal;
@@ -13,6 +14,7 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
+pub(crate) use inner::unshare_user;
 pub(crate) use process::{
     Below, Cloned, Fork, clone_into_namespaces, close_from, fork, reap_children_unasked,
     set_mount_flags,

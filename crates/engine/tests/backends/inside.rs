@@ -1,0 +1,109 @@
+//! What runs in the box: `inside ACT ARGUMENT...` prints `allowed` or `refused`, or what it counted. As
+//! the tool program, without arguments, it says what it was given.
+
+use std::io::{self, Read as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::Command;
+
+use rustix::fs::{CWD, FileType, Mode};
+
+/// Where the tool program is in the box.
+pub(crate) const TOOL: &str = "/run/bulkhead/tool";
+
+pub(crate) fn main(act: &[&str]) {
+    match *act {
+        ["children", most] => println!("{}", children(most.parse().unwrap())),
+        ["allocate", mebibytes] => println!("{}", allocate(mebibytes.parse().unwrap()).len()),
+        ["hold", mebibytes] => {
+            let held = allocate(mebibytes.parse().unwrap());
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            assert_eq!(held.len().to_string(), mebibytes);
+        }
+        _ => match attempt(act) {
+            Ok(()) => println!("allowed"),
+            Err(error) => {
+                eprintln!("{error}");
+                println!("refused");
+            }
+        },
+    }
+}
+
+/// The tool program: its call, and what it can do beside.
+pub(crate) fn tool() {
+    let mut call = String::new();
+    io::stdin().read_to_string(&mut call).unwrap();
+    let other = Command::new("/bin/true").status().is_err();
+    std::fs::write("tool-was-here", &call).unwrap();
+    println!("{call}");
+    println!("other programs refused: {other}");
+}
+
+fn attempt(act: &[&str]) -> io::Result<()> {
+    match *act {
+        ["read", path] => std::fs::File::open(path)?.read(&mut [0]).map(drop),
+        ["list", path] => std::fs::read_dir(path)?
+            .flatten()
+            .next()
+            .map(drop)
+            .ok_or(io::ErrorKind::NotFound.into()),
+        ["tcp", address] => std::net::TcpStream::connect(address).map(drop),
+        ["udp", address] => std::net::UdpSocket::bind("0.0.0.0:0")?
+            .send_to(b"x", address)
+            .map(drop),
+        ["abstract", name] => {
+            UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(drop)
+        }
+        ["unix", path] => UnixStream::connect(path).map(drop),
+        ["setuid"] => {
+            std::fs::write("plain", "x")?;
+            std::fs::set_permissions("plain", std::fs::Permissions::from_mode(0o4755))
+        }
+        ["device"] => Ok(rustix::fs::mknodat(
+            CWD,
+            "null",
+            FileType::CharacterDevice,
+            Mode::RUSR,
+            rustix::fs::makedev(1, 3),
+        )?),
+        ["signal", pid] => {
+            let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+            Ok(rustix::process::test_kill_process(pid)?)
+        }
+        _ => panic!("no such act: {act:?}"),
+    }
+}
+
+/// How many children can be had at once.
+fn children(most: usize) -> usize {
+    let mut children = Vec::new();
+    for _ in 0..most {
+        match Command::new("/bin/sleep").arg("20").spawn() {
+            Ok(child) => children.push(child),
+            Err(_) => break,
+        }
+    }
+    let count = children.len();
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    count
+}
+
+/// As many of so many mebibytes as can be had, written to.
+fn allocate(mebibytes: usize) -> Vec<Vec<u8>> {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..mebibytes {
+        let mut one = Vec::new();
+        if one.try_reserve_exact(MEBIBYTE).is_err() {
+            break;
+        }
+        one.resize(MEBIBYTE, 1);
+        all.push(std::hint::black_box(one));
+    }
+    all
+}
