@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 /// What has to lie beside `bulkhead`.
-pub(crate) const ALL: [&str; 12] = [
+pub(crate) const ALL: [&str; 13] = [
     "bulkhead-supervisor",
     "bulkhead-ledger",
     "bulkhead-vault",
     "bulkhead-egress",
     "bulkhead-sandbox",
     "bulkhead-workspace",
+    "bulkhead-engine",
     "bulkhead-tool",
     "bulkhead-probe",
     "bulkhead-gateway",

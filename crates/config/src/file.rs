@@ -37,6 +37,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which kind of box.
     pub backend: Backend,
+    /// Where the container engine listens; none for the usual places.
+    pub engine_socket: Option<PathBuf>,
     /// What to do where nothing holds the memory of a box as a whole.
     pub memory: MemoryPolicy,
     /// How many boxes are kept ready, of each kind.
@@ -240,6 +242,7 @@ impl Default for Agent {
 #[serde(deny_unknown_fields, default)]
 struct BoxFile {
     backend: Backend,
+    engine_socket: Option<PathBuf>,
     memory: MemoryPolicy,
     spare: u32,
     wall_seconds: u32,
@@ -256,6 +259,7 @@ impl Default for BoxFile {
         let limits = Limits::default();
         Self {
             backend: Backend::default(),
+            engine_socket: None,
             memory: MemoryPolicy::default(),
             spare: 1,
             wall_seconds: limits.wall_seconds,
@@ -310,6 +314,7 @@ impl Config {
             agent_idle_seconds: within("agent.idle_seconds", file.agent.idle_seconds, 1, 86_400)?,
             limits: limits(&file.in_box)?,
             backend: file.in_box.backend,
+            engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
@@ -457,6 +462,16 @@ fn limits(file: &BoxFile) -> Result<Limits, ConfigError> {
         tmp_bytes: within("box.tmp_mib", file.tmp_mib, 1, 1 << 20)? << 20,
         workspace_bytes: within("box.workspace_mib", file.workspace_mib, 1, 1 << 20)? << 20,
     })
+}
+
+fn engine_socket(path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    match path {
+        Some(path) if !path.is_absolute() => Err(ConfigError::Value {
+            key: "box.engine_socket",
+            problem: format!("{path:?} is not an absolute path"),
+        }),
+        other => Ok(other),
+    }
 }
 
 fn history(file: &WorkspaceFile) -> Result<HistoryLimits, ConfigError> {

@@ -4,14 +4,25 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use protocol::ids::Digest;
 
 /// The folders of the programs, below the data folder.
 const ROOMS: [&str; 7] = [
     "keys", "ledger", "vault", "gateway", "history", "telegram", "log",
 ];
+
+/// A folder beside this one, and on the same file system unless something is mounted just there. None beside
+/// a root.
+pub fn history_beside(workspace: &Path) -> Option<PathBuf> {
+    let real = workspace.canonicalize().ok()?;
+    let name = Digest::of(real.as_os_str().as_bytes()).to_string();
+    Some(real.parent()?.join(format!(".bulkhead-{}", &name[..16])))
+}
 
 /// The folders of one installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +155,27 @@ impl Home {
     /// The gateway's folder.
     pub fn gateway(&self) -> PathBuf {
         self.data.join("gateway")
+    }
+
+    /// Where the layers and the history of this workspace are: with the other data, or beside the
+    /// workspace if the data is on another file system, since what is kept is moved and not copied.
+    pub fn history_of(&self, workspace: &Path) -> PathBuf {
+        let own = self.history();
+        let device = |path: &Path| fs::metadata(path).ok().map(|data| data.dev());
+        match (device(workspace), device(&self.data)) {
+            (Some(there), Some(here)) if there != here => history_beside(workspace).unwrap_or(own),
+            (_, _) => own,
+        }
+    }
+
+    /// The folder of what container engines are given as files.
+    pub fn engine(&self) -> PathBuf {
+        self.data.join("engine")
+    }
+
+    /// Tells this installation from others, for what it leaves in container engines.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.data.as_os_str().as_bytes())
     }
 
     /// The folder of the workspace's layers and history.

@@ -9,6 +9,6 @@ mod keys;
 mod url;
 
 pub use file::{Config, ConfigError, Telegram, Web};
-pub use home::{Home, HomeError};
+pub use home::{Home, HomeError, history_beside};
 pub use keys::{IDENTITIES, KeyError, OPERATOR, TERMINAL, ensure_key, read_key, read_public};
 pub use url::{BadUrl, BaseUrl};

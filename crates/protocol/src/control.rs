@@ -20,6 +20,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::agent::ModelSpec;
+use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
 use crate::runner::{Backend, Limits};
@@ -204,8 +205,10 @@ pub struct SandboxConfig {
     pub workspace: PathBuf,
     /// The program that holds the built-in tools.
     pub tool_program: PathBuf,
-    /// Which kind of box.
-    pub backend: Backend,
+    /// The program that has container engines make boxes.
+    pub engine_program: PathBuf,
+    /// Which kind of box, and for that program, with what.
+    pub engine: EngineConfig,
     /// What to do where nothing holds the memory of a box as a whole.
     pub memory: MemoryPolicy,
     /// How many boxes are kept ready for the next calls, of each kind.

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::control::MemoryPolicy;
 use protocol::runner::Limits;
-use protocol::workspace::{LayerFolders, LayerKind};
+use protocol::workspace::LayerKind;
 
 use crate::cgroup::{Cgroup, Cgroups, Held};
 use crate::check;
-use crate::layers::{Layer, Layers};
+use crate::layers::{HeldLayer, Layers};
 use crate::native::builder::{Builder, Made};
 use crate::native::facts;
 use crate::native::mounts::OVERLAY;
@@ -108,10 +108,7 @@ impl Boxes {
                 self.config.workspace.display()
             )))
             .map_err(|failure| check::refusal(&failure))?;
-        let layer = HeldLayer {
-            layer: Some(self.layers.begin(layer_kind)?),
-            layers: Arc::clone(&self.layers),
-        };
+        let layer = HeldLayer::begin(&self.layers, layer_kind)?;
         match self.build_over(layer, kind, limits, stamp) {
             Err(failure) if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay => {
                 eprintln!(
@@ -218,44 +215,6 @@ impl Ready {
     /// Whether it can still be used, for this.
     pub(crate) fn fits(&self, kind: Kind, limits: &Limits, stamp: Stamp) -> bool {
         self.kind == kind && self.limits == *limits && !self.is_stale(stamp)
-    }
-}
-
-/// A layer that is forgotten unless somebody decides about it.
-#[derive(Debug)]
-pub(crate) struct HeldLayer {
-    layer: Option<Layer>,
-    layers: Arc<dyn Layers>,
-}
-
-impl HeldLayer {
-    /// Where it is.
-    pub(crate) fn folders(&self) -> Result<&LayerFolders, Failure> {
-        match &self.layer {
-            Some(layer) => Ok(&layer.folders),
-            None => Err(Failure::because("the layer was given away")),
-        }
-    }
-
-    /// The file that begins with the number of the newest entry.
-    pub(crate) fn sequence(&self) -> Result<&Path, Failure> {
-        match &self.layer {
-            Some(layer) => Ok(&layer.sequence),
-            None => Err(Failure::because("the layer was given away")),
-        }
-    }
-
-    /// For whoever decides about it.
-    pub(crate) fn decide(mut self) -> Option<Layer> {
-        self.layer.take()
-    }
-}
-
-impl Drop for HeldLayer {
-    fn drop(&mut self) {
-        if let Some(layer) = self.layer.take() {
-            self.layers.forget(layer.id);
-        }
     }
 }
 

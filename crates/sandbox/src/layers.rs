@@ -20,6 +20,7 @@ use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate};
 use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest};
 
+use crate::native::spec::Failure;
 use crate::run::Refused;
 
 /// A layer that nobody decided about yet.
@@ -44,6 +45,62 @@ pub trait Layers: Debug + Send + Sync {
     fn discard(&self, layer: LayerId) -> Result<Changes, Refused>;
     /// Throws it away unseen.
     fn forget(&self, layer: LayerId);
+}
+
+/// A layer that is forgotten unless somebody decides about it.
+#[derive(Debug)]
+pub(crate) struct HeldLayer {
+    layer: Option<Layer>,
+    layers: Arc<dyn Layers>,
+}
+
+impl HeldLayer {
+    /// Makes an empty one.
+    pub(crate) fn begin(layers: &Arc<dyn Layers>, kind: LayerKind) -> Result<Self, Refused> {
+        Ok(Self {
+            layer: Some(layers.begin(kind)?),
+            layers: Arc::clone(layers),
+        })
+    }
+
+    /// Whether nothing at all was written to it. Of a copy that takes a look at all of it.
+    pub(crate) fn is_untouched(&self) -> bool {
+        match self.folders() {
+            Ok(LayerFolders::Overlay { upper, .. }) => {
+                fs::read_dir(upper).is_ok_and(|mut entries| entries.next().is_none())
+            }
+            Ok(LayerFolders::Copy { .. }) | Err(_) => false,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn folders(&self) -> Result<&LayerFolders, Failure> {
+        match &self.layer {
+            Some(layer) => Ok(&layer.folders),
+            None => Err(Failure::because("the layer was given away")),
+        }
+    }
+
+    /// The file that begins with the number of the newest entry.
+    pub(crate) fn sequence(&self) -> Result<&Path, Failure> {
+        match &self.layer {
+            Some(layer) => Ok(&layer.sequence),
+            None => Err(Failure::because("the layer was given away")),
+        }
+    }
+
+    /// For whoever decides about it.
+    pub(crate) fn decide(mut self) -> Option<Layer> {
+        self.layer.take()
+    }
+}
+
+impl Drop for HeldLayer {
+    fn drop(&mut self) {
+        if let Some(layer) = self.layer.take() {
+            self.layers.forget(layer.id);
+        }
+    }
 }
 
 /// The end of the link that asks.

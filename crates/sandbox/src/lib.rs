@@ -21,6 +21,7 @@ mod cgroup;
 mod check;
 mod confine;
 pub mod container_calls;
+pub mod engine;
 pub mod inner;
 mod landlock_domain;
 pub mod layers;

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use protocol::call::Action;
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate, Limits, RunEnd, RunOutcome};
-use protocol::workspace::{Base, LayerFolders};
+use protocol::workspace::Base;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::ablation;
-use crate::boxes::{Body, Boxes, HeldLayer, Ready};
-use crate::layers::{Layer, Layers};
+use crate::boxes::{Body, Boxes, Ready};
+use crate::engine::EngineLink;
+use crate::layers::{HeldLayer, Layer, Layers};
 use crate::native::mounts::TOOL;
 use crate::native::spec::{End, Facts, Failure, Kind, Report, ToBox};
 use crate::watch::{self, Disk};
@@ -67,15 +68,22 @@ pub struct Run {
     limits: Limits,
     then: Then,
     base: Base,
-    killer: Killer,
+    init: Arc<OwnedFd>,
+    cause: Arc<AtomicU8>,
     begun: Instant,
 }
 
 /// Kills a run from another thread.
 #[derive(Clone, Debug)]
-pub struct Killer {
-    init: Arc<OwnedFd>,
-    cause: Arc<AtomicU8>,
+pub struct Killer(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Native {
+        init: Arc<OwnedFd>,
+        cause: Arc<AtomicU8>,
+    },
+    Engine(Arc<EngineLink>),
 }
 
 impl Boxes {
@@ -102,16 +110,7 @@ impl Run {
     pub(crate) fn prepare(ready: Ready, start: Start, job: Job) -> Result<Self, Refused> {
         let fault = |failure: Failure| check::refusal(&failure);
         let base = base_of(&ready.layer).map_err(fault)?;
-        let killer = Killer {
-            init: Arc::new(
-                ready
-                    .body
-                    .handle()
-                    .map_err(Failure::at("copying a handle"))
-                    .map_err(fault)?,
-            ),
-            cause: Arc::new(AtomicU8::new(RUNNING)),
-        };
+        let init = ready.body.handle().map_err(Failure::at("copying a handle"));
         let pipes = Pipes::new(
             ready.stdin,
             ready.stdout,
@@ -132,14 +131,22 @@ impl Run {
             limits: job.limits,
             then: job.then,
             base,
-            killer,
+            init: Arc::new(init.map_err(fault)?),
+            cause: Arc::new(AtomicU8::new(RUNNING)),
             begun: Instant::now(),
         })
     }
 
     /// Kills it from elsewhere.
     pub fn killer(&self) -> Killer {
-        self.killer.clone()
+        Killer(Way::Native {
+            init: Arc::clone(&self.init),
+            cause: Arc::clone(&self.cause),
+        })
+    }
+
+    fn end(&self, why: u8) {
+        end(&self.init, &self.cause, why);
     }
 
     /// Tells the box what to run, waits until everything in it is gone, and has its changes decided about.
@@ -149,7 +156,7 @@ impl Run {
         let _ = self.body.made.link.send(&ToBox::Go { argv });
         let told = self.watch().map_err(|failure| check::refusal(&failure))?;
         let duration = self.begun.elapsed();
-        let mut cause = self.killer.cause.load(Ordering::SeqCst);
+        let mut cause = self.cause.load(Ordering::SeqCst);
         let starved = self.body.cgroup.as_ref();
         if cause == RUNNING
             && matches!(told, None | Some(End::Signalled(libc::SIGKILL)))
@@ -198,7 +205,7 @@ impl Run {
                 Heard::Nothing => {}
             }
             if Instant::now() >= until {
-                self.killer.end(TIMED_OUT);
+                self.end(TIMED_OUT);
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
@@ -206,17 +213,17 @@ impl Run {
                     && ablation::on(ablation::Layer::MemoryWatch)
                     && watch::over_memory(self.body.made.pid, self.limits.memory_bytes)
                 {
-                    self.killer.end(OVER_MEMORY);
+                    self.end(OVER_MEMORY);
                 }
                 if ablation::on(ablation::Layer::DiskWatch) && disk.is_over() {
-                    self.killer.end(OVER_DISK);
+                    self.end(OVER_DISK);
                 }
             }
         }
         self.pipes.drain();
         if ablation::on(ablation::Layer::DiskWatch) && disk.is_over() {
             // It was done before anybody looked; it is not kept.
-            self.killer.end(OVER_DISK);
+            self.end(OVER_DISK);
         }
         Ok(told)
     }
@@ -254,7 +261,7 @@ impl Run {
 
     /// The link closed without a word: something killed the box.
     fn wait_for_end(&self) -> Result<Heard, Failure> {
-        self.killer.kill_for_good();
+        kill(&self.init);
         readable_within(&self.body.made.handle, Duration::from_secs(5));
         Ok(Heard::Over)
     }
@@ -276,22 +283,25 @@ const OVER_MEMORY: u8 = 3;
 const OVER_DISK: u8 = 4;
 
 impl Killer {
+    /// Of a box that an engine runs.
+    pub(crate) fn of_engine(link: Arc<EngineLink>) -> Self {
+        Self(Way::Engine(link))
+    }
+
     /// Kills everything in the box.
     pub fn kill(&self) {
-        self.end(KILLED);
+        match &self.0 {
+            Way::Native { init, cause } => end(init, cause, KILLED),
+            // If it is gone, its box is too.
+            Way::Engine(link) => drop(link.send(&protocol::engine::EngineRequest::Kill)),
+        }
     }
+}
 
-    /// The first cause is the one that is told.
-    fn end(&self, cause: u8) {
-        let _ = self
-            .cause
-            .compare_exchange(RUNNING, cause, Ordering::SeqCst, Ordering::SeqCst);
-        self.kill_for_good();
-    }
-
-    fn kill_for_good(&self) {
-        kill(&self.init);
-    }
+/// The first cause is the one that is told.
+fn end(init: &OwnedFd, cause: &AtomicU8, why: u8) {
+    let _ = cause.compare_exchange(RUNNING, why, Ordering::SeqCst, Ordering::SeqCst);
+    kill(init);
 }
 
 /// Kills a process by its handle.
@@ -345,7 +355,7 @@ fn over_limit(cause: u8, limits: &Limits) -> String {
 }
 
 /// When the box begins, for whoever compares its changes with those of others.
-fn base_of(layer: &HeldLayer) -> Result<Base, Failure> {
+pub(crate) fn base_of(layer: &HeldLayer) -> Result<Base, Failure> {
     let sequence = layer.sequence()?;
     let mut number = [0; 8];
     std::fs::File::open(sequence)
@@ -362,7 +372,7 @@ fn base_of(layer: &HeldLayer) -> Result<Base, Failure> {
 }
 
 /// Has the changes kept or thrown away. That it could not be done is told with them.
-fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Base) -> Changes {
+pub(crate) fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Base) -> Changes {
     if layer.is_untouched() {
         return Changes::default();
     }
@@ -377,18 +387,6 @@ fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Base) -> Chan
         fate: Fate::Failed { reason, fix },
         ..Changes::default()
     })
-}
-
-impl HeldLayer {
-    /// Whether nothing at all was written to it. Of a copy that takes a look at all of it.
-    fn is_untouched(&self) -> bool {
-        match self.folders() {
-            Ok(LayerFolders::Overlay { upper, .. }) => {
-                std::fs::read_dir(upper).is_ok_and(|mut entries| entries.next().is_none())
-            }
-            Ok(LayerFolders::Copy { .. }) | Err(_) => false,
-        }
-    }
 }
 
 /// The program to start, its list of system calls, and its standard input.

@@ -11,10 +11,11 @@ use protocol::call::Action;
 use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
-use protocol::runner::{Limits, RunReply, RunRequest};
+use protocol::runner::{Backend, Limits, RunOutcome, RunReply, RunRequest};
 
 use crate::boxes::{Boxes, Config};
 use crate::confine::{Files, Program, confine};
+use crate::engine::Engines;
 use crate::layers::{Layers, Linked};
 use crate::pool::Pool;
 use crate::run::{Job, Killer, Refused, Then};
@@ -51,8 +52,8 @@ fn serve() -> Result<(), String> {
     }
     let config = control.start().map_err(|e| e.to_string())?;
     let layers = Arc::new(Linked::default());
-    let pool = match pool(&config, layers.clone()) {
-        Ok(pool) => Arc::new(pool),
+    let runner = match Runner::start(&config, layers.clone()) {
+        Ok(runner) => Arc::new(runner),
         Err(reason) => {
             // As above.
             let _ = control.send(&Report::Failed {
@@ -72,7 +73,7 @@ fn serve() -> Result<(), String> {
                 Some(socket),
             )) => {
                 // Its runs end with the old link, and it has forgotten them.
-                drop(gateway.replace(Gateway::serve(socket, Arc::clone(&pool))));
+                drop(gateway.replace(Gateway::serve(socket, Arc::clone(&runner))));
             }
             Ok((
                 Control::Link {
@@ -82,7 +83,7 @@ fn serve() -> Result<(), String> {
             )) => {
                 layers.link(Link::new(UnixStream::from(socket)));
                 // Layers end with the program that made them.
-                pool.flush();
+                runner.flush();
             }
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
@@ -102,17 +103,58 @@ fn serve() -> Result<(), String> {
     }
 }
 
-/// Boxes die with the thread that calls this.
-fn pool(config: &SandboxConfig, layers: Arc<dyn Layers>) -> Result<Pool, String> {
-    let all = Config {
-        program: SELF.into(),
-        tool_program: config.tool_program.clone(),
-        workspace: config.workspace.clone(),
-        memory: config.memory,
-    };
-    let boxes = Boxes::start(all, layers).map_err(|refused| refused.to_string())?;
-    Pool::start(boxes, config.limits.clone(), config.spare_boxes as usize)
-        .map_err(|e| format!("no thread can be started: {e}"))
+/// What runs calls, by the kind of box that is configured. There is no way from one to another.
+enum Runner {
+    Native(Pool),
+    Container(Engines),
+}
+
+impl Runner {
+    /// Boxes die with the thread that calls this.
+    fn start(config: &SandboxConfig, layers: Arc<dyn Layers>) -> Result<Self, String> {
+        match config.engine.backend {
+            Backend::Native => {}
+            Backend::Docker | Backend::Podman | Backend::Gvisor => {
+                return Ok(Self::Container(Engines {
+                    program: config.engine_program.clone(),
+                    config: config.engine.clone(),
+                    workspace: config.workspace.clone(),
+                    layers,
+                }));
+            }
+        }
+        let all = Config {
+            program: SELF.into(),
+            tool_program: config.tool_program.clone(),
+            workspace: config.workspace.clone(),
+            memory: config.memory,
+        };
+        let boxes = Boxes::start(all, layers).map_err(|refused| refused.to_string())?;
+        Pool::start(boxes, config.limits.clone(), config.spare_boxes as usize)
+            .map(Self::Native)
+            .map_err(|e| format!("no thread can be started: {e}"))
+    }
+
+    fn run(&self, job: Job, begun: impl FnOnce(Killer)) -> Result<RunOutcome, Refused> {
+        match self {
+            Self::Native(pool) => pool.run(job, begun),
+            Self::Container(engines) => engines.run_killable(job, begun),
+        }
+    }
+
+    fn flush(&self) {
+        match self {
+            Self::Native(pool) => pool.flush(),
+            Self::Container(_) => {}
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        match self {
+            Self::Native(pool) => pool.boxes().is_broken(),
+            Self::Container(_) => false,
+        }
+    }
 }
 
 /// The link to the gateway and the runs that came over it. Dropping it kills them and waits.
@@ -122,11 +164,11 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn serve(socket: OwnedFd, pool: Arc<Pool>) -> Self {
+    fn serve(socket: OwnedFd, runner: Arc<Runner>) -> Self {
         let link = Arc::new(Link::new(UnixStream::from(socket)));
         let reader = std::thread::spawn({
             let link = Arc::clone(&link);
-            move || Runs::new(link, pool).serve()
+            move || Runs::new(link, runner).serve()
         });
         Self {
             link,
@@ -148,7 +190,7 @@ impl Drop for Gateway {
 /// The runs that are on.
 struct Runs {
     link: Arc<Link<RunReply, RunRequest>>,
-    pool: Arc<Pool>,
+    runner: Arc<Runner>,
     on: Arc<Mutex<HashMap<CallRef, State>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -164,10 +206,10 @@ enum State {
 }
 
 impl Runs {
-    fn new(link: Arc<Link<RunReply, RunRequest>>, pool: Arc<Pool>) -> Self {
+    fn new(link: Arc<Link<RunReply, RunRequest>>, runner: Arc<Runner>) -> Self {
         Self {
             link,
-            pool,
+            runner,
             on: Arc::default(),
             threads: Vec::new(),
         }
@@ -229,15 +271,15 @@ impl Runs {
                 origin: Some(call.clone()),
             },
         };
-        let pool = Arc::clone(&self.pool);
+        let runner = Arc::clone(&self.runner);
         let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());
         let thread = std::thread::Builder::new()
             .name("run".to_owned())
             .spawn(move || {
-                let outcome = pool.run(job, |killer| began(&on, &name, killer));
+                let outcome = runner.run(job, |killer| began(&on, &name, killer));
                 locked(&on).remove(&name);
                 reply(&link, &name, outcome);
-                if pool.boxes().is_broken() {
+                if runner.is_broken() {
                     // All boxes died with it. The supervisor starts this program again.
                     eprintln!("bulkhead-sandbox: the process that makes boxes is gone");
                     std::process::exit(1);
@@ -278,11 +320,7 @@ fn began(on: &Mutex<HashMap<CallRef, State>>, call: &CallRef, killer: Killer) {
     on.insert(call.clone(), State::Running(killer));
 }
 
-fn reply(
-    link: &Link<RunReply, RunRequest>,
-    call: &CallRef,
-    outcome: Result<protocol::runner::RunOutcome, Refused>,
-) {
+fn reply(link: &Link<RunReply, RunRequest>, call: &CallRef, outcome: Result<RunOutcome, Refused>) {
     let call = call.clone();
     let frame = match outcome {
         Ok(outcome) => RunReply::Finished { call, outcome },

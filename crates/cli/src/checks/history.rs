@@ -13,9 +13,9 @@ const MOST_COUNTED: u32 = 200_000;
 
 const NAME: &str = "history";
 
-/// Where they are, whether what is kept has to be copied, and how much there is.
+/// Where they are, whether what is kept can be moved, and how much there is.
 pub(super) fn history(home: &Home, config: &Config) -> Check {
-    let (workspace, history) = (&config.workspace, home.history());
+    let (workspace, history) = (&config.workspace, home.history_of(&config.workspace));
     if let Some(clash) = clash(home, workspace) {
         return clash;
     }
@@ -36,11 +36,11 @@ pub(super) fn history(home: &Home, config: &Config) -> Check {
     let detail = format!("{size} of at most {} MiB", config.history.bytes >> 20);
     match same_file_system(&at_work, &kept) {
         true => Check::ok(NAME, detail),
-        false => Check::warn(
+        false => Check::fail(
             NAME,
             format!(
-                "{detail}; {history:?} and {workspace:?} are on two file systems, so all that is \
-                 kept is copied"
+                "{history:?} and {workspace:?} are on two file systems, and what is kept is moved \
+                 from one to the other"
             ),
             "put both on one file system: workspace.path in bulkhead.toml, or --home",
         ),

@@ -13,6 +13,7 @@ use protocol::control::{
     ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig, TunnelRule,
     WorkspaceConfig,
 };
+use protocol::engine::EngineConfig;
 use protocol::ids::ChannelId;
 use serde::Serialize;
 
@@ -137,7 +138,7 @@ pub(super) fn plans(
                 "--workspace".into(),
                 config.workspace.clone().into(),
                 "--history".into(),
-                home.history().into(),
+                home.history_of(&config.workspace).into(),
             ],
             config: told(&WorkspaceConfig {
                 keep: config.history,
@@ -150,7 +151,15 @@ pub(super) fn plans(
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
-                backend: config.backend,
+                engine_program: programs.join("bulkhead-engine"),
+                engine: EngineConfig {
+                    backend: config.backend,
+                    socket: config.engine_socket.clone(),
+                    home: home.digest(),
+                    sandbox_program: programs.join("bulkhead-sandbox"),
+                    tool_program: programs.join("bulkhead-tool"),
+                    files: home.engine(),
+                },
                 memory: config.memory,
                 spare_boxes: config.spare_boxes,
                 limits: config.limits.clone(),

@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::call::Action;
 use protocol::control::MemoryPolicy;
+use protocol::engine::EngineConfig;
+use protocol::ids::Digest;
 use protocol::runner::{Backend, Limits, RunOutcome};
 
 use crate::boxes::{self, Config};
+use crate::engine::Engines;
 use crate::layers::Discarding;
 use crate::native::mounts::TOOL;
 use crate::run::{Job, Refused, Then};
@@ -18,12 +21,47 @@ use crate::run::{Job, Refused, Then};
 /// How a box is to be had.
 pub(super) struct Boxes {
     /// The program `bulkhead-sandbox`.
-    pub(super) helper: PathBuf,
+    helper: PathBuf,
     /// Which kind.
-    pub(super) backend: Backend,
+    backend: Backend,
+    /// Where the container engine listens, if not in the usual places.
+    socket: Option<PathBuf>,
 }
 
 impl Boxes {
+    /// By the name of the backend, and after a colon where its engine listens, if not in the usual places.
+    pub(super) fn named(helper: &str, name: &str) -> io::Result<Self> {
+        let (name, socket) = match name.split_once(':') {
+            Some((name, socket)) => (name, Some(socket.into())),
+            None => (name, None),
+        };
+        let all = [
+            Backend::Native,
+            Backend::Docker,
+            Backend::Podman,
+            Backend::Gvisor,
+        ];
+        let backend = all.into_iter().find(|backend| backend.name() == name);
+        Ok(Self {
+            helper: helper.into(),
+            backend: backend.ok_or_else(|| io::Error::other(format!("no backend {name:?}")))?,
+            socket,
+        })
+    }
+
+    /// The program `bulkhead-sandbox`.
+    pub(super) fn helper(&self) -> &Path {
+        &self.helper
+    }
+
+    /// The form that [`Self::named`] reads.
+    pub(super) fn name(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("{}:{}", self.backend.name(), socket.display()),
+            None => self.backend.name().to_owned(),
+        }
+    }
+
     /// Runs this program in a fresh box with these arguments.
     pub(super) fn run(
         &self,
@@ -31,15 +69,6 @@ impl Boxes {
         arguments: &[String],
         limits: Limits,
     ) -> Result<RunOutcome, Refused> {
-        match self.backend {
-            Backend::Native => {}
-            Backend::Docker | Backend::Podman | Backend::Gvisor => {
-                return Err(Refused {
-                    reason: format!("there is no {} box here", self.backend.name()),
-                    fix: "attack the native one: `bulkhead sandbox probe`".to_owned(),
-                });
-            }
-        }
         let own = std::env::current_exe().map_err(|error| Refused {
             reason: format!("cannot find this program: {error}"),
             fix: "install it into a folder that can be read".to_owned(),
@@ -66,7 +95,25 @@ impl Boxes {
             reason: format!("no layer can be made: {error}"),
             fix: "make room, or set TMPDIR".to_owned(),
         })?;
-        boxes::Boxes::start(config, Arc::new(layers))?.run(job)
+        match self.backend {
+            Backend::Native => boxes::Boxes::start(config, Arc::new(layers))?.run(job),
+            Backend::Docker | Backend::Podman | Backend::Gvisor => {
+                let engines = Engines {
+                    program: self.helper.with_file_name("bulkhead-engine"),
+                    config: EngineConfig {
+                        backend: self.backend,
+                        socket: self.socket.clone(),
+                        home: Digest::of("bulkhead-probe"),
+                        sandbox_program: config.program,
+                        tool_program: config.tool_program,
+                        files: folder.0.join("engine"),
+                    },
+                    workspace: config.workspace,
+                    layers: Arc::new(layers),
+                };
+                engines.run_killable(job, drop)
+            }
+        }
     }
 }
 
@@ -89,17 +136,4 @@ impl Drop for Folder {
         // What cannot be removed is left to whoever cleans up temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// The backend of this name.
-pub(super) fn backend_named(name: &str) -> io::Result<Backend> {
-    [
-        Backend::Native,
-        Backend::Docker,
-        Backend::Podman,
-        Backend::Gvisor,
-    ]
-    .into_iter()
-    .find(|backend| backend.name() == name)
-    .ok_or_else(|| io::Error::other(format!("no backend {name:?}")))
 }

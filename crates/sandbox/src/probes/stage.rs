@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
-use super::boxes::{Boxes, backend_named};
+use super::boxes::Boxes;
 use super::outside::{self, Outside};
 use super::program::{Line, Mode, stand_in};
 use super::scene::{CANARY, SECRET_VARIABLE, Scene};
@@ -88,10 +88,7 @@ fn start(arguments: &[&str]) -> ExitCode {
 }
 
 fn set(helper: &str, config: &str, backend: &str, scope: &str) -> io::Result<()> {
-    let boxes = Boxes {
-        helper: helper.into(),
-        backend: backend_named(backend)?,
-    };
+    let boxes = Boxes::named(helper, backend)?;
     let scope = match scope {
         "full" => Scope::Full,
         "inside" => Scope::Inside,
@@ -255,9 +252,9 @@ impl Run {
             ground,
         )?;
         let mut arguments = ["stage", "twin"].map(str::to_owned).to_vec();
-        arguments.push(self.boxes.helper.display().to_string());
+        arguments.push(self.boxes.helper().display().to_string());
         arguments.push(self.outside.workspace.display().to_string());
-        arguments.push(self.boxes.backend.name().to_owned());
+        arguments.push(self.boxes.name());
         arguments.push(json(&self.outside.inside));
         let within = without_box(&arguments, ground)?;
         let (without, within) = (lines(&without.stdout), lines(&within.stdout));
@@ -282,10 +279,7 @@ struct Twin {
 
 fn twin(helper: &str, workspace: &str, backend: &str, scene: &str) -> io::Result<()> {
     let scene: Scene = serde_json::from_str(scene).map_err(io::Error::other)?;
-    let boxes = Boxes {
-        helper: helper.into(),
-        backend: backend_named(backend)?,
-    };
+    let boxes = Boxes::named(helper, backend)?;
     let traced = || {
         all().filter_map(|probe| match probe.control {
             Control::Traced(number) => Some((probe.name, number)),

@@ -10,8 +10,9 @@ use bulkhead_sandbox::layers::Layers;
 use bulkhead_sandbox::{Files, Program};
 use protocol::call::Action;
 use protocol::control::{Control, MemoryPolicy, Peer, Report, SandboxConfig, SupervisorEnd};
+use protocol::engine::EngineConfig;
 use protocol::frame::Link;
-use protocol::ids::{CallId, CallRef, SessionId, TurnId};
+use protocol::ids::{CallId, CallRef, Digest, SessionId, TurnId};
 use protocol::runner::{Backend, Limits, RunEnd, RunReply, RunRequest};
 
 use protocol::workspace::{LayerReply, LayerRequest};
@@ -56,7 +57,15 @@ impl Service {
         let config = SandboxConfig {
             workspace: host.workspace.path().to_owned(),
             tool_program: std::env::current_exe().unwrap(),
-            backend: Backend::Native,
+            engine_program: "/nonexistent".into(),
+            engine: EngineConfig {
+                backend: Backend::Native,
+                socket: None,
+                home: Digest::of("tests"),
+                sandbox_program: host.helper.clone(),
+                tool_program: std::env::current_exe().unwrap(),
+                files: "/nonexistent".into(),
+            },
             memory: MemoryPolicy::BestEffort,
             spare_boxes: 1,
             limits: Limits::default(),

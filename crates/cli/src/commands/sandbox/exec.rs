@@ -4,12 +4,13 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use config::{Config, ConfigError, Home};
+use config::{Config, ConfigError, Home, history_beside};
 use protocol::call::Action;
 use protocol::control::{HistoryLimits, MemoryPolicy};
-use protocol::ids::Digest;
+use protocol::engine::EngineConfig;
 use protocol::runner::{Backend, Change, Fate, Limits, Receipt, RunEnd, RunOutcome};
 use sandbox::boxes::{self, Boxes};
+use sandbox::engine::Engines;
 use sandbox::layers::Keeper;
 use sandbox::run::{Job, Refused, Then};
 use serde::Serialize;
@@ -30,6 +31,9 @@ pub(super) struct Exec {
     /// by another.
     #[arg(long)]
     backend: Option<Kind>,
+    /// Where the container engine listens; otherwise as configured, or in the usual places.
+    #[arg(long, value_name = "SOCKET")]
+    engine_socket: Option<PathBuf>,
     /// What it changes is kept, as one step (the default).
     #[arg(long, conflicts_with = "discard")]
     keep: bool,
@@ -104,9 +108,22 @@ fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
         Backend::Native => Boxes::start(config, keeper.layers())
             .and_then(|boxes| boxes.run(job))
             .map_err(refused),
-        other @ (Backend::Docker | Backend::Podman | Backend::Gvisor) => Err(Fault::Refused(
-            format!("there is no box of the kind {}", other.name()),
-        )),
+        Backend::Docker | Backend::Podman | Backend::Gvisor => {
+            let engines = Engines {
+                program: programs::path("bulkhead-engine")?,
+                config: EngineConfig {
+                    backend: place.backend,
+                    socket: place.engine_socket.clone(),
+                    home: home.digest(),
+                    sandbox_program: config.program,
+                    tool_program: config.tool_program,
+                    files: place.history.join("engine"),
+                },
+                workspace: config.workspace,
+                layers: keeper.layers(),
+            };
+            engines.run_killable(job, drop).map_err(refused)
+        }
     };
     drop(keeper);
     place.leave();
@@ -131,6 +148,7 @@ struct Place {
     keep: HistoryLimits,
     limits: Limits,
     backend: Backend,
+    engine_socket: Option<PathBuf>,
     memory: MemoryPolicy,
     /// Kept until the command is over.
     _empty: Option<Temporary>,
@@ -161,7 +179,7 @@ impl Place {
                 let folder = real(folder)?;
                 let own = configured.is_some_and(|it| real(&it).is_ok_and(|it| it == folder));
                 let (history, passing) = match own {
-                    true => (home.history(), Passing::No),
+                    true => (home.history_of(&folder), Passing::No),
                     false => (history_of(&folder), Passing::Yes),
                 };
                 (folder, history, passing, None)
@@ -185,6 +203,10 @@ impl Place {
                 || config.as_ref().map(|it| it.backend).unwrap_or_default(),
                 Into::into,
             ),
+            engine_socket: exec
+                .engine_socket
+                .clone()
+                .or_else(|| config.as_ref().and_then(|it| it.engine_socket.clone())),
             memory: config.map(|it| it.memory).unwrap_or_default(),
             _empty: empty,
         })
@@ -202,17 +224,14 @@ impl Place {
     }
 }
 
-/// Where the layers of a folder are that no installation calls its workspace: beside it, so that they
-/// are on the same file system and an interrupted step is found again, or, where nothing can be made
-/// there, among temporary files.
+/// Where the layers of a folder are that no installation calls its workspace: beside it, so that an
+/// interrupted step is found again, or, where nothing can be made there, among temporary files.
 fn history_of(workspace: &Path) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt as _;
-    let name = Digest::of(workspace.as_os_str().as_bytes()).to_string();
-    let name = format!(".bulkhead-{}", &name[..16]);
-    let beside = workspace.parent().map(|parent| parent.join(&name));
+    let beside = history_beside(workspace);
     match beside {
         Some(beside) if beside.is_dir() || made(&beside).is_ok() => beside,
-        Some(_) | None => std::env::temp_dir().join(name),
+        Some(beside) => std::env::temp_dir().join(beside.file_name().unwrap_or_default()),
+        None => std::env::temp_dir().join(".bulkhead-root"),
     }
 }
 

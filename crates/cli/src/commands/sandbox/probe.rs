@@ -3,6 +3,7 @@
 //! The attacks and what there is to reach are the program `bulkhead-probe`, so that this one, which may
 //! hold a person's terminal and environment, plays no part in them.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -23,11 +24,14 @@ pub(super) struct Attack {
     /// Which kind of box. One that is not to be had is never replaced by another.
     #[arg(long, default_value = "native")]
     backend: Kind,
+    /// Where the container engine listens; otherwise in the usual places.
+    #[arg(long, value_name = "SOCKET")]
+    engine_socket: Option<PathBuf>,
 }
 
 /// Attacks, and fails if one gets through or a test turns out to be blind.
 pub(super) fn run(attack: &Attack, home: &Home) -> Result<(), Fault> {
-    let findings = findings(attack.backend.into(), home)?;
+    let findings = findings(attack, home)?;
     match attack.json {
         true => output::json(&findings)?,
         false => show(&findings)?,
@@ -36,13 +40,18 @@ pub(super) fn run(attack: &Attack, home: &Home) -> Result<(), Fault> {
     if sound { Ok(()) } else { Err(Fault::Said) }
 }
 
-fn findings(backend: Backend, home: &Home) -> Result<Vec<Finding>, Fault> {
+fn findings(attack: &Attack, home: &Home) -> Result<Vec<Finding>, Fault> {
+    let backend = Backend::from(attack.backend).name().to_owned();
+    let backend = match &attack.engine_socket {
+        Some(socket) => format!("{backend}:{}", socket.display()),
+        None => backend,
+    };
     let program = programs::path("bulkhead-probe")?;
     let done = Command::new(&program)
         .args(["stage", "start"])
         .arg(programs::path("bulkhead-sandbox")?)
         .arg(home.config_file())
-        .args([backend.name(), "full"])
+        .args([&backend, "full"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -1,0 +1,136 @@
+//! Boxes in containers: asked for of the program `bulkhead-engine`, one process for each.
+//!
+//! That process alone holds the engine's socket, which is as good as being root, and has it for one box.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use protocol::engine::{EngineConfig, EngineReply, EngineRequest};
+use protocol::frame::{Link, LinkError};
+use protocol::runner::{RunEnd, RunOutcome};
+
+use crate::layers::{HeldLayer, Layers};
+use crate::run::{Job, Killer, Refused, Then, base_of, decide};
+
+/// The end of the link that asks.
+pub(crate) type EngineLink = Link<EngineRequest, EngineReply>;
+
+/// Runs boxes in containers.
+#[derive(Debug)]
+pub struct Engines {
+    /// The program `bulkhead-engine`.
+    pub program: PathBuf,
+    /// Which engine, and what of Bulkhead goes into its containers.
+    pub config: EngineConfig,
+    /// The workspace on the host.
+    pub workspace: PathBuf,
+    /// Where its layers come from.
+    pub layers: Arc<dyn Layers>,
+}
+
+impl Engines {
+    /// Whether the engine is there and has what is needed; also removes what an earlier run left.
+    pub fn check(&self) -> Result<(), Refused> {
+        self.connect().map(drop)
+    }
+
+    /// Runs it in a container of its own; `begun` gets what kills it, before it begins.
+    pub fn run_killable(
+        &self,
+        job: Job,
+        begun: impl FnOnce(Killer),
+    ) -> Result<RunOutcome, Refused> {
+        let (engine, kind) = self.connect()?;
+        let layer = HeldLayer::begin(&self.layers, kind)?;
+        let missing = |failure: crate::native::spec::Failure| crate::check::refusal(&failure);
+        let folders = layer.folders().map_err(missing)?.clone();
+        let base = base_of(&layer).map_err(missing)?;
+        let asked = engine.link.send(&EngineRequest::Run {
+            action: job.action,
+            limits: job.limits,
+            workspace: self.workspace.clone(),
+            layer: folders,
+        });
+        asked.map_err(|error| self.silent(&error))?;
+        begun(Killer::of_engine(Arc::clone(&engine.link)));
+        let outcome = match engine.link.receive() {
+            Ok(EngineReply::Finished { outcome }) => outcome,
+            Ok(EngineReply::Refused { reason, fix }) => return Err(Refused { reason, fix }),
+            Ok(EngineReply::Connected { .. }) => return Err(self.silent(&"it connected twice")),
+            Err(error) => return Err(self.silent(&error)),
+        };
+        drop(engine);
+        let then = match outcome.end {
+            RunEnd::Exited { .. } | RunEnd::Signalled { .. } => job.then,
+            // What was cut off in the middle leaves nothing half done behind.
+            RunEnd::TimedOut | RunEnd::Killed => Then::Discard,
+        };
+        Ok(RunOutcome {
+            changes: decide(self.layers.as_ref(), layer, then, base),
+            ..outcome
+        })
+    }
+
+    fn connect(&self) -> Result<(Engine, protocol::workspace::LayerKind), Refused> {
+        let engine = Engine::start(self).map_err(|error| self.silent(&error))?;
+        let config = self.config.clone();
+        let told = engine
+            .link
+            .send(&EngineRequest::Connect { config })
+            .and_then(|()| engine.link.receive());
+        match told {
+            Ok(EngineReply::Connected { layer }) => Ok((engine, layer)),
+            Ok(EngineReply::Refused { reason, fix }) => Err(Refused { reason, fix }),
+            Ok(EngineReply::Finished { .. }) => {
+                Err(self.silent(&"it finished what it had not begun"))
+            }
+            Err(error) => Err(self.silent(&error)),
+        }
+    }
+
+    fn silent(&self, error: &dyn std::fmt::Display) -> Refused {
+        Refused {
+            reason: format!(
+                "the program that has {} make boxes ended: {error}",
+                self.config.backend.name()
+            ),
+            fix: "look at what it said on standard error (`bulkhead status` names the log), and at `bulkhead doctor`"
+                .to_owned(),
+        }
+    }
+}
+
+/// A running `bulkhead-engine`. When it is dropped, its container is killed and removed.
+struct Engine {
+    child: Child,
+    link: Arc<EngineLink>,
+}
+
+impl Engine {
+    fn start(engines: &Engines) -> Result<Self, LinkError> {
+        let (ours, theirs) = UnixStream::pair()?;
+        std::fs::create_dir_all(&engines.config.files)?;
+        let child = Command::new(&engines.program)
+            .arg(&engines.config.files)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{}: {error}", engines.program.display())))?;
+        Ok(Self {
+            child,
+            link: Arc::new(Link::new(ours)),
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.link.close();
+        let _ = self.child.wait();
+    }
+}
