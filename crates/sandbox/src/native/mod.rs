@@ -12,7 +12,7 @@ pub(crate) mod builder;
 pub(crate) mod facts;
 mod init;
 pub(crate) mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
 pub(crate) mod spec;
 
 pub use builder::main;
