@@ -155,10 +155,16 @@ fn the_group_of_a_box_goes_with_it(host: &Host) {
     assert_eq!(of_boxes(own), Vec::<PathBuf>::new());
 }
 
-/// What a killed service left goes when the next one starts.
-pub(crate) fn removed_at_the_next_start(helper: &Path, pid: u32) {
-    let held = Memory::of_this_machine().is_held();
-    assert_eq!(!of_boxes(pid).is_empty(), held);
+/// While a service is there it has groups of boxes, where something has.
+pub(crate) fn are_there(pid: u32) {
+    assert_eq!(
+        !of_boxes(pid).is_empty(),
+        Memory::of_this_machine().is_held()
+    );
+}
+
+/// What a killed service left goes when the next one starts, whichever that is.
+pub(crate) fn go_with_the_next_start(helper: &Path, pid: u32) {
     drop(Host::new(helper));
     assert_eq!(of_service(pid), Vec::<PathBuf>::new());
 }

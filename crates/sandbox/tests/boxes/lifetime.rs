@@ -131,12 +131,13 @@ fn a_run_dies_with_who_started_it(host: &Host) {
     told.read_line(&mut beat).unwrap();
     let beat = Path::new(beat.trim());
     wait_until(|| beat.exists());
+    groups::are_there(starter.id());
     starter.kill().unwrap();
     starter.wait().unwrap();
     // The kernel kills builder, init and the rest one after the other.
     std::thread::sleep(Duration::from_millis(500));
     assert!(beats_that_stopped(beat) > 0);
-    groups::removed_at_the_next_start(&host.helper, starter.id());
+    groups::go_with_the_next_start(&host.helper, starter.id());
     // Overlayfs leaves a folder that nobody may enter.
     let folder = beat.ancestors().nth(3).unwrap();
     let removal = ["-c", "chmod -R u+rwx \"$0\" && rm -r \"$0\""];
