@@ -17,7 +17,8 @@ use crate::layers::{HeldLayer, Layers};
 use crate::native::builder::{Builder, Made};
 use crate::native::facts;
 use crate::native::mounts::OVERLAY;
-use crate::native::spec::{BoxSpec, Facts, Failure, Kind, Report, ToBox};
+use crate::native::namespaces;
+use crate::native::spec::{BoxSpec, Count, Facts, Failure, Kind, Report, ToBox};
 use crate::run::Refused;
 
 /// What all boxes of a service have in common.
@@ -41,7 +42,7 @@ pub struct Boxes {
     layers: Arc<dyn Layers>,
     cgroups: Cgroups,
     outside: Vec<(String, u64)>,
-    host_root: bool,
+    count: Count,
     /// Whether no layer can be laid over this workspace, so that boxes get copies.
     copies: AtomicBool,
     made: AtomicU64,
@@ -64,6 +65,7 @@ impl Boxes {
             (Cgroups::Nowhere { .. }, MemoryPolicy::BestEffort)
             | (Cgroups::V1 { .. } | Cgroups::V2(_), _) => {}
         }
+        let count = count(&cgroups)?;
         Ok(Self {
             builder: Mutex::new(Builder::start(&config.program).map_err(failed)?),
             outside: facts::namespaces()
@@ -72,7 +74,7 @@ impl Boxes {
             config,
             layers,
             cgroups,
-            host_root: rustix::process::geteuid().is_root(),
+            count,
             copies: AtomicBool::new(false),
             made: AtomicU64::new(0),
         })
@@ -149,7 +151,7 @@ impl Boxes {
             workspace: self.config.workspace.clone(),
             layer: layer.folders()?.clone(),
             tool_program: self.config.tool_program.clone(),
-            host_root: self.host_root,
+            count: self.count,
             outside: self.outside.clone(),
         });
         let fds = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -169,6 +171,20 @@ impl Boxes {
             layer,
             body,
         })
+    }
+}
+
+/// What holds the number of processes.
+fn count(cgroups: &Cgroups) -> Result<Count, Refused> {
+    match cgroups {
+        Cgroups::V1 { .. } | Cgroups::V2(_) => Ok(Count::Cgroup),
+        Cgroups::Nowhere { .. } if !namespaces::is_root_of_the_host() => Ok(Count::ProcessLimit),
+        Cgroups::Nowhere { .. } if namespaces::ids_are_the_namespace_own() => Ok(Count::Ids),
+        Cgroups::Nowhere { reason } => Err(Refused {
+            reason: format!("{} ({reason})", namespaces::NOT_COUNTED),
+            fix: "run Bulkhead as an ordinary user, or as a systemd service with Delegate=yes"
+                .to_owned(),
+        }),
     }
 }
 

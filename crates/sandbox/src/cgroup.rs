@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use protocol::runner::Limits;
 
@@ -125,10 +126,10 @@ impl Drop for Cgroups {
     fn drop(&mut self) {
         // A group that still holds something stays, and the next start removes it.
         match self {
-            Self::V2(folder) => drop(fs::remove_dir(folder)),
+            Self::V2(folder) => remove_with_boxes(folder),
             Self::V1 { memory, pids } => {
-                let _ = fs::remove_dir(memory);
-                let _ = fs::remove_dir(pids);
+                remove_with_boxes(memory);
+                remove_with_boxes(pids);
             }
             Self::Nowhere { .. } => {}
         }
@@ -225,11 +226,29 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for folder in &self.folders {
-            // The last process may not be gone from it entirely; then the next start removes it.
-            let _ = fs::remove_dir(folder);
+        self.folders.iter().for_each(|folder| remove(folder));
+    }
+}
+
+/// Removes the group of a box that has ended. Kernels since 6.19 may let go of its last process only
+/// after its end was told; what takes longer than this is left to the end or the next start of a service.
+fn remove(folder: &Path) {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 0..TRIES {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(PAUSE),
+            _ => return,
         }
     }
+}
+
+/// Removes the folder of a service, and what is left of its boxes.
+fn remove_with_boxes(folder: &Path) {
+    for inner in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(inner.path());
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 fn number(path: &Path) -> io::Result<u64> {
@@ -260,10 +279,7 @@ fn remove_old(group: &Path) {
     };
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_name().to_str().and_then(gone).is_some() {
-            for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(inner.path());
-            }
-            let _ = fs::remove_dir(entry.path());
+            remove_with_boxes(&entry.path());
         }
     }
 }
@@ -289,44 +305,120 @@ fn delegated(group: &Path, own: &str) -> Result<PathBuf, String> {
         ));
     }
     if !has(group, "cgroup.subtree_control") {
-        move_programs(group)?;
-        fs::write(group.join("cgroup.subtree_control"), "+memory +pids")
-            .map_err(|e| format!("no limits can be set below the cgroup {place}: {e}"))?;
+        turn_on(group)?;
     }
     let folder = made(group, own)?;
-    match fs::write(folder.join("cgroup.subtree_control"), "+memory +pids") {
+    match fs::write(folder.join("cgroup.subtree_control"), CONTROLLERS) {
         Ok(()) => Ok(folder),
         Err(error) => {
             let _ = fs::remove_dir(&folder);
             Err(format!(
-                "no limits can be set below the cgroup {place}: {error}"
+                "no limits can be set below the cgroup {}: {error}",
+                folder.display()
             ))
         }
     }
+}
+
+/// What is written to `cgroup.subtree_control`.
+const CONTROLLERS: &str = "+memory +pids";
+
+/// Turns both controllers on for groups below this one. It may hold no processes itself then, but for
+/// the root of all.
+fn turn_on(group: &Path) -> Result<(), String> {
+    // Each time something else may have been started in between.
+    const TRIES: usize = 16;
+    let place = group.display();
+    for _ in 0..TRIES {
+        match fs::write(group.join("cgroup.subtree_control"), CONTROLLERS) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => move_programs(group)?,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(format!(
+                    "the cgroup {place} is not delegated to this user: {error}"
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "no limits can be set below the cgroup {place}: {error}"
+                ));
+            }
+        }
+    }
+    Err(format!(
+        "processes are started in the cgroup {place} faster than they can be moved"
+    ))
 }
 
 /// Moves Bulkhead's programs to a group below; a group in which others are too is not touched.
 fn move_programs(group: &Path) -> Result<(), String> {
     let wrong = |e: io::Error| format!("the cgroup {} is not delegated: {e}", group.display());
     let members = fs::read_to_string(group.join("cgroup.procs")).map_err(wrong)?;
-    for pid in members.lines() {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if !name.starts_with("bulkhead") {
-            return Err(format!(
-                "other programs are in the cgroup {} too",
-                group.display()
-            ));
-        }
+    let members: Vec<u32> = members.lines().filter_map(|pid| pid.parse().ok()).collect();
+    let family = Family::of_this_process(&members);
+    if let Some(stranger) = members.iter().find(|pid| !family.has(**pid)) {
+        let program = name(*stranger);
+        return Err(format!(
+            "other programs are in the cgroup {} too, such as {program:?} ({stranger})",
+            group.display()
+        ));
     }
     let programs = group.join(PROGRAMS);
     match fs::create_dir(&programs) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(wrong(error)),
         _ => {}
     }
-    for pid in members.lines() {
-        fs::write(programs.join("cgroup.procs"), pid).map_err(wrong)?;
+    for pid in members {
+        match fs::write(programs.join("cgroup.procs"), pid.to_string()) {
+            // It ended in between.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            moved => moved.map_err(wrong)?,
+        }
     }
     Ok(())
+}
+
+/// Those who may be moved: Bulkhead's first program, and all that it started. Whoever is above it, such
+/// as a shell, has the group in common with it and did not ask for anything.
+#[derive(Debug)]
+struct Family {
+    eldest: u32,
+}
+
+impl Family {
+    /// The eldest is the farthest program of that name above this process, without a gap and within the
+    /// group.
+    fn of_this_process(members: &[u32]) -> Self {
+        let mut eldest = std::process::id();
+        while let Some(above) = parent(eldest).filter(|above| members.contains(above)) {
+            if !name(above).starts_with("bulkhead") {
+                break;
+            }
+            eldest = above;
+        }
+        Self { eldest }
+    }
+
+    /// What has ended is nobody's.
+    fn has(&self, member: u32) -> bool {
+        let mut line = std::iter::successors(Some(member), |pid| parent(*pid));
+        line.any(|pid| pid == self.eldest) || !Path::new(&format!("/proc/{member}")).exists()
+    }
+}
+
+/// What a process calls itself.
+fn name(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// Who started a process, or whom it was left to; none of the first one (proc(5), `stat`).
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let parent = rest.split_whitespace().nth(1)?.parse().ok()?;
+    (parent != 0).then_some(parent)
 }
 
 /// This process' groups, as folders.
@@ -413,6 +505,26 @@ mod tests {
     }
 
     #[test]
+    fn who_may_be_moved_is_this_process_and_what_it_started_and_nobody_above() {
+        let own = std::process::id();
+        let above = parent(own).unwrap();
+        let mut below = std::process::Command::new("sh")
+            .args(["-c", "read wait; sleep 0"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The test's own program is called as Bulkhead's are, and what started it is not.
+        let family = Family::of_this_process(&[1, above, own, below.id()]);
+        assert_eq!(family.eldest, own);
+        assert!(family.has(own) && family.has(below.id()));
+        assert!(!family.has(above) && !family.has(1));
+        drop(below.stdin.take());
+        below.wait().unwrap();
+        assert!(family.has(below.id()), "it has ended");
+        assert_eq!(parent(1), None);
+    }
+
+    #[test]
     fn a_group_without_the_controllers_or_with_strangers_in_it_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let group = folder.path();
@@ -420,14 +532,9 @@ mod tests {
         write("cgroup.controllers", "cpu pids\n");
         assert!(delegated(group, "own").unwrap_err().contains("controllers"));
         write("cgroup.controllers", "cpu memory pids\n");
-        write("cgroup.subtree_control", "\n");
-        write("cgroup.procs", "1\n");
-        assert!(
-            delegated(group, "own")
-                .unwrap_err()
-                .contains("other programs")
-        );
-        assert!(!group.join("own").exists());
+        write("cgroup.procs", &format!("{}\n1\n", std::process::id()));
+        assert!(move_programs(group).unwrap_err().contains("other programs"));
+        assert!(!group.join(PROGRAMS).exists());
         // Where the controllers are on already, nobody has to move.
         write("cgroup.subtree_control", "memory pids\n");
         assert_eq!(delegated(group, "own"), Ok(group.join("own")));

@@ -152,8 +152,11 @@ impl Run {
     /// Tells the box what to run, waits until everything in it is gone, and has its changes decided about.
     pub fn finish(mut self, layers: &dyn Layers) -> Result<RunOutcome, Refused> {
         let argv = std::mem::take(&mut self.argv);
-        // A box that was killed already says so by its end.
-        let _ = self.body.made.link.send(&ToBox::Go { argv });
+        // What waits for this in the box outlives its init by a moment, in which it would begin.
+        if self.killer.cause.load(Ordering::SeqCst) == RUNNING {
+            // A box that is gone already says so by its end.
+            let _ = self.body.made.link.send(&ToBox::Go { argv });
+        }
         let told = self.watch().map_err(|failure| check::refusal(&failure))?;
         let duration = self.begun.elapsed();
         let mut cause = self.cause.load(Ordering::SeqCst);

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::mounts::WORKSPACE;
 use super::namespaces::{self, INSIDE_ID, NAMES};
-use super::spec::{BoxSpec, Facts, Failure};
+use super::spec::{BoxSpec, Count, Facts, Failure};
 use crate::seccomp;
 
 /// What init has to read before it leaves the host's `/proc`.
@@ -98,9 +98,9 @@ pub(crate) fn read(
         tmp_bytes: tmp.f_blocks.saturating_mul(tmp.f_frsize),
         data_bytes: limit(Resource::Data),
         cpu_seconds: limit(Resource::Cpu),
-        pids: match spec.host_root {
-            true => early.ids,
-            false => limit(Resource::Nproc),
+        pids: match spec.count {
+            Count::Ids => early.ids,
+            Count::Cgroup | Count::ProcessLimit => limit(Resource::Nproc),
         },
         core_bytes: limit(Resource::Core),
     })

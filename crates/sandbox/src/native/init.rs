@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 
 use super::mounts::{TOOL, WORKSPACE};
 use super::namespaces::Owner;
-use super::spec::{BoxEnd, BoxSpec, End, Facts, Failure, Kind, Report, ToBox};
+use super::spec::{BoxEnd, BoxSpec, Count, End, Facts, Failure, Kind, Report, ToBox};
 use super::{facts, mounts, namespaces};
 use crate::ablation::{self, Layer};
 use crate::landlock_domain::{self, Domain, Right};
@@ -68,8 +68,11 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }
-    if spec.host_root && ablation::on(Layer::ProcessIds) && ablation::on(Layer::Pid) {
-        namespaces::limit_ids(spec.limits.pids)?;
+    match spec.count {
+        Count::Ids if ablation::on(Layer::ProcessIds) && ablation::on(Layer::Pid) => {
+            namespaces::limit_ids(spec.limits.pids)?;
+        }
+        Count::Ids | Count::Cgroup | Count::ProcessLimit => {}
     }
     let early = facts::Early::read()?;
     rustix::system::sethostname(b"box").map_err(Failure::at("naming the box"))?;

@@ -62,10 +62,21 @@ pub(crate) struct BoxSpec {
     pub(crate) layer: LayerFolders,
     /// The program of the built-in tools on the host.
     pub(crate) tool_program: PathBuf,
-    /// Whether the box' user is 0 on the host.
-    pub(crate) host_root: bool,
+    /// What holds the number of its processes.
+    pub(crate) count: Count,
     /// The inodes of the service's own namespaces.
     pub(crate) outside: Vec<(String, u64)>,
+}
+
+/// What holds the number of a box' processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Count {
+    /// The cgroup that it is in, and RLIMIT_NPROC where that counts.
+    Cgroup,
+    /// RLIMIT_NPROC: its user is not 0 on the host.
+    ProcessLimit,
+    /// The process-id namespace, which has so few ids: its user is 0 on the host.
+    Ids,
 }
 
 /// What runs in the box.

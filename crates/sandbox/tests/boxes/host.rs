@@ -15,6 +15,7 @@ use protocol::runner::{Changes, EntryId, Fate, Limits, RunEnd, RunOutcome};
 use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind};
 
 /// A workspace, and how to run something over it. Boxes die with the thread that made it.
+#[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) helper: PathBuf,
     pub(crate) workspace: tempfile::TempDir,
@@ -114,6 +115,7 @@ impl Host {
             .output()
             .unwrap();
         assert!(output.status.success(), "{act:?}: {output:?}");
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 }
@@ -132,6 +134,53 @@ pub(crate) fn shell(script: &str) -> Action {
 
 pub(crate) fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// What must hold the memory of boxes here. The tests fail where it is something else, so that a cgroup
+/// that is not found is not taken for one that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// A cgroup of either version.
+    SomeCgroup,
+    CgroupV1,
+    CgroupV2,
+    BestEffort,
+}
+
+/// Says it: `cgroup v1`, `cgroup v2` or `best effort`.
+pub(crate) const MEMORY_VARIABLE: &str = "BULKHEAD_TEST_MEMORY";
+
+impl Memory {
+    /// Unless it is said, root must have cgroups, and nobody else.
+    pub(crate) fn of_this_machine() -> Self {
+        match std::env::var(MEMORY_VARIABLE).as_deref() {
+            Ok("cgroup v1") => Self::CgroupV1,
+            Ok("cgroup v2") => Self::CgroupV2,
+            Ok("best effort") => Self::BestEffort,
+            Ok(other) => panic!("{MEMORY_VARIABLE} is {other:?}"),
+            Err(_) if rustix::process::geteuid().is_root() => Self::SomeCgroup,
+            Err(_) => Self::BestEffort,
+        }
+    }
+
+    pub(crate) fn is_held(self) -> bool {
+        self != Self::BestEffort
+    }
+
+    /// Whether all of a box ends with the first process for which there is no memory.
+    pub(crate) fn ends_as_a_whole(self) -> bool {
+        self == Self::CgroupV2
+    }
+
+    /// Whether a receipt may call it so.
+    pub(crate) fn is_called(self, name: &str) -> bool {
+        match self {
+            Self::SomeCgroup => ["cgroup v1", "cgroup v2"].contains(&name),
+            Self::CgroupV1 => name == "cgroup v1",
+            Self::CgroupV2 => name == "cgroup v2",
+            Self::BestEffort => name == "best effort",
+        }
+    }
 }
 
 /// Layers as plain folders. What is kept is copied over, without a thought for what was removed: the

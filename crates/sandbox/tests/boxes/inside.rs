@@ -111,7 +111,10 @@ fn children(most: usize) -> usize {
     for _ in 0..most {
         match Command::new("/bin/sleep").arg("20").spawn() {
             Ok(child) => children.push(child),
-            Err(_) => break,
+            Err(error) => {
+                eprintln!("{error}");
+                break;
+            }
         }
     }
     let count = children.len();

@@ -6,6 +6,7 @@
     reason = "clippy knows tests by libtest's attribute, which these have not"
 )]
 
+mod groups;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod host;
@@ -22,7 +23,13 @@ use std::time::Instant;
 
 type Test = (&'static str, fn(&host::Host));
 
-const TESTS: &[&[Test]] = &[view::TESTS, layers::TESTS, lifetime::TESTS, service::TESTS];
+const TESTS: &[&[Test]] = &[
+    view::TESTS,
+    groups::TESTS,
+    layers::TESTS,
+    lifetime::TESTS,
+    service::TESTS,
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -101,6 +108,7 @@ fn as_ordinary_user(helper: &Path) {
     let status = Command::new(&exe)
         .arg("suite")
         .arg(&copy)
+        .env(host::MEMORY_VARIABLE, "best effort")
         .current_dir("/")
         .gid(USER)
         .uid(USER)
