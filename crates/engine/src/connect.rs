@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid};
 use sandbox::run::Refused;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::api::{Api, ApiError, escaped};
 use crate::image::Image;
@@ -194,6 +194,7 @@ impl Engine {
     /// Kills a container, if it still runs, and removes it. An engine that is just noticing that it ended
     /// may fail once.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), ApiError> {
+        self.settle(id).await;
         const TRIES: u32 = 5;
         const PAUSE: Duration = Duration::from_millis(200);
         let path = format!("/containers/{id}?force=1&v=1");
@@ -207,6 +208,18 @@ impl Engine {
             }
             tried += 1;
         }
+    }
+
+    /// Has Docker notice that a container ended before it is asked to remove it: what it writes down at
+    /// the end, it would otherwise write after the removal, and list the container for ever.
+    async fn settle(&self, id: &str) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        if self.config.backend == Backend::Podman {
+            return;
+        }
+        // Whatever fails here, the removal says.
+        let _ = self.api.order(&format!("/containers/{id}/kill")).await;
+        let _ = timeout(PATIENCE, self.api.order(&format!("/containers/{id}/wait"))).await;
     }
 
     /// Gives the engine the image, if it has none of this name.

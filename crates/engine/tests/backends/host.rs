@@ -218,12 +218,13 @@ impl Host {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// The containers of this home, running or not.
-    pub(crate) fn containers(&self) -> usize {
+    /// The states of the containers of this home.
+    pub(crate) fn containers(&self) -> Vec<String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Container {
             labels: std::collections::HashMap<String, String>,
+            state: String,
         }
         let output = Command::new("curl")
             .args(["--silent", "--fail", "--unix-socket"])
@@ -233,13 +234,14 @@ impl Host {
             .unwrap();
         let all: Vec<Container> = serde_json::from_slice(&output.stdout).unwrap();
         let home = self.home.to_string();
-        all.iter()
+        all.into_iter()
             .filter(|one| home.starts_with(&one.labels["bulkhead.home"]))
-            .count()
+            .map(|one| format!("{} of {}", one.state, one.labels["bulkhead.owner"]))
+            .collect()
     }
 
     pub(crate) fn nothing_is_left(&self) {
-        assert_eq!(self.containers(), 0);
+        assert_eq!(self.containers(), Vec::<String>::new());
     }
 }
 

@@ -114,7 +114,8 @@ fn a_run_can_be_killed(host: &Host) {
 fn a_closed_link_ends_the_container_and_removes_it(host: &Host) {
     let mut program = host.start(shell(&format!("{DAEMONS} sleep 100")), host.limits());
     beats_that_began(host);
-    assert_eq!(host.containers(), 1);
+    let there = host.containers();
+    assert_eq!(there.len(), 1, "{there:?}");
     program.link.close();
     let begun = Instant::now();
     program.child.wait().unwrap();
@@ -135,7 +136,8 @@ fn what_a_killed_engine_program_left_ends_and_is_removed(host: &Host) {
     // The engine closes the container's standard input, with which it ends.
     std::thread::sleep(Duration::from_secs(2));
     beats_that_stopped(host);
-    assert_eq!(host.containers(), 1);
+    let there = host.containers();
+    assert_eq!(there.len(), 1, "{there:?}");
     let other = host.start(shell("sleep 3; echo done"), host.limits());
     // One that is in use is not a leftover.
     drop(host.connected());
