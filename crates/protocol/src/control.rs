@@ -211,10 +211,33 @@ pub struct SandboxConfig {
     pub engine: EngineConfig,
     /// What to do where nothing holds the memory of a box as a whole.
     pub memory: MemoryPolicy,
+    /// Where cgroups for boxes can be made.
+    pub groups: BoxGroups,
     /// How many boxes are kept ready for the next calls, of each kind.
     pub spare_boxes: u32,
     /// The bounds of those.
     pub limits: Limits,
+}
+
+/// Where cgroups for boxes can be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "groups", rename_all = "snake_case", deny_unknown_fields)]
+pub enum BoxGroups {
+    /// Below the group of whoever makes boxes, if it may.
+    #[default]
+    Own,
+    /// In this folder of version 2, where `memory` and `pids` are on.
+    V2 {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// In these folders of version 1.
+    V1 {
+        /// Of the controller `memory`.
+        memory: PathBuf,
+        /// Of the controller `pids`.
+        pids: PathBuf,
+    },
 }
 
 /// What to do where nothing holds the memory of a box as a whole.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use protocol::control::MemoryPolicy;
+use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::runner::Limits;
 use protocol::workspace::LayerKind;
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub workspace: PathBuf,
     /// What to do where nothing holds the memory of a box as a whole.
     pub memory: MemoryPolicy,
+    /// Where their cgroups can be made.
+    pub groups: BoxGroups,
 }
 
 /// Makes boxes. They die with the thread that started this.
@@ -52,7 +54,7 @@ impl Boxes {
     /// Starts what makes boxes.
     pub fn start(config: Config, layers: Arc<dyn Layers>) -> Result<Self, Refused> {
         let failed = |failure: Failure| check::refusal(&failure);
-        let cgroups = Cgroups::find();
+        let cgroups = Cgroups::find(&config.groups);
         match (&cgroups, config.memory) {
             (Cgroups::Nowhere { reason }, MemoryPolicy::Enforced) => {
                 return Err(Refused {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use protocol::control::BoxGroups;
 use protocol::runner::Limits;
 
 use crate::ablation::{self, Layer};
@@ -40,13 +41,25 @@ const PROGRAMS: &str = "bulkhead-programs";
 
 impl Cgroups {
     /// Looks for a place, and makes this service's folder in it.
-    pub(crate) fn find() -> Self {
+    pub(crate) fn find(groups: &BoxGroups) -> Self {
         if !ablation::on(Layer::CgroupLimits) {
             return Self::Nowhere {
                 reason: "left out".to_owned(),
             };
         }
-        match Hierarchies::of_this_process() {
+        let found = match groups.clone() {
+            BoxGroups::Own => Hierarchies::of_this_process(),
+            BoxGroups::V2 { folder } => Ok(Hierarchies {
+                unified: Some(folder),
+                ..Hierarchies::default()
+            }),
+            BoxGroups::V1 { memory, pids } => Ok(Hierarchies {
+                memory: Some(memory),
+                pids: Some(pids),
+                ..Hierarchies::default()
+            }),
+        };
+        match found {
             Ok(found) => Self::within(&found).unwrap_or_else(|reason| Self::Nowhere { reason }),
             Err(error) => Self::Nowhere {
                 reason: format!("/proc/self cannot be read: {error}"),
@@ -70,6 +83,23 @@ impl Cgroups {
             }),
             (Err(reason), _, _) => Err(reason),
         }
+    }
+
+    /// Leaves this service's folder to another program, which makes its own below. It stays when this process
+    /// ends; the next one that looks for a place removes it then.
+    fn leave(self) -> BoxGroups {
+        let groups = match &self {
+            Self::V2(folder) => BoxGroups::V2 {
+                folder: folder.clone(),
+            },
+            Self::V1 { memory, pids } => BoxGroups::V1 {
+                memory: memory.clone(),
+                pids: pids.clone(),
+            },
+            Self::Nowhere { .. } => BoxGroups::Own,
+        };
+        std::mem::forget(self);
+        groups
     }
 
     /// How they are called in receipts.
@@ -120,6 +150,13 @@ impl Cgroups {
             }
         }
     }
+}
+
+/// Makes a place for the cgroups of boxes, for a program that starts with privileges and gives them up: afterwards it
+/// could make none in groups that are closed to those without. What it reads is `/proc/self` and the
+/// names in its own cgroup.
+pub fn prepare() -> BoxGroups {
+    Cgroups::find(&BoxGroups::Own).leave()
 }
 
 impl Drop for Cgroups {
@@ -243,10 +280,18 @@ fn remove(folder: &Path) {
     }
 }
 
-/// Removes the folder of a service, and what is left of its boxes.
+/// Removes the folder of a service, and what is left of its boxes or of services that it made room for.
 fn remove_with_boxes(folder: &Path) {
-    for inner in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(inner.path());
+    remove_below(folder, 3);
+}
+
+fn remove_below(folder: &Path, levels: u32) {
+    if levels > 1 {
+        for inner in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if inner.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_below(&inner.path(), levels - 1);
+            }
+        }
     }
     let _ = fs::remove_dir(folder);
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use protocol::control::BoxGroups;
 use serde::Serialize;
 
 use crate::cgroup::Cgroups;
@@ -99,7 +100,7 @@ fn seccomp() -> Check {
 
 fn memory() -> Check {
     let name = "memory limit".to_owned();
-    match &Cgroups::find() {
+    match &Cgroups::find(&BoxGroups::Own) {
         Cgroups::Nowhere { reason } => Check {
             name,
             status: Status::Warn,

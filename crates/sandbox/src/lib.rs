@@ -38,5 +38,6 @@ pub mod signals;
 mod sys;
 mod watch;
 
+pub use cgroup::prepare as prepare_cgroups;
 pub use check::{Check, Status, check};
 pub use confine::{Applied, ConfineError, Files, Program, confine};

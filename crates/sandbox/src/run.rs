@@ -153,7 +153,7 @@ impl Run {
     pub fn finish(mut self, layers: &dyn Layers) -> Result<RunOutcome, Refused> {
         let argv = std::mem::take(&mut self.argv);
         // What waits for this in the box outlives its init by a moment, in which it would begin.
-        if self.killer.cause.load(Ordering::SeqCst) == RUNNING {
+        if self.cause.load(Ordering::SeqCst) == RUNNING {
             // A box that is gone already says so by its end.
             let _ = self.body.made.link.send(&ToBox::Go { argv });
         }

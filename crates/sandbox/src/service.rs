@@ -128,6 +128,7 @@ impl Runner {
             tool_program: config.tool_program.clone(),
             workspace: config.workspace.clone(),
             memory: config.memory,
+            groups: config.groups.clone(),
         };
         let boxes = Boxes::start(all, layers).map_err(|refused| refused.to_string())?;
         Pool::start(boxes, config.limits.clone(), config.spare_boxes as usize)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::call::Action;
-use protocol::control::MemoryPolicy;
+use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::runner::{Limits, RunEnd};
 use sandbox::boxes::{Boxes, Config};
 use sandbox::layers::Discarding;
@@ -54,6 +54,7 @@ fn trial() -> Check {
         tool_program,
         workspace,
         memory: MemoryPolicy::BestEffort,
+        groups: BoxGroups::Own,
     };
     let job = Job {
         action: Action::Argv {

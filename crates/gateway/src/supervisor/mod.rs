@@ -80,6 +80,8 @@ pub fn main() -> ExitCode {
 fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     // Every later thread inherits the mask, so that only the one that waits gets the signals.
     sandbox::signals::block_stop_signals().map_err(StartError::system("block signals"))?;
+    // As root this takes privileges that are given up in the next line.
+    let groups = sandbox::prepare_cgroups();
     confine(Program::Supervisor, &Files::default())?;
     let chosen = match arguments.as_slice() {
         [] => None,
@@ -90,6 +92,6 @@ fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     home.create()?;
     let config = Config::load(&home)?;
     let sockets = plan::Sockets::open(&home, &config)?;
-    let plans = plan::plans(&home, &config, &sockets)?;
+    let plans = plan::plans(&home, &config, &sockets, &groups)?;
     run::Supervisor::new(plans)?.run(sockets.supervisor)
 }

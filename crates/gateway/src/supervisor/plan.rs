@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, Home, OPERATOR, TERMINAL, read_public};
 use protocol::control::{
-    ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig, TunnelRule,
-    WorkspaceConfig,
+    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig,
+    TunnelRule, WorkspaceConfig,
 };
 use protocol::engine::EngineConfig;
 use protocol::ids::ChannelId;
@@ -85,6 +85,7 @@ pub(super) fn plans(
     home: &Home,
     config: &Config,
     sockets: &Sockets,
+    groups: &BoxGroups,
 ) -> Result<Vec<Plan>, StartError> {
     let programs = programs_folder()?;
     fs::create_dir_all(&config.workspace)
@@ -161,6 +162,7 @@ pub(super) fn plans(
                     files: home.engine(),
                 },
                 memory: config.memory,
+                groups: groups.clone(),
                 spare_boxes: config.spare_boxes,
                 limits: config.limits.clone(),
             }),

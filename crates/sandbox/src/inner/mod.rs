@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use protocol::call::Action;
-use protocol::control::MemoryPolicy;
+use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::engine::{InnerReply, InnerRequest, SILENCE, Walls};
 use protocol::frame::{self, LinkError};
 use protocol::ids::{CallRef, Nonce};
@@ -96,6 +96,7 @@ fn own(spec: Order, engine: Engine) -> Result<RunOutcome, Refused> {
         workspace: spec.workspace,
         // What holds it is the container's cgroup, which the engine reads.
         memory: MemoryPolicy::BestEffort,
+        groups: BoxGroups::Own,
     };
     let job = Job {
         action: spec.action,

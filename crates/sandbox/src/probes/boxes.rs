@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::call::Action;
-use protocol::control::MemoryPolicy;
+use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::engine::EngineConfig;
 use protocol::ids::Digest;
 use protocol::runner::{Backend, Limits, RunOutcome};
@@ -81,6 +81,7 @@ impl Boxes {
             tool_program: own,
             workspace: workspace.to_owned(),
             memory: MemoryPolicy::BestEffort,
+            groups: BoxGroups::Own,
         };
         let job = Job {
             action: Action::Argv { argv },

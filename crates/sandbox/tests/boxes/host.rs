@@ -9,7 +9,7 @@ use bulkhead_sandbox::boxes::{Boxes, Config};
 use bulkhead_sandbox::layers::{Layer, Layers};
 use bulkhead_sandbox::run::{Job, Killer, Refused, Then};
 use protocol::call::Action;
-use protocol::control::MemoryPolicy;
+use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, EntryId, Fate, Limits, RunEnd, RunOutcome};
 use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind};
@@ -55,6 +55,7 @@ impl Host {
             tool_program: std::env::current_exe().unwrap(),
             workspace: workspace.to_owned(),
             memory,
+            groups: BoxGroups::Own,
         };
         Boxes::start(config, layers)
     }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bulkhead_sandbox::layers::Layers;
 use bulkhead_sandbox::{Files, Program};
 use protocol::call::Action;
-use protocol::control::{Control, MemoryPolicy, Peer, Report, SandboxConfig, SupervisorEnd};
+use protocol::control::{
+    BoxGroups, Control, MemoryPolicy, Peer, Report, SandboxConfig, SupervisorEnd,
+};
 use protocol::engine::EngineConfig;
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, Digest, SessionId, TurnId};
@@ -67,6 +69,7 @@ impl Service {
                 files: "/nonexistent".into(),
             },
             memory: MemoryPolicy::BestEffort,
+            groups: BoxGroups::Own,
             spare_boxes: 1,
             limits: Limits::default(),
         };

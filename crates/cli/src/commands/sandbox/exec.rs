@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use config::{Config, ConfigError, Home, history_beside};
 use protocol::call::Action;
-use protocol::control::{HistoryLimits, MemoryPolicy};
+use protocol::control::{BoxGroups, HistoryLimits, MemoryPolicy};
 use protocol::engine::EngineConfig;
 use protocol::runner::{Backend, Change, Fate, Limits, Receipt, RunEnd, RunOutcome};
 use sandbox::boxes::{self, Boxes};
@@ -103,6 +103,7 @@ fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
         tool_program: programs::path("bulkhead-tool")?,
         workspace: place.workspace.clone(),
         memory: place.memory,
+        groups: BoxGroups::Own,
     };
     let outcome = match place.backend {
         Backend::Native => Boxes::start(config, keeper.layers())
