@@ -8,13 +8,15 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::engine::{EngineConfig, EngineReply, EngineRequest};
 use protocol::frame::{Link, LinkError};
 use protocol::runner::{RunEnd, RunOutcome};
 
 use crate::layers::{HeldLayer, Layers};
-use crate::run::{Job, Killer, Refused, Then, base_of, decide};
+use crate::run::{Job, Killer, LOOK_EVERY, Refused, Then, base_of, decide, over_disk};
+use crate::watch::Disk;
 
 /// The end of the link that asks.
 pub(crate) type EngineLink = Link<EngineRequest, EngineReply>;
@@ -49,6 +51,8 @@ impl Engines {
         let missing = |failure: crate::native::spec::Failure| crate::check::refusal(&failure);
         let folders = layer.folders().map_err(missing)?.clone();
         let base = base_of(&layer).map_err(missing)?;
+        let disk = Disk::of(&folders, job.limits.workspace_bytes);
+        let note = over_disk(&job.limits);
         let asked = engine.link.send(&EngineRequest::Run {
             action: job.action,
             limits: job.limits,
@@ -57,17 +61,24 @@ impl Engines {
         });
         asked.map_err(|error| self.silent(&error))?;
         begun(Killer::of_engine(Arc::clone(&engine.link)));
-        let outcome = match engine.link.receive() {
+        let (told, filled) = watched(&engine.link, &disk);
+        let mut outcome = match told {
             Ok(EngineReply::Finished { outcome }) => outcome,
             Ok(EngineReply::Refused { reason, fix }) => return Err(Refused { reason, fix }),
             Ok(EngineReply::Connected { .. }) => return Err(self.silent(&"it connected twice")),
             Err(error) => return Err(self.silent(&error)),
         };
         drop(engine);
+        if filled {
+            outcome.end = RunEnd::Signalled {
+                signal: libc::SIGKILL,
+            };
+            outcome.stderr.push_str(&note);
+        }
         let then = match outcome.end {
-            RunEnd::Exited { .. } | RunEnd::Signalled { .. } => job.then,
+            RunEnd::Exited { .. } | RunEnd::Signalled { .. } if !filled => job.then,
             // What was cut off in the middle leaves nothing half done behind.
-            RunEnd::TimedOut | RunEnd::Killed => Then::Discard,
+            _ => Then::Discard,
         };
         Ok(RunOutcome {
             changes: decide(self.layers.as_ref(), layer, then, base),
@@ -102,6 +113,27 @@ impl Engines {
                 .to_owned(),
         }
     }
+}
+
+/// Waits for the answer, and meanwhile sees to what is written: the kernels of some containers hold no
+/// sum of it. Whether it was too much comes with the answer.
+fn watched(link: &Arc<EngineLink>, disk: &Disk) -> (Result<EngineReply, LinkError>, bool) {
+    let (over, filled) = (AtomicBool::new(false), AtomicBool::new(false));
+    let told = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                std::thread::park_timeout(LOOK_EVERY);
+                if disk.is_over() && !filled.swap(true, Ordering::SeqCst) {
+                    // If it is gone, its box is too.
+                    let _ = link.send(&EngineRequest::Kill);
+                }
+            }
+        });
+        let told = link.receive();
+        over.store(true, Ordering::SeqCst);
+        told
+    });
+    (told, filled.load(Ordering::SeqCst) || disk.is_over())
 }
 
 /// A running `bulkhead-engine`. When it is dropped, its container is killed and removed.

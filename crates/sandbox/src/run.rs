@@ -277,7 +277,7 @@ enum Heard {
 }
 
 /// How often limits are looked at that the kernel does not hold.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const RUNNING: u8 = 0;
 const TIMED_OUT: u8 = 1;
@@ -349,12 +349,17 @@ fn over_limit(cause: u8, limits: &Limits) -> String {
             "\nkilled: together these processes used more than {} bytes of memory\n",
             limits.memory_bytes
         ),
-        OVER_DISK => format!(
-            "\nkilled: it wrote more than {} bytes, or too many files, to the workspace\n",
-            limits.workspace_bytes
-        ),
+        OVER_DISK => over_disk(limits),
         _ => String::new(),
     }
+}
+
+/// The same, of what was killed for what it wrote.
+pub(crate) fn over_disk(limits: &Limits) -> String {
+    format!(
+        "\nkilled: it wrote more than {} bytes, or too many files, to the workspace\n",
+        limits.workspace_bytes
+    )
 }
 
 /// When the box begins, for whoever compares its changes with those of others.

@@ -16,7 +16,7 @@ use protocol::workspace::{LayerFolders, LayerKind};
 use serde::Deserialize;
 
 /// What a container gets, and who asks for it.
-pub(crate) const PROGRAMS: [&str; 2] = ["bulkhead-engine", "bulkhead-sandbox"];
+pub(crate) const PROGRAMS: [&str; 3] = ["bulkhead-engine", "bulkhead-sandbox", "bulkhead-probe"];
 
 /// One of the programs: beside this one where this one is a copy, otherwise where it was built.
 pub(crate) fn program(name: &str) -> PathBuf {

@@ -14,6 +14,7 @@ mod faults;
 mod host;
 mod inside;
 mod lifetime;
+mod probes;
 mod proxy;
 mod view;
 
@@ -29,7 +30,12 @@ use protocol::runner::Backend;
 type Check = (&'static str, fn(&Host));
 
 /// What holds for every backend.
-const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS];
+const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS, ATTACKS];
+
+const ATTACKS: &[Check] = &[(
+    "every_attack_is_stopped_and_gets_through_outside",
+    probes::every_attack_is_stopped_and_gets_through_outside,
+)];
 
 /// A backend's name, and how it is tried.
 type Test = (&'static str, fn());

@@ -68,6 +68,7 @@ fn program(name: &str) -> Option<Program> {
         "ledger" => Program::Ledger,
         "sandbox" => Program::Sandbox,
         "workspace" => Program::Workspace,
+        "engine" => Program::Engine,
         "web" => Program::ChannelWeb,
         "telegram" => Program::ChannelTelegram,
         other => panic!("no such program: {other}"),
