@@ -183,12 +183,25 @@ fn proc_environ(pid: i32) -> Attempt {
 fn proc_of_init(scene: &Scene) -> Attempt {
     let at = |name: &str| format!("/proc/{}/{name}", scene.init);
     Attempt::any([
-        proc_environ(scene.init).at("environ"),
+        environ_of_init(scene).at("environ"),
         Attempt::of(File::open(at("mem"))).at("mem"),
         Attempt::of(std::fs::read_link(at("exe"))).at("exe"),
         Attempt::of(std::fs::read_dir(at("fd"))).at("fd"),
         Attempt::of(std::fs::read_dir(at("root"))).at("root"),
     ])
+}
+
+/// A kernel other than the host's may show it, as long as there is nothing in it that the box does not hold.
+fn environ_of_init(scene: &Scene) -> Attempt {
+    let attempt = proc_environ(scene.init);
+    let variables = |pid: &str| std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let (its, own) = (variables(&scene.init.to_string()), variables("self"));
+    let own: Vec<&[u8]> = own.split(|byte| *byte == 0).collect();
+    let more = its.split(|byte| *byte == 0).any(|one| !own.contains(&one));
+    match more {
+        true => attempt,
+        false => attempt.on_the_host(scene),
+    }
 }
 
 fn limits_of(pid: i32) -> Attempt {
