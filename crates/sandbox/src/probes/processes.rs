@@ -186,8 +186,12 @@ fn proc_of_init(scene: &Scene) -> Attempt {
         environ_of_init(scene).at("environ"),
         Attempt::of(File::open(at("mem"))).at("mem"),
         Attempt::of(std::fs::read_link(at("exe"))).at("exe"),
-        Attempt::of(std::fs::read_dir(at("fd"))).at("fd"),
-        Attempt::of(std::fs::read_dir(at("root"))).at("root"),
+        Attempt::of(std::fs::read_dir(at("fd")))
+            .at("fd")
+            .on_the_host(scene),
+        Attempt::of(std::fs::read_dir(at("root")))
+            .at("root")
+            .on_the_host(scene),
     ])
 }
 
