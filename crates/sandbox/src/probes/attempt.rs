@@ -5,6 +5,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::scene::Scene;
+
 /// What came of an attack, or of its harmless pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +89,19 @@ impl Attempt {
         Self {
             detail: format!("{what}: {}", self.detail),
             ..self
+        }
+    }
+
+    /// For what every kernel has one of its own of: no way to the host where the box has another kernel than
+    /// the host.
+    pub(crate) fn on_the_host(self, scene: &Scene) -> Self {
+        match self.got_through && scene.has_another_kernel() {
+            true => Self {
+                got_through: false,
+                answer: "another kernel's".to_owned(),
+                detail: format!("{}, but of another kernel than the host's", self.detail),
+            },
+            false => self,
         }
     }
 

@@ -34,14 +34,10 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "read-kernel-settings",
         "own /proc with processes only; no /sys",
-        |_| {
-            let files = [
-                "/proc/sys/kernel/hostname",
-                "/proc/cpuinfo",
-                "/proc/kallsyms",
-                "/sys/kernel/notes",
-            ];
-            Attempt::any(files.map(|path| Attempt::of(File::open(path)).at(path)))
+        |scene| {
+            let files = ["/proc/cpuinfo", "/proc/kallsyms", "/sys/kernel/notes"];
+            let open = |path| Attempt::of(File::open(path)).at(path).on_the_host(scene);
+            Attempt::any(std::iter::once(hostname(scene)).chain(files.map(open)))
         },
         |_| Attempt::of(std::fs::read("/proc/self/stat")),
     ),
@@ -113,7 +109,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "device-nodes",
         "own /dev with nodes that reach no device",
-        |_| {
+        |scene| {
             let nodes = [
                 "/dev/kvm",
                 "/dev/mem",
@@ -122,11 +118,13 @@ pub(super) const PROBES: &[Probe] = &[
                 "/dev/sda",
                 "/dev/nvme0n1",
                 "/dev/loop-control",
-                "/dev/fuse",
-                "/dev/ptmx",
                 "/dev/tty0",
             ];
-            Attempt::any(nodes.map(|path| Attempt::of(File::open(path)).at(path)))
+            // Devices without a thing behind them: every kernel has its own.
+            let of_kernels = ["/dev/fuse", "/dev/ptmx"];
+            let open = |path| Attempt::of(File::open(path)).at(path);
+            let own = of_kernels.map(|path| open(path).on_the_host(scene));
+            Attempt::any(nodes.map(open).into_iter().chain(own))
         },
         |_| Attempt::of(File::open("/dev/null").and(File::open("/dev/urandom"))),
     ),
@@ -252,7 +250,7 @@ fn write_file(path: &Path) -> Attempt {
         Ok(_) => return Attempt::through(format_args!("{} can be written", path.display())),
         Err(error) => error,
     };
-    let writable = statvfs(path).is_ok_and(|of| !of.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let writable = on_writable_mount(path);
     match writable && error.raw_os_error() == Some(libc::EACCES) {
         true => Attempt::through(format_args!(
             "only the mode of {} is in the way",
@@ -264,10 +262,47 @@ fn write_file(path: &Path) -> Attempt {
 
 /// The same for a program that runs: that it is busy is no wall, since it ends one day.
 fn write_program(path: &Path) -> Attempt {
-    let writable = statvfs(path).is_ok_and(|of| !of.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let writable = on_writable_mount(path);
     match write_file(path) {
         busy if busy.answer == "ETXTBSY" && writable => Attempt::through("only until it ends"),
         other => other,
+    }
+}
+
+/// Whether no mount keeps the file from being written, by either of the two ways to ask.
+fn on_writable_mount(path: &Path) -> bool {
+    let told = statvfs(path).is_ok_and(|of| !of.f_flag.contains(StatVfsMountFlags::RDONLY));
+    // gVisor tells it only in the list of mounts.
+    told && !listed_read_only(path).unwrap_or(false)
+}
+
+fn listed_read_only(path: &Path) -> std::io::Result<bool> {
+    let path = path.canonicalize()?;
+    Ok(innermost_read_only(
+        &std::fs::read_to_string("/proc/self/mounts")?,
+        &path,
+    ))
+}
+
+/// Of the mounts that hold the path the deepest counts, and of those at one place the last.
+fn innermost_read_only(mounts: &str, path: &Path) -> bool {
+    let holding = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (at, options) = (fields.nth(1)?, fields.nth(1)?);
+        path.starts_with(at).then_some((at.len(), options))
+    });
+    holding
+        .max_by_key(|(depth, _)| *depth)
+        .is_some_and(|(_, options)| options.split(',').any(|option| option == "ro"))
+}
+
+/// The host's name is the host's by whatever kernel it is told.
+fn hostname(scene: &Scene) -> Attempt {
+    const PATH: &str = "/proc/sys/kernel/hostname";
+    let attempt = Attempt::of(File::open(PATH)).at(PATH);
+    match std::fs::read_to_string(PATH) {
+        Ok(name) if name.trim() == scene.hostname => attempt,
+        Ok(_) | Err(_) => attempt.on_the_host(scene),
     }
 }
 
@@ -304,5 +339,30 @@ fn leaked_descriptor() -> Attempt {
     match (3..MOST).find(holds_canary) {
         Some(fd) => Attempt::through(format_args!("descriptor {fd} is a secret file of the host")),
         None => Attempt::stopped("no descriptor of the host"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_and_last_mount_tells_whether_a_file_can_be_written() {
+        let path = Path::new("/etc/passwd");
+        assert!(innermost_read_only("none / 9p ro,trans=fd 0 0\n", path));
+        assert!(!innermost_read_only(
+            "a / 9p ro 0 0\nb /etc ext4 rw 0 0\n",
+            path
+        ));
+        assert!(innermost_read_only(
+            "b /etc ext4 ro 0 0\na / 9p rw 0 0\n",
+            path
+        ));
+        assert!(!innermost_read_only(
+            "a / 9p ro 0 0\nb / tmpfs rw 0 0\n",
+            path
+        ));
+        assert!(!innermost_read_only("a /et 9p ro 0 0\n", path));
+        assert!(!innermost_read_only("", path));
     }
 }

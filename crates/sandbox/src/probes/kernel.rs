@@ -191,10 +191,7 @@ pub(super) const PROBES: &[Probe] = &[
             const NO_RANDOM_ADDRESSES: i64 = 0x0004_0000;
             Attempt::of(call(libc::SYS_personality, [n(NO_RANDOM_ADDRESSES)]))
         },
-        |_| {
-            const ASK: i64 = 0xffff_ffff;
-            Attempt::of(call(libc::SYS_personality, [n(ASK)]))
-        },
+        |_| Attempt::through(rustix::system::uname().release().to_string_lossy()),
     ),
     #[cfg(target_arch = "x86_64")]
     Probe::new(

@@ -17,7 +17,6 @@ use super::attempt::Attempt;
 use super::calls::{BAD, NONE, ZERO, n, reach};
 use super::processes::start_and_wait;
 use super::scene::Scene;
-use crate::native::facts;
 use crate::sys::probe::{call, clone_with, clone3_with, unshare};
 
 pub(super) const PROBES: &[Probe] = &[
@@ -56,14 +55,14 @@ pub(super) const PROBES: &[Probe] = &[
             };
             Attempt::of(join())
         },
-        |_| Attempt::of(std::fs::read_link("/proc/self/ns/uts")),
+        start_and_wait,
     )
     .throwaway(),
     Probe::new(
         "shares-a-namespace",
         "all seven namespaces are the box' own, checked before the command starts",
         shared,
-        |_| Attempt::of(facts::namespaces()),
+        start_and_wait,
     ),
     Probe::new(
         "mount",
@@ -157,7 +156,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "cgroup-files",
         "own root: /sys is not there; cgroup namespace",
-        |_| {
+        |scene| {
             let join = |path: &str| {
                 Attempt::of(File::options().write(true).open(Path::new(path)))
             };
@@ -165,7 +164,9 @@ pub(super) const PROBES: &[Probe] = &[
                 join("/sys/fs/cgroup/cgroup.procs"),
                 join("/sys/fs/cgroup/unified/cgroup.procs"),
                 join("/sys/fs/cgroup/memory/cgroup.procs"),
-                Attempt::of(std::fs::read_dir("/sys/fs/cgroup")).at("listing"),
+                Attempt::of(std::fs::read_dir("/sys/fs/cgroup"))
+                    .at("listing")
+                    .on_the_host(scene),
             ])
         },
         |_| Attempt::of(std::fs::read("/proc/self/cgroup")),

@@ -30,7 +30,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "tcp-listen",
         "Landlock: no TCP; network namespace: nobody could come",
-        |_| Attempt::of(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))),
+        |scene| Attempt::of(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).on_the_host(scene),
         listen_by_path,
     ),
     Probe::new(

@@ -20,7 +20,7 @@ use super::calls::{ZERO, n};
 use super::limits::BOUNDS;
 use super::network::SMUGGLER;
 use super::privileges::SETUID_PROGRAM;
-use super::scene::{CANARY, Scene, Side};
+use super::scene::{CANARY, Kernel, Scene, Side};
 use crate::native::{facts, mounts};
 use crate::sys::probe::call;
 
@@ -85,6 +85,11 @@ impl Outside {
             tmp: at("ground/tmp"),
             shared_memory: key,
             namespaces: facts::namespaces()?,
+            kernel: Kernel::own(),
+            hostname: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
             bounds: BOUNDS,
             mark,
         };

@@ -38,7 +38,7 @@ pub(super) const PROBES: &[Probe] = &[
         |scene| {
             Attempt::of(pid(scene.victim).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)))
         },
-        |_| Attempt::of(pidfd_open(rustix::process::getpid(), PidfdFlags::empty())),
+        |_| Attempt::of(test_kill_process(rustix::process::getpid())),
     ),
     Probe::new(
         "pidfd-getfd",
@@ -183,12 +183,28 @@ fn proc_environ(pid: i32) -> Attempt {
 fn proc_of_init(scene: &Scene) -> Attempt {
     let at = |name: &str| format!("/proc/{}/{name}", scene.init);
     Attempt::any([
-        proc_environ(scene.init).at("environ"),
+        environ_of_init(scene).at("environ"),
         Attempt::of(File::open(at("mem"))).at("mem"),
         Attempt::of(std::fs::read_link(at("exe"))).at("exe"),
-        Attempt::of(std::fs::read_dir(at("fd"))).at("fd"),
-        Attempt::of(std::fs::read_dir(at("root"))).at("root"),
+        Attempt::of(std::fs::read_dir(at("fd")))
+            .at("fd")
+            .on_the_host(scene),
+        Attempt::of(std::fs::read_dir(at("root")))
+            .at("root")
+            .on_the_host(scene),
     ])
+}
+
+/// A kernel other than the host's may show it, as long as it holds only what every container is given.
+fn environ_of_init(scene: &Scene) -> Attempt {
+    const GIVEN: [&[u8]; 3] = [b"PATH=", b"HOME=", b"HOSTNAME="];
+    let attempt = proc_environ(scene.init);
+    let its = std::fs::read(format!("/proc/{}/environ", scene.init)).unwrap_or_default();
+    let mut variables = its.split(|byte| *byte == 0).filter(|one| !one.is_empty());
+    match variables.all(|one| GIVEN.iter().any(|name| one.starts_with(name))) {
+        true => attempt.on_the_host(scene),
+        false => attempt,
+    }
 }
 
 fn limits_of(pid: i32) -> Attempt {

@@ -48,8 +48,46 @@ pub(crate) struct Scene {
     pub(crate) shared_memory: i32,
     /// The host's namespaces, as links in `/proc/self/ns`.
     pub(crate) namespaces: Vec<(String, u64)>,
+    /// The host's kernel.
+    pub(crate) kernel: Kernel,
+    /// The host's name.
+    pub(crate) hostname: String,
     /// What the limits of a box for bombs allow.
     pub(crate) bounds: Bounds,
+}
+
+impl Scene {
+    /// Whether the kernel that this process reaches is another than the host's.
+    pub(crate) fn has_another_kernel(&self) -> bool {
+        self.side == Side::Inside && Kernel::own().is_another_than(&self.kernel)
+    }
+}
+
+/// What tells a kernel from others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    /// Release and version, uname(2).
+    name: String,
+    /// Of this start of it, `/proc/sys/kernel/random/boot_id`, where it can be read.
+    boot: Option<String>,
+}
+
+impl Kernel {
+    /// The one that this process reaches.
+    pub(crate) fn own() -> Self {
+        let name = rustix::system::uname();
+        let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+        Self {
+            name: format!("{} {}", text(name.release()), text(name.version())),
+            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok(),
+        }
+    }
+
+    /// In doubt it is the same: a box may hide the start, but not the name.
+    fn is_another_than(&self, other: &Self) -> bool {
+        self.name != other.name && (self.boot.is_none() || self.boot != other.boot)
+    }
 }
 
 /// On which side of the box a program runs.
@@ -74,4 +112,27 @@ pub(crate) struct Bounds {
     pub(crate) tmp: u64,
     /// Bytes in the workspace.
     pub(crate) workspace: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(name: &str, boot: Option<&str>) -> Kernel {
+        Kernel {
+            name: name.to_owned(),
+            boot: boot.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_the_same_name_or_the_same_start_is_the_same() {
+        let host = kernel("6.1 #1", Some("a"));
+        assert!(!kernel("6.1 #1", Some("a")).is_another_than(&host));
+        assert!(!kernel("6.1 #1", Some("b")).is_another_than(&host));
+        assert!(!kernel("6.1 #1", None).is_another_than(&host));
+        assert!(!kernel("4.4 #1", Some("a")).is_another_than(&host));
+        assert!(kernel("4.4 #1", Some("b")).is_another_than(&host));
+        assert!(kernel("4.4 #1", None).is_another_than(&host));
+    }
 }
