@@ -20,6 +20,17 @@ use crate::native::mounts::OVERLAY;
 use crate::native::spec::{BoxSpec, Facts, Failure, Kind, Report, ToBox};
 use crate::run::Refused;
 
+/// The list of system calls of a command, compiled: an array of `struct sock_filter`, as other programs
+/// take it, to be compared with a box on equal terms.
+///
+/// # Errors
+///
+/// A list that the kernel's machine has no room for, in words.
+pub fn command_filter() -> Result<Vec<u8>, String> {
+    let calls = crate::profiles::of_box(Kind::Exec);
+    crate::seccomp::Program::compile(&calls).map(|program| program.bytes())
+}
+
 /// What all boxes of a service have in common.
 #[derive(Clone, Debug)]
 pub struct Config {

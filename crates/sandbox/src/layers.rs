@@ -18,7 +18,9 @@ use protocol::control::{Control, HistoryLimits, Peer, Report, SupervisorEnd, Wor
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate};
-use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest};
+use protocol::workspace::{
+    Base, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest,
+};
 
 use crate::run::Refused;
 
@@ -48,6 +50,9 @@ pub trait Layers: Debug + Send + Sync {
 
 /// The end of the link that asks.
 pub type LayerLink = Link<LayerRequest, LayerReply>;
+
+/// The end of the link that shows and undoes what was kept.
+pub type HistoryLink = Link<HistoryRequest, HistoryReply>;
 
 /// Layers from the program that keeps the workspace.
 #[derive(Debug, Default)]
@@ -155,11 +160,6 @@ impl Keeper {
         history: &Path,
         keep: HistoryLimits,
     ) -> Result<Self, Refused> {
-        let fault = |what: &str, error: &dyn std::fmt::Display| Refused {
-            reason: format!("{what}: {error}"),
-            fix: "install the programs of one version together, and see `bulkhead doctor`"
-                .to_owned(),
-        };
         let pair = || UnixStream::pair().map_err(|e| fault("no socket can be made", &e));
         let ((ours, theirs), (asking, answering)) = (pair()?, pair()?);
         let child = Command::new(program)
@@ -178,7 +178,6 @@ impl Keeper {
             layers: Arc::default(),
         };
         let config = WorkspaceConfig { keep };
-        let peer = Peer::Sandbox;
         let told = keeper
             .control
             .send(&Control::Start { config })
@@ -193,10 +192,7 @@ impl Keeper {
             }
             Err(error) => return Err(fault("the workspace cannot be kept", &error)),
         }
-        let linked = keeper
-            .control
-            .send_with(&Control::Link { peer }, answering.into());
-        linked.map_err(|e| fault("the workspace cannot be kept", &e))?;
+        keeper.hand_over(Peer::Sandbox, answering)?;
         keeper.layers.link(Link::new(asking));
         Ok(keeper)
     }
@@ -204,6 +200,32 @@ impl Keeper {
     /// Where layers come from.
     pub fn layers(&self) -> Arc<Linked> {
         Arc::clone(&self.layers)
+    }
+
+    /// A link to its history, to show and undo what was kept.
+    ///
+    /// # Errors
+    ///
+    /// No socket, or the program is gone.
+    pub fn history(&self) -> Result<HistoryLink, Refused> {
+        let (asking, answering) =
+            UnixStream::pair().map_err(|e| fault("no socket can be made", &e))?;
+        self.hand_over(Peer::Gateway, answering)?;
+        Ok(Link::new(asking))
+    }
+
+    fn hand_over(&self, peer: Peer, answering: UnixStream) -> Result<(), Refused> {
+        let told = self
+            .control
+            .send_with(&Control::Link { peer }, answering.into());
+        told.map_err(|e| fault("the workspace cannot be kept", &e))
+    }
+}
+
+fn fault(what: &str, error: &dyn std::fmt::Display) -> Refused {
+    Refused {
+        reason: format!("{what}: {error}"),
+        fix: "install the programs of one version together, and see `bulkhead doctor`".to_owned(),
     }
 }
 

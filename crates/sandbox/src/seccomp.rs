@@ -94,13 +94,18 @@ impl Program {
 
     /// SHA-256 over the steps as the kernel gets them.
     pub(crate) fn digest(&self) -> Digest {
+        Digest::of(self.bytes())
+    }
+
+    /// The steps as the kernel gets them: an array of `struct sock_filter`.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.0.len() * size_of::<Step>());
         for step in &self.0 {
             bytes.extend(step.code.to_ne_bytes());
             bytes.extend([step.jt, step.jf]);
             bytes.extend(step.k.to_ne_bytes());
         }
-        Digest::of(bytes)
+        bytes
     }
 }
 
