@@ -119,12 +119,10 @@ impl Boxes {
                 self.config.workspace.display()
             )))
             .map_err(|failure| check::refusal(&failure))?;
-        let layer = HeldLayer {
-            layer: Some(self.layers.begin(layer_kind)?),
-            layers: Arc::clone(&self.layers),
-        };
-        match self.build_over(layer, kind, limits, stamp) {
-            Err(failure) if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay => {
+        match self.build_over(layer_kind, kind, limits, stamp) {
+            Err(NoBox::Failed(failure))
+                if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay =>
+            {
                 eprintln!(
                     "bulkhead-sandbox: {}: {}; boxes get copies of the workspace",
                     failure.doing, failure.error
@@ -132,29 +130,35 @@ impl Boxes {
                 self.copies.store(true, Ordering::Relaxed);
                 self.build(kind, limits)
             }
-            built => built.map_err(|failure| check::refusal(&failure)),
+            Err(NoBox::Failed(failure)) => Err(check::refusal(&failure)),
+            Err(NoBox::Refused(refused)) => Err(refused),
+            Ok(ready) => Ok(ready),
         }
     }
 
     fn build_over(
         &self,
-        layer: HeldLayer,
+        layer_kind: LayerKind,
         kind: Kind,
         limits: &Limits,
         stamp: Stamp,
-    ) -> Result<Ready, Failure> {
+    ) -> Result<Ready, NoBox> {
         let pipe = || io::pipe().map_err(Failure::at("making a pipe"));
         let ((input, stdin), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
+        // Namespaces, the layer and the cgroup are made at the same time.
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = builder.ask()?;
+        let layer = HeldLayer {
+            layer: Some(self.layers.begin(layer_kind).map_err(NoBox::Refused)?),
+            layers: Arc::clone(&self.layers),
+        };
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let cgroup = self
             .cgroups
             .make(number, limits)
             .map_err(Failure::at("making a cgroup"))?;
-        let made = self
-            .builder
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .make()?;
+        let made = asked.made()?;
+        drop(builder);
         let mut body = Body { made, cgroup };
         let held = body.take_in()?;
         let spec = Box::new(BoxSpec {
@@ -183,6 +187,20 @@ impl Boxes {
             layer,
             body,
         })
+    }
+}
+
+/// Why a box could not be built.
+enum NoBox {
+    /// A step of it.
+    Failed(Failure),
+    /// There is no layer for it.
+    Refused(Refused),
+}
+
+impl From<Failure> for NoBox {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
