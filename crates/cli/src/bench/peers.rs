@@ -109,8 +109,9 @@ impl Peer {
     fn version(&self) -> String {
         let first = self.command.first().cloned().unwrap_or_default();
         let output = Command::new(first).arg("--version").output();
-        let text = output.map(|output| words(&output.stdout));
-        text.unwrap_or_default()
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let text = text.unwrap_or_default();
+        text.lines().next().unwrap_or_default().to_owned()
     }
 
     fn again(&self) -> Result<Duration, Fault> {
@@ -368,6 +369,10 @@ fn engine_peer(engine: Engine, image: &str) -> Peer {
         "ALL",
         "--security-opt",
         "no-new-privileges",
+        "--ulimit",
+        "nofile=256:256",
+        "--ulimit",
+        "nproc=256:256",
         "--pids-limit",
         "256",
         "--memory",
