@@ -1,6 +1,6 @@
 //! From a list of system calls to a seccomp program (seccomp(2), classic BPF).
 //!
-//! One program for each list: a binary search over the numbers, then the tests of that
+//! One program for each list: a binary search over ranges of numbers, then the tests of that
 //! call's arguments. That is a third of the work of one comparison after the other, which
 //! the kernel does for each call and several times when it takes the program. The tests
 //! hold it against `seccompiler`'s programs for the same lists.

@@ -8,6 +8,10 @@ use crate::bench::{self, BoxExtent, Extent, Form, Targets, What};
 use crate::fault::Fault;
 
 /// What can be said with `bench`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line, and `run` makes an enum of it"
+)]
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Print one line of JSON.
