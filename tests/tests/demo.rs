@@ -58,6 +58,10 @@ fn the_bench_has_every_figure_and_compares_with_the_machine() {
         "turn_one_tool",
         "turn_first",
         "up_to_ready",
+        "box_cold",
+        "box_ready",
+        "box_change",
+        "undo_change",
     ] {
         let measured = figure(name);
         assert_eq!(measured["unit"], "ms", "{measured}");
@@ -70,6 +74,8 @@ fn the_bench_has_every_figure_and_compares_with_the_machine() {
     assert!(turn["ratio"].as_f64() >= Some(0.0), "{turn}");
     // A box is more than a process, whatever the machine does meanwhile.
     assert!(figure("turn_one_tool")["ratio"].as_f64() > Some(1.0));
+    assert!(figure("box_cold")["ratio"].as_f64() > Some(1.0));
+    assert!(figure("boxes_per_second")["p50"].as_f64() > Some(1.0));
     let memory = bench.as_array().into_iter().flatten();
     let memory: Vec<&Value> = memory
         .filter(|one| one["name"] == "idle_pss" || one["name"] == "idle_rss")

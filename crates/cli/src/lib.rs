@@ -129,6 +129,7 @@ mod tests {
             "bulkhead sandbox probe",
             "bulkhead sandbox probe --json --backend docker",
             "bulkhead bench --json --quick --check --folder /tmp",
+            "bulkhead bench --boxes --docker-socket /tmp/engine.sock",
             "bulkhead demo",
             "bulkhead demo --json --keep",
             "bulkhead --home /x status",

@@ -21,6 +21,17 @@ use crate::native::namespaces;
 use crate::native::spec::{BoxSpec, Count, Facts, Failure, Kind, Report, ToBox};
 use crate::run::Refused;
 
+/// The list of system calls of a command, compiled: an array of `struct sock_filter`, as other programs
+/// take it, to be compared with a box on equal terms.
+///
+/// # Errors
+///
+/// A list that the kernel's machine has no room for, in words.
+pub fn command_filter() -> Result<Vec<u8>, String> {
+    let calls = crate::profiles::of_box(Kind::Exec);
+    crate::seccomp::Program::compile(&calls).map(|program| program.bytes())
+}
+
 /// What all boxes of a service have in common.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -112,9 +123,10 @@ impl Boxes {
                 self.config.workspace.display()
             )))
             .map_err(|failure| check::refusal(&failure))?;
-        let layer = HeldLayer::begin(&self.layers, layer_kind)?;
-        match self.build_over(layer, kind, limits, stamp) {
-            Err(failure) if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay => {
+        match self.build_over(layer_kind, kind, limits, stamp) {
+            Err(NoBox::Failed(failure))
+                if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay =>
+            {
                 eprintln!(
                     "bulkhead-sandbox: {}: {}; boxes get copies of the workspace",
                     failure.doing, failure.error
@@ -122,29 +134,32 @@ impl Boxes {
                 self.copies.store(true, Ordering::Relaxed);
                 self.build(kind, limits)
             }
-            built => built.map_err(|failure| check::refusal(&failure)),
+            Err(NoBox::Failed(failure)) => Err(check::refusal(&failure)),
+            Err(NoBox::Refused(refused)) => Err(refused),
+            Ok(ready) => Ok(ready),
         }
     }
 
     fn build_over(
         &self,
-        layer: HeldLayer,
+        layer_kind: LayerKind,
         kind: Kind,
         limits: &Limits,
         stamp: Stamp,
-    ) -> Result<Ready, Failure> {
+    ) -> Result<Ready, NoBox> {
         let pipe = || io::pipe().map_err(Failure::at("making a pipe"));
         let ((input, stdin), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
+        // Namespaces, the layer and the cgroup are made at the same time.
+        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = builder.ask()?;
+        let layer = HeldLayer::begin(&self.layers, layer_kind).map_err(NoBox::Refused)?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let cgroup = self
             .cgroups
             .make(number, limits)
             .map_err(Failure::at("making a cgroup"))?;
-        let made = self
-            .builder
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .make()?;
+        let made = asked.made()?;
+        drop(builder);
         let mut body = Body { made, cgroup };
         let held = body.take_in()?;
         let spec = Box::new(BoxSpec {
@@ -187,6 +202,20 @@ fn count(cgroups: &Cgroups) -> Result<Count, Refused> {
             fix: "run Bulkhead as an ordinary user, or as a systemd service with Delegate=yes"
                 .to_owned(),
         }),
+    }
+}
+
+/// Why a box could not be built.
+enum NoBox {
+    /// A step of it.
+    Failed(Failure),
+    /// There is no layer for it.
+    Refused(Refused),
+}
+
+impl From<Failure> for NoBox {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 

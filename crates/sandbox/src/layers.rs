@@ -12,13 +12,15 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::control::{Control, HistoryLimits, Peer, Report, SupervisorEnd, WorkspaceConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate};
-use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest};
+use protocol::workspace::{
+    Base, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest,
+};
 
 use crate::native::spec::Failure;
 use crate::run::Refused;
@@ -106,34 +108,86 @@ impl Drop for HeldLayer {
 /// The end of the link that asks.
 pub type LayerLink = Link<LayerRequest, LayerReply>;
 
+/// The end of the link that shows and undoes what was kept.
+pub type HistoryLink = Link<HistoryRequest, HistoryReply>;
+
 /// Layers from the program that keeps the workspace.
 #[derive(Debug, Default)]
-pub struct Linked(Mutex<Option<LayerLink>>);
+pub struct Linked(Mutex<Asking>);
+
+#[derive(Debug, Default)]
+struct Asking {
+    link: Option<LayerLink>,
+    /// Replies that nobody waits for, and that come before all others.
+    owed: usize,
+}
+
+/// The most replies that nobody waits for; more would fill the socket one day.
+const MOST_OWED: usize = 64;
+
+impl Asking {
+    fn send(&self, request: &LayerRequest) -> Result<(), LinkError> {
+        let link = self.link.as_ref().ok_or(LinkError::Closed)?;
+        link.send(request)
+    }
+
+    fn receive(&self) -> Result<LayerReply, LinkError> {
+        let link = self.link.as_ref().ok_or(LinkError::Closed)?;
+        link.receive()
+    }
+
+    /// Takes the replies that nobody waits for.
+    fn settle(&mut self) -> Result<(), LinkError> {
+        while self.owed > 0 {
+            self.receive()?;
+            self.owed -= 1;
+        }
+        Ok(())
+    }
+
+    /// What comes later would be the answer to another question.
+    fn give_up(&mut self) {
+        *self = Self::default();
+    }
+}
 
 impl Linked {
     /// Uses this link from now on.
     pub fn link(&self, link: LayerLink) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+        let mut asking = self.locked();
+        asking.give_up();
+        asking.link = Some(link);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Asking> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ask(&self, request: &LayerRequest) -> Result<LayerReply, Refused> {
-        let mut link = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = link
-            .as_ref()
-            .ok_or(LinkError::Closed)
-            .and_then(|link| link.send(request).and_then(|()| link.receive()));
+        let mut asking = self.locked();
+        let asked = asking
+            .send(request)
+            .and_then(|()| asking.settle())
+            .and_then(|()| asking.receive());
         match asked {
             Ok(LayerReply::Refused { reason, fix }) => Err(Refused { reason, fix }),
             Ok(reply) => Ok(reply),
             Err(error) => {
-                // What comes later would be the answer to another question.
-                *link = None;
+                asking.give_up();
                 Err(Refused {
                     reason: format!("the program that keeps the workspace does not answer: {error}"),
                     fix: "it is started again by itself; try again in a moment, and see `bulkhead status`"
                         .to_owned(),
                 })
             }
+        }
+    }
+
+    /// Waits until all that was asked for is done.
+    fn settle(&self) {
+        let mut asking = self.locked();
+        if asking.settle().is_err() {
+            asking.give_up();
         }
     }
 
@@ -147,7 +201,7 @@ impl Linked {
     }
 
     fn out_of_step(&self) -> Refused {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.locked().give_up();
         Refused {
             reason: "the program that keeps the workspace answered something else".to_owned(),
             fix: "install the programs of one version together".to_owned(),
@@ -191,8 +245,14 @@ impl Layers for Linked {
     }
 
     fn forget(&self, layer: LayerId) {
-        // If the program is gone, its next start removes what nobody holds.
-        let _ = self.ask(&LayerRequest::Forget { layer });
+        // Nothing depends on when it is done, and removing folders takes the disk's time. If the program is
+        // gone, its next start removes what nobody holds.
+        let mut asking = self.locked();
+        let asked = asking.send(&LayerRequest::Forget { layer });
+        asking.owed += 1;
+        if asked.is_err() || (asking.owed >= MOST_OWED && asking.settle().is_err()) {
+            asking.give_up();
+        }
     }
 }
 
@@ -212,11 +272,6 @@ impl Keeper {
         history: &Path,
         keep: HistoryLimits,
     ) -> Result<Self, Refused> {
-        let fault = |what: &str, error: &dyn std::fmt::Display| Refused {
-            reason: format!("{what}: {error}"),
-            fix: "install the programs of one version together, and see `bulkhead doctor`"
-                .to_owned(),
-        };
         let pair = || UnixStream::pair().map_err(|e| fault("no socket can be made", &e));
         let ((ours, theirs), (asking, answering)) = (pair()?, pair()?);
         let child = Command::new(program)
@@ -235,7 +290,6 @@ impl Keeper {
             layers: Arc::default(),
         };
         let config = WorkspaceConfig { keep };
-        let peer = Peer::Sandbox;
         let told = keeper
             .control
             .send(&Control::Start { config })
@@ -250,10 +304,7 @@ impl Keeper {
             }
             Err(error) => return Err(fault("the workspace cannot be kept", &error)),
         }
-        let linked = keeper
-            .control
-            .send_with(&Control::Link { peer }, answering.into());
-        linked.map_err(|e| fault("the workspace cannot be kept", &e))?;
+        keeper.hand_over(Peer::Sandbox, answering)?;
         keeper.layers.link(Link::new(asking));
         Ok(keeper)
     }
@@ -262,10 +313,38 @@ impl Keeper {
     pub fn layers(&self) -> Arc<Linked> {
         Arc::clone(&self.layers)
     }
+
+    /// A link to its history, to show and undo what was kept.
+    ///
+    /// # Errors
+    ///
+    /// No socket, or the program is gone.
+    pub fn history(&self) -> Result<HistoryLink, Refused> {
+        let (asking, answering) =
+            UnixStream::pair().map_err(|e| fault("no socket can be made", &e))?;
+        self.hand_over(Peer::Gateway, answering)?;
+        Ok(Link::new(asking))
+    }
+
+    fn hand_over(&self, peer: Peer, answering: UnixStream) -> Result<(), Refused> {
+        let told = self
+            .control
+            .send_with(&Control::Link { peer }, answering.into());
+        told.map_err(|e| fault("the workspace cannot be kept", &e))
+    }
+}
+
+fn fault(what: &str, error: &dyn std::fmt::Display) -> Refused {
+    Refused {
+        reason: format!("{what}: {error}"),
+        fix: "install the programs of one version together, and see `bulkhead doctor`".to_owned(),
+    }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        // Whoever removes the history afterwards finds no layer in it.
+        self.layers.settle();
         // What it has under way is whole either way, and it ends when it has done it.
         let _ = self.control.send(&Control::Stop);
         let _ = self.child.wait();

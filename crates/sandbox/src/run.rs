@@ -236,19 +236,22 @@ impl Run {
         let left = until
             .saturating_duration_since(Instant::now())
             .min(LOOK_EVERY);
-        let none = PollFlags::empty();
-        let when = |wanted: bool| if wanted { PollFlags::IN } else { none };
         let mut events = Vec::with_capacity(5);
         events.push(PollFd::new(&self.body.made.handle, PollFlags::IN));
-        events.push(PollFd::new(&self.body.made.socket, when(listen)));
         let places = self.pipes.add_to(&mut events);
+        let after_pipes = events.len();
+        // Only while something is expected: the end of a link that is closed is told again and again, and
+        // asking for nothing does not stop that (poll(2)). The box would be kept from ending by it.
+        if listen {
+            events.push(PollFd::new(&self.body.made.socket, PollFlags::IN));
+        }
         match poll(&mut events, Some(&timespec(left))) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Failure::at("watching the box")(error)),
         }
         let happened: Vec<bool> = events.iter().map(|e| !e.revents().is_empty()).collect();
-        self.pipes.pass_on(&happened[2..], places);
-        if listen && happened[1] {
+        self.pipes.pass_on(&happened[1..after_pipes], places);
+        if happened.get(after_pipes) == Some(&true) {
             match self.body.made.link.receive() {
                 Ok((report, _)) => return Ok(Heard::Report(report)),
                 // Its end says the rest.

@@ -1,6 +1,6 @@
 //! From a list of system calls to a seccomp program (seccomp(2), classic BPF).
 //!
-//! One program for each list: a binary search over the numbers, then the tests of that
+//! One program for each list: a binary search over ranges of numbers, then the tests of that
 //! call's arguments. That is a third of the work of one comparison after the other, which
 //! the kernel does for each call and several times when it takes the program. The tests
 //! hold it against `seccompiler`'s programs for the same lists.
@@ -73,7 +73,7 @@ impl Program {
             jump(libc::BPF_JGE, X32, 0, 1),
             end(KILL),
         ];
-        steps.extend(search(&entries, unlisted)?);
+        steps.extend(search(&ranges(&entries, unlisted)?)?);
         match steps.len() {
             0..=MAX_STEPS => Ok(Self(steps)),
             more => Err(format!(
@@ -94,13 +94,18 @@ impl Program {
 
     /// SHA-256 over the steps as the kernel gets them.
     pub(crate) fn digest(&self) -> Digest {
+        Digest::of(self.bytes())
+    }
+
+    /// The steps as the kernel gets them: an array of `struct sock_filter`.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.0.len() * size_of::<Step>());
         for step in &self.0 {
             bytes.extend(step.code.to_ne_bytes());
             bytes.extend([step.jt, step.jf]);
             bytes.extend(step.k.to_ne_bytes());
         }
-        Digest::of(bytes)
+        bytes
     }
 }
 
@@ -132,22 +137,37 @@ fn add(
     Ok(())
 }
 
-/// Finds the number, which is loaded, among sorted entries.
-fn search(entries: &[(u32, Entry<'_>)], unlisted: u32) -> Result<Vec<Step>, String> {
-    match entries {
-        [] => Ok(vec![end(unlisted)]),
-        [(number, entry)] => {
-            let mut steps = vec![jump(libc::BPF_JEQ, *number, 1, 0), end(unlisted)];
-            steps.extend(decide(entry)?);
-            Ok(steps)
+/// A range of numbers: its first one, and what becomes of all up to the next range.
+type Range = (u32, Vec<Step>);
+
+/// All numbers, in ranges of which no two neighbours are alike: the kernel compiles the program for each
+/// box, and the time that takes is that of its length.
+fn ranges(entries: &[(u32, Entry<'_>)], unlisted: u32) -> Result<Vec<Range>, String> {
+    let mut all: Vec<Range> = Vec::new();
+    let mut add = |first, steps| match all.last() {
+        Some((_, last)) if *last == steps => {}
+        Some(_) | None => all.push((first, steps)),
+    };
+    let mut next = 0;
+    for (number, entry) in entries {
+        if *number > next {
+            add(next, vec![end(unlisted)]);
         }
+        add(*number, decide(entry)?);
+        next = number + 1;
+    }
+    add(next, vec![end(unlisted)]);
+    Ok(all)
+}
+
+/// Finds the range of the number, which is loaded.
+fn search(ranges: &[Range]) -> Result<Vec<Step>, String> {
+    match ranges {
+        [] => Err("seccomp: no numbers".to_owned()),
+        [(_, steps)] => Ok(steps.clone()),
         _ => {
-            let (lower, upper) = entries.split_at(entries.len() / 2);
-            let (first, lower, upper) = (
-                upper[0].0,
-                search(lower, unlisted)?,
-                search(upper, unlisted)?,
-            );
+            let (lower, upper) = ranges.split_at(ranges.len() / 2);
+            let (first, lower, upper) = (upper[0].0, search(lower)?, search(upper)?);
             // A conditional jump reaches 255 steps; over more goes an unconditional one.
             let mut steps = match u8::try_from(lower.len()) {
                 Ok(length) => vec![jump(libc::BPF_JGE, first, length, 0)],

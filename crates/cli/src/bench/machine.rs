@@ -28,11 +28,16 @@ pub(super) fn syncs(folder: &Path, count: usize) -> io::Result<Vec<Duration>> {
 pub(super) fn processes(count: usize) -> io::Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
-        let began = Instant::now();
-        Command::new("/bin/true").stdin(Stdio::null()).status()?;
-        times.push(began.elapsed());
+        times.push(process()?);
     }
     Ok(times)
+}
+
+/// Starts `/bin/true` once and waits for it.
+pub(super) fn process() -> io::Result<Duration> {
+    let began = Instant::now();
+    Command::new("/bin/true").stdin(Stdio::null()).status()?;
+    Ok(began.elapsed())
 }
 
 /// Memory of several processes, in MiB.

@@ -35,6 +35,10 @@ pub(super) enum Target {
     Ratio(f64),
     /// The median is less than this.
     Median(f64),
+    /// The ratio is at least this: how much slower another is.
+    Slower(f64),
+    /// The figure is at least this.
+    AtLeast(f64),
 }
 
 /// Whether a figure is as it has to be.
@@ -53,6 +57,14 @@ pub(super) fn target(name: &str) -> Option<Target> {
         "turn_no_tools" => Some(Target::Ratio(5.0)),
         "up_to_ready" => Some(Target::Median(300.0)),
         "idle_pss" | "idle_rss" => Some(Target::Median(35.0)),
+        "box_cold" => Some(Target::Ratio(7.0)),
+        "box_cold_p99" => Some(Target::Ratio(10.0)),
+        "box_ready" => Some(Target::Ratio(3.0)),
+        "box_change_large" | "undo_change_large" => Some(Target::Ratio(1.5)),
+        "boxes_per_second" => Some(Target::AtLeast(400.0)),
+        "docker_to_ready" => Some(Target::Slower(100.0)),
+        "docker_to_cold" => Some(Target::Slower(40.0)),
+        "crun_to_cold" | "bwrap_to_cold" => Some(Target::Slower(1.0)),
         _ => None,
     }
 }
@@ -93,12 +105,25 @@ impl Measure {
         self
     }
 
+    /// Its slowest against those of another: of each, what only one in a hundred exceeds.
+    pub(super) fn tail(&self, name: &'static str, other: &Self) -> Self {
+        Self {
+            name,
+            p50: self.p99,
+            baseline: Some(other.p99),
+            ratio: ratio(self.p99, other.p99),
+            ..self.clone()
+        }
+    }
+
     /// Whether it reaches its target; none if it has none.
     pub(super) fn reached(&self) -> Option<Reached> {
         let reached = match target(self.name)? {
             // A ratio that is missing is one to nothing.
             Target::Ratio(most) => self.ratio.is_some_and(|ratio| ratio <= most),
             Target::Median(limit) => self.n > 0 && self.p50 < limit,
+            Target::Slower(least) => self.ratio.is_some_and(|ratio| ratio >= least),
+            Target::AtLeast(least) => self.p50 >= least,
         };
         Some(if reached { Reached::Yes } else { Reached::No })
     }
@@ -117,6 +142,8 @@ impl Measure {
                 None => String::new(),
                 Some(Target::Ratio(most)) => format!("ratio <= {most}"),
                 Some(Target::Median(limit)) => format!("p50 < {limit}"),
+                Some(Target::Slower(least)) => format!("ratio >= {least}"),
+                Some(Target::AtLeast(least)) => format!(">= {least}"),
             },
             match self.reached() {
                 None => String::new(),
@@ -191,6 +218,20 @@ mod tests {
         assert_eq!(turn(1.0, 0.0).reached(), Some(Reached::No));
         let never = Measure::of("up_to_ready", "ms", &[]);
         assert_eq!(never.reached(), Some(Reached::No));
+    }
+
+    #[test]
+    fn others_have_to_be_slower_and_boxes_many() {
+        let docker = |p50| Measure::of("docker_to_ready", "ms", &[p50]).against(2.0);
+        assert_eq!(docker(200.0).reached(), Some(Reached::Yes));
+        assert_eq!(docker(199.0).reached(), Some(Reached::No));
+        let many = |rate| Measure::of("boxes_per_second", "/s", &[rate]).reached();
+        assert_eq!(many(400.0), Some(Reached::Yes));
+        assert_eq!(many(399.0), Some(Reached::No));
+        assert_eq!(
+            Measure::of("boxes_per_second", "/s", &[]).reached(),
+            Some(Reached::No)
+        );
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! to happen (one synced write, one process), so that figures of different machines, and of
 //! busy hours, can be compared.
 
+mod boxes;
 mod line;
 mod machine;
 mod measure;
+mod peers;
+mod rig;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -26,6 +29,7 @@ use crate::fault::Fault;
 use crate::output;
 use crate::scratch::{Afterwards, Scratch, Speaker, StandIn};
 
+pub(crate) use boxes::BoxExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
@@ -58,6 +62,8 @@ pub(crate) struct Extent {
     sessions: usize,
     /// Turns of each kind in each session, after its first one.
     turns: usize,
+    /// Boxes.
+    boxes: BoxExtent,
 }
 
 impl Extent {
@@ -68,6 +74,7 @@ impl Extent {
         starts: 10,
         sessions: 10,
         turns: 20,
+        boxes: BoxExtent::SHORT,
     };
 
     /// Whether it works at all.
@@ -77,6 +84,7 @@ impl Extent {
         starts: 2,
         sessions: 2,
         turns: 3,
+        boxes: BoxExtent::QUICK,
     };
 }
 
@@ -89,23 +97,55 @@ pub(crate) enum Targets {
     Demand,
 }
 
-/// Measures everything and prints it.
+/// What is measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Everything between a person and a model, and boxes by themselves.
+    Line(Extent),
+    /// Boxes, also against what others have.
+    Boxes {
+        /// How much.
+        extent: BoxExtent,
+        /// The socket of the Docker engine, if not its own default.
+        docker: Option<PathBuf>,
+    },
+}
+
+/// Measures it and prints it.
 pub(crate) fn run(
     form: Form,
-    extent: Extent,
+    what: &What,
     targets: Targets,
     folder: Option<&Path>,
 ) -> Result<(), Fault> {
     let folder = folder.map_or_else(on_disk, Path::to_owned);
     let scratch = Scratch::new(&folder, "bench", Afterwards::Remove)?;
-    let (measures, memory) = measure_all(&scratch, extent)?;
+    let (measures, tables) = match what {
+        What::Line(extent) => {
+            let (mut measures, memory) = measure_all(&scratch, *extent)?;
+            let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
+            measures.extend(boxes);
+            (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
+        }
+        What::Boxes { extent, docker } => {
+            let pressure = busy();
+            let (mut measures, mut notes) = boxes::measure(scratch.root(), *extent)?;
+            let (peers, found) = peers::measure(scratch.root(), *extent, docker.as_deref())?;
+            measures.extend(peers);
+            measures.extend(pressure);
+            notes.extend(found);
+            (measures, vec![(NOTES, notes)])
+        }
+    };
     match form {
         Form::Json => output::json(&measures)?,
         Form::Text => {
             let rows: Vec<_> = measures.iter().map(Measure::row).collect();
             output::table(HEAD, &rows)?;
-            output::line("")?;
-            output::table(["PROGRAM", "MiB"], &memory)?;
+            for (head, rows) in tables {
+                output::line("")?;
+                output::table(head, &rows)?;
+            }
         }
     }
     match (targets, all_reached(&measures)) {
@@ -114,14 +154,17 @@ pub(crate) fn run(
     }
 }
 
+/// The head of what was compared.
+const NOTES: [&str; 2] = ["COMPARED", "HOW"];
+
 /// `TMPDIR`, or `/var/tmp`: unlike `/tmp` it is on a disk, as a home is.
 fn on_disk() -> PathBuf {
     std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
 }
 
-type MemoryTable = Vec<[String; 2]>;
+type Table = Vec<[String; 2]>;
 
-fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, MemoryTable), Fault> {
+fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Table), Fault> {
     let model = model(scratch.root())?;
     let telegram = StandIn::start(
         "bulkhead-scripted-telegram",
@@ -133,7 +176,7 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Memor
     let syncs = Measure::of_times("fdatasync", &syncs);
     let processes = machine::processes(extent.processes).map_err(Fault::io("start /bin/true"))?;
     let processes = Measure::of_times("fork_exec", &processes);
-    let pressure = machine::pressure();
+    let pressure = busy();
 
     let starts = Measure::of_times("up_to_ready", &starts(scratch, extent.starts)?);
     thread::sleep(SETTLE);
@@ -162,8 +205,13 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Memor
             }
         },
     ];
-    measures.extend(pressure.map(|percent| Measure::of("cpu_pressure_avg10", "%", &[percent])));
+    measures.extend(pressure);
     Ok((measures, table))
+}
+
+/// What else the machine does.
+fn busy() -> Option<Measure> {
+    machine::pressure().map(|percent| Measure::of("cpu_pressure_avg10", "%", &[percent]))
 }
 
 /// A model that answers at once, with a call of `ls` where that is asked for.
@@ -220,7 +268,7 @@ fn starts(scratch: &Scratch, count: usize) -> Result<Vec<Duration>, Fault> {
 }
 
 /// What all programs take while nobody wants anything. No agent runs then.
-fn memory(scratch: &Scratch) -> Result<(Memory, MemoryTable), Fault> {
+fn memory(scratch: &Scratch) -> Result<(Memory, Table), Fault> {
     let reply = Supervisor::connect(scratch.home())?.ask(&SupervisorRequest::Status)?;
     let SupervisorReply::Status { pid, programs } = reply else {
         return Err(Fault::Unexpected("the supervisor"));

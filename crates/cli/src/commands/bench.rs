@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bench::{self, Extent, Form, Targets};
+use crate::bench::{self, BoxExtent, Extent, Form, Targets, What};
 use crate::fault::Fault;
 
 /// What can be said with `bench`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line, and `run` makes an enum of it"
+)]
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Print one line of JSON.
@@ -19,6 +23,13 @@ pub(crate) struct Arguments {
     /// Fail if a figure misses its target.
     #[arg(long)]
     check: bool,
+    /// Measure boxes only, more of them, in large workspaces too, and against Docker, Podman, runc, crun and
+    /// bubblewrap where they are there. Nothing is installed for that.
+    #[arg(long)]
+    boxes: bool,
+    /// The socket of the Docker engine to compare with, instead of its own default.
+    #[arg(long, value_name = "PATH", requires = "boxes")]
+    docker_socket: Option<PathBuf>,
     /// Measure in this folder, so on its disk, instead of TMPDIR or /var/tmp.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -30,17 +41,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
     } else {
         Form::Text
     };
-    let extent = if arguments.quick {
-        Extent::QUICK
-    } else {
-        Extent::FULL
-    };
     let targets = if arguments.check {
         Targets::Demand
     } else {
         Targets::Show
     };
+    let what = match (arguments.boxes, arguments.quick) {
+        (false, false) => What::Line(Extent::FULL),
+        (false, true) => What::Line(Extent::QUICK),
+        (true, quick) => What::Boxes {
+            extent: match quick {
+                false => BoxExtent::FULL,
+                true => BoxExtent::QUICK,
+            },
+            docker: arguments.docker_socket.clone(),
+        },
+    };
     let folder = arguments.folder.as_deref().map(std::path::absolute);
     let folder = folder.transpose().map_err(Fault::io("find the folder"))?;
-    bench::run(form, extent, targets, folder.as_deref())
+    bench::run(form, &what, targets, folder.as_deref())
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocol::frame::LinkError;
 
@@ -119,15 +119,38 @@ impl Builder {
         })
     }
 
-    /// Has it make the first process of a box.
-    pub(crate) fn make(&self) -> Result<Made, Failure> {
+    /// Has it make the first process of a box. There is something else to do until it is there.
+    pub(crate) fn ask(&self) -> Result<Asked<'_>, Failure> {
         let (ours, theirs) = UnixStream::pair().map_err(Failure::at("making a socket"))?;
-        let reply = {
-            let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-            link.send_with_all(&ToBuilder::Make, &[theirs.as_fd()])
-                .and_then(|()| link.receive())
-                .map_err(gone)?
-        };
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.send_with_all(&ToBuilder::Make, &[theirs.as_fd()])
+            .map_err(gone)?;
+        Ok(Asked {
+            link,
+            ours: Some(ours),
+        })
+    }
+
+    /// Whether it can make no more.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+/// A first process that is under way.
+#[derive(Debug)]
+pub(crate) struct Asked<'builder> {
+    link: MutexGuard<'builder, ToBuilderEnd>,
+    /// Our end of its link, until it is made or nobody wants it.
+    ours: Option<UnixStream>,
+}
+
+impl Asked<'_> {
+    /// Waits for it.
+    pub(crate) fn made(mut self) -> Result<Made, Failure> {
+        let ours = self.ours.take();
+        let ours = ours.ok_or_else(|| Failure::because("a box was taken twice"))?;
+        let reply = self.link.receive().map_err(gone)?;
         let socket = ours.try_clone().map_err(Failure::at("copying a socket"))?;
         match reply {
             (FromBuilder::Made { pid }, Some(handle)) => Ok(Made {
@@ -140,10 +163,14 @@ impl Builder {
             (FromBuilder::Failed { failure }, _) => Err(failure),
         }
     }
+}
 
-    /// Whether it can make no more.
-    pub(crate) fn is_gone(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // The reply must not be taken for that to another question. The process ends with its link.
+        if self.ours.take().is_some() {
+            let _ = self.link.receive();
+        }
     }
 }
 
