@@ -41,26 +41,39 @@ const ATTACKS: &[Check] = &[(
 type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
-    ("docker_holds_a_box", || {
-        let engine = Engine::docker();
-        suite(&Host::new(Backend::Docker, engine.socket()));
-        engine.as_ordinary_user(Backend::Docker);
-    }),
-    ("podman_holds_a_box", || {
-        suite(&Host::new(Backend::Podman, Engine::podman().socket()));
-    }),
-    ("rootless_podman_holds_a_box", || {
-        Engine::rootless_podman().as_ordinary_user(Backend::Podman);
-    }),
-    ("gvisor_holds_a_box", || {
-        let engine = Engine::docker();
-        suite(&Host::new(Backend::Gvisor, engine.socket()));
-        engine.as_ordinary_user(Backend::Gvisor);
-    }),
-    ("what_an_engine_does_not_do_is_refused", || {
-        faults::all(&Engine::docker(), &Engine::podman());
-    }),
+    ("docker_holds_a_box", docker_holds_a_box),
+    ("podman_holds_a_box", podman_holds_a_box),
+    ("rootless_podman_holds_a_box", rootless_podman_holds_a_box),
+    ("gvisor_holds_a_box", gvisor_holds_a_box),
+    (
+        "what_an_engine_does_not_do_is_refused",
+        what_an_engine_does_not_do_is_refused,
+    ),
 ];
+
+fn docker_holds_a_box() {
+    let engine = Engine::docker();
+    suite(&Host::new(Backend::Docker, engine.socket()));
+    engine.as_ordinary_user(Backend::Docker);
+}
+
+fn podman_holds_a_box() {
+    suite(&Host::new(Backend::Podman, Engine::podman().socket()));
+}
+
+fn rootless_podman_holds_a_box() {
+    Engine::rootless_podman().as_ordinary_user(Backend::Podman);
+}
+
+fn gvisor_holds_a_box() {
+    let engine = Engine::docker();
+    suite(&Host::new(Backend::Gvisor, engine.socket()));
+    engine.as_ordinary_user(Backend::Gvisor);
+}
+
+fn what_an_engine_does_not_do_is_refused() {
+    faults::all(&Engine::docker(), &Engine::podman());
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
