@@ -61,7 +61,7 @@ impl Engines {
         });
         asked.map_err(|error| self.silent(&error))?;
         begun(Killer::of_engine(Arc::clone(&engine.link)));
-        let (told, filled) = watched(&engine.link, &disk);
+        let (told, filled) = watched(&engine.link, disk);
         let mut outcome = match told {
             Ok(EngineReply::Finished { outcome }) => outcome,
             Ok(EngineReply::Refused { reason, fix }) => return Err(Refused { reason, fix }),
@@ -117,10 +117,11 @@ impl Engines {
 
 /// Waits for the answer, and meanwhile sees to what is written: the kernels of some containers hold no
 /// sum of it. Whether it was too much comes with the answer.
-fn watched(link: &Arc<EngineLink>, disk: &Disk) -> (Result<EngineReply, LinkError>, bool) {
+fn watched(link: &Arc<EngineLink>, disk: Disk) -> (Result<EngineReply, LinkError>, bool) {
     let (over, filled) = (AtomicBool::new(false), AtomicBool::new(false));
-    let told = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let disk = disk;
             while !over.load(Ordering::SeqCst) {
                 std::thread::park_timeout(LOOK_EVERY);
                 if disk.is_over() && !filled.swap(true, Ordering::SeqCst) {
@@ -128,12 +129,14 @@ fn watched(link: &Arc<EngineLink>, disk: &Disk) -> (Result<EngineReply, LinkErro
                     let _ = link.send(&EngineRequest::Kill);
                 }
             }
+            disk.is_over_now()
         });
         let told = link.receive();
         over.store(true, Ordering::SeqCst);
-        told
-    });
-    (told, filled.load(Ordering::SeqCst) || disk.is_over())
+        watcher.thread().unpark();
+        let full = watcher.join().unwrap_or(true);
+        (told, filled.load(Ordering::SeqCst) || full)
+    })
 }
 
 /// A running `bulkhead-engine`. When it is dropped, its container is killed and removed.

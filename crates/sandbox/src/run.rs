@@ -224,7 +224,7 @@ impl Run {
             }
         }
         self.pipes.drain();
-        if ablation::on(ablation::Layer::DiskWatch) && disk.is_over() {
+        if ablation::on(ablation::Layer::DiskWatch) && disk.is_over_now() {
             // It was done before anybody looked; it is not kept.
             self.end(OVER_DISK);
         }

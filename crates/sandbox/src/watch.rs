@@ -1,10 +1,12 @@
 //! What a box uses, looked at from outside where the kernel holds no sum: memory without a cgroup, and
 //! the disk below its layer.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use protocol::workspace::LayerFolders;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, statvfs};
@@ -116,6 +118,8 @@ pub(crate) struct Disk {
     folder: std::path::PathBuf,
     at_first: Option<Used>,
     limit: u64,
+    /// When all of it was looked at last, and how long that took.
+    looked: Cell<(Instant, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,20 +136,38 @@ impl Disk {
             folder: folder.clone(),
             at_first: used_of_file_system(folder),
             limit,
+            looked: Cell::new((Instant::now(), Duration::ZERO)),
         }
     }
 
-    /// Whether it is too much. The file system as a whole is looked at first: as long as that has not
-    /// grown by the limit, the layer has not either.
+    /// Whether it is too much, while it is being written. The file system as a whole is looked at each time;
+    /// the layer itself when that has grown by the limit, and now and then, since others may free meanwhile
+    /// what the box takes.
     pub(crate) fn is_over(&self) -> bool {
-        let (Some(first), Some(now)) = (self.at_first, used_of_file_system(&self.folder)) else {
-            return false;
-        };
-        let grown = Used {
-            bytes: now.bytes.saturating_sub(first.bytes),
-            entries: now.entries.saturating_sub(first.entries),
-        };
-        self.exceeds(grown) && self.exceeds(used_of_folder(&self.folder).unwrap_or(grown))
+        const LEAST: Duration = Duration::from_millis(50);
+        /// Looking takes at most this part of the time.
+        const PART: u32 = 20;
+        let (last, took) = self.looked.get();
+        let due = last.elapsed() >= LEAST.max(took * PART);
+        (due || self.exceeds(self.grown())) && self.is_over_now()
+    }
+
+    /// Whether it is too much, looking at all of it.
+    pub(crate) fn is_over_now(&self) -> bool {
+        let begun = Instant::now();
+        let used = used_of_folder(&self.folder).unwrap_or_else(|| self.grown());
+        self.looked.set((Instant::now(), begun.elapsed()));
+        self.exceeds(used)
+    }
+
+    fn grown(&self) -> Used {
+        match (self.at_first, used_of_file_system(&self.folder)) {
+            (Some(first), Some(now)) => Used {
+                bytes: now.bytes.saturating_sub(first.bytes),
+                entries: now.entries.saturating_sub(first.entries),
+            },
+            (_, _) => Used::default(),
+        }
     }
 
     fn exceeds(&self, used: Used) -> bool {

@@ -317,6 +317,8 @@ fn fill_as_disks_do(folder: &Path, bytes: u64) -> Attempt {
         done = done.and_then(|()| write_files(folder, FILE, FILE, &mut files));
         std::thread::sleep(Duration::from_millis(30));
     }
+    // A disk that is full stays so until somebody notices.
+    std::thread::sleep(Duration::from_secs(1));
     for path in &files {
         let _ = std::fs::remove_file(path);
     }
