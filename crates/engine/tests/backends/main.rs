@@ -30,7 +30,7 @@ use protocol::runner::Backend;
 type Check = (&'static str, fn(&Host));
 
 /// What holds for every backend.
-const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS, ATTACKS];
+const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS];
 
 const ATTACKS: &[Check] = &[(
     "every_attack_is_stopped_and_gets_through_outside",
@@ -108,7 +108,12 @@ fn tests(args: &[&str]) {
 /// Each check, and how long a box takes.
 fn suite(host: &Host) {
     let (backend, user) = (host.backend.name(), rustix::process::geteuid());
-    for (name, check) in CHECKS.iter().copied().flatten() {
+    // Another kernel answers many attacks in its own way; they are made by hand there, `bulkhead sandbox probe`.
+    let attacks: &[&[Check]] = match host.backend {
+        Backend::Gvisor => &[],
+        Backend::Native | Backend::Docker | Backend::Podman => &[ATTACKS],
+    };
+    for (name, check) in CHECKS.iter().chain(attacks).copied().flatten() {
         let begun = Instant::now();
         check(host);
         println!(
