@@ -110,7 +110,7 @@ fn suite(host: &Host) {
     let (backend, user) = (host.backend.name(), rustix::process::geteuid());
     // Another kernel answers many attacks in its own way; they are made by hand there, `bulkhead sandbox probe`.
     let attacks: &[&[Check]] = match host.backend {
-        Backend::Gvisor => &[],
+        Backend::Gvisor => &[ATTACKS],
         Backend::Native | Backend::Docker | Backend::Podman => &[ATTACKS],
     };
     for (name, check) in CHECKS.iter().chain(attacks).copied().flatten() {

@@ -47,9 +47,11 @@ impl Outside {
         let folder = std::env::temp_dir().join(&mark);
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let at = |name: &str| folder.join(name);
-        for name in ["workspace", "ground", "ground/tmp"] {
+        for name in ["workspace", "ground"] {
             std::fs::create_dir(at(name))?;
         }
+        let tmp = in_memory(&mark).unwrap_or_else(|_| at("ground/tmp"));
+        std::fs::create_dir_all(&tmp)?;
         let secret = at("secret");
         std::fs::write(&secret, CANARY)?;
         let config = if config.is_file() {
@@ -82,7 +84,7 @@ impl Outside {
             helper: helper.to_owned(),
             config,
             own_program: std::env::current_exe()?,
-            tmp: at("ground/tmp"),
+            tmp,
             shared_memory: key,
             namespaces: facts::namespaces()?,
             kernel: Kernel::own(),
@@ -122,8 +124,16 @@ impl Drop for Outside {
         let _ = call(libc::SYS_shmctl, [n(id), n(REMOVE), ZERO]);
         let _ = self.victim.kill();
         let _ = self.victim.wait();
+        let _ = std::fs::remove_dir_all(&self.outside.tmp);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A folder on a tmpfs, as a box' `/tmp` is: ten thousands of names take a busy disk minutes.
+fn in_memory(mark: &str) -> io::Result<PathBuf> {
+    let folder = Path::new("/dev/shm").join(mark);
+    std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
 }
 
 /// A word that no other run has.
