@@ -81,6 +81,11 @@ pub enum LayerRequest {
         /// Which.
         layer: LayerId,
     },
+    /// The same, and no process can write to it any more: it may be that of another box.
+    GiveBack {
+        /// Which.
+        layer: LayerId,
+    },
 }
 
 /// To the runner.
@@ -102,7 +107,7 @@ pub enum LayerReply {
         /// What was changed.
         changes: Changes,
     },
-    /// To Forget.
+    /// To Forget and GiveBack.
     Forgotten,
     /// Not done.
     Refused {

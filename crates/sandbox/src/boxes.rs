@@ -249,8 +249,9 @@ pub(crate) struct Ready {
     pub(crate) stdin: PipeWriter,
     pub(crate) stdout: PipeReader,
     pub(crate) stderr: PipeReader,
-    pub(crate) layer: HeldLayer,
+    /// Before the layer, which nobody may have while a box can write to it.
     pub(crate) body: Body,
+    pub(crate) layer: HeldLayer,
 }
 
 impl Ready {
@@ -309,13 +310,35 @@ impl Body {
     }
 }
 
+/// How much of a box is left after its end.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// Nobody can write to its layer any more.
+    Nothing,
+    /// The kernel does not end it.
+    Processes,
+}
+
+impl Body {
+    /// Ends all of it.
+    pub(crate) fn end(&self) -> Remains {
+        /// How long the kernel may take before nobody waits for it any more.
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+        if self.is_over() {
+            return Remains::Nothing;
+        }
+        crate::run::kill(&self.made.handle);
+        match crate::run::readable_within(&self.made.handle, PATIENCE) {
+            true => Remains::Nothing,
+            false => Remains::Processes,
+        }
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
-        /// How long the kernel may take to end a box before nobody waits for it any more.
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
-        if !self.is_over() {
-            crate::run::kill(&self.made.handle);
-            crate::run::readable_within(&self.made.handle, PATIENCE);
-        }
+        // Who has to know has asked before.
+        let _ = self.end();
     }
 }

@@ -47,6 +47,10 @@ pub trait Layers: Debug + Send + Sync {
     fn discard(&self, layer: LayerId) -> Result<Changes, Refused>;
     /// Throws it away unseen.
     fn forget(&self, layer: LayerId);
+    /// The same. Its box is gone and wrote nothing to it, so it may be that of another.
+    fn give_back(&self, layer: LayerId) {
+        self.forget(layer);
+    }
 }
 
 /// A layer that is forgotten unless somebody decides about it.
@@ -88,6 +92,13 @@ impl HeldLayer {
         match &self.layer {
             Some(layer) => Ok(&layer.sequence),
             None => Err(Failure::because("the layer was given away")),
+        }
+    }
+
+    /// For another box. Nothing was written to it and nobody can any more.
+    pub(crate) fn give_back(mut self) {
+        if let Some(layer) = self.layer.take() {
+            self.layers.give_back(layer.id);
         }
     }
 
@@ -183,6 +194,17 @@ impl Linked {
         }
     }
 
+    /// Nothing depends on when it is done, and removing folders takes the disk's time. If the program is gone,
+    /// its next start removes what nobody holds.
+    fn tell(&self, request: &LayerRequest) {
+        let mut asking = self.locked();
+        let asked = asking.send(request);
+        asking.owed += 1;
+        if asked.is_err() || (asking.owed >= MOST_OWED && asking.settle().is_err()) {
+            asking.give_up();
+        }
+    }
+
     /// Waits until all that was asked for is done.
     fn settle(&self) {
         let mut asking = self.locked();
@@ -245,14 +267,11 @@ impl Layers for Linked {
     }
 
     fn forget(&self, layer: LayerId) {
-        // Nothing depends on when it is done, and removing folders takes the disk's time. If the program is
-        // gone, its next start removes what nobody holds.
-        let mut asking = self.locked();
-        let asked = asking.send(&LayerRequest::Forget { layer });
-        asking.owed += 1;
-        if asked.is_err() || (asking.owed >= MOST_OWED && asking.settle().is_err()) {
-            asking.give_up();
-        }
+        self.tell(&LayerRequest::Forget { layer });
+    }
+
+    fn give_back(&self, layer: LayerId) {
+        self.tell(&LayerRequest::GiveBack { layer });
     }
 }
 

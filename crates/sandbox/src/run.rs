@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::ablation;
-use crate::boxes::{Body, Boxes, Ready};
+use crate::boxes::{Body, Boxes, Ready, Remains};
 use crate::engine::EngineLink;
 use crate::layers::{HeldLayer, Layer, Layers};
 use crate::native::mounts::TOOL;
@@ -61,8 +61,9 @@ pub struct Refused {
 pub struct Run {
     argv: Vec<String>,
     pipes: Pipes,
-    layer: HeldLayer,
+    /// Before the layer, which nobody may have while a box can write to it.
     body: Body,
+    layer: HeldLayer,
     facts: Facts,
     held: Option<crate::cgroup::Held>,
     limits: Limits,
@@ -173,6 +174,7 @@ impl Run {
         let (stdout, mut stderr) = (out.text(), err.text());
         stderr.push_str(&note);
         let receipt = receipt::of(self.facts, self.held.as_ref(), &self.limits);
+        let remains = self.body.end();
         // Gone are the processes; the rest of the box goes while its changes are looked at.
         drop(self.body);
         let then = match cause {
@@ -187,7 +189,14 @@ impl Run {
             stderr,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             receipt,
-            changes: decide(layers, self.layer, then, self.base),
+            changes: match remains {
+                Remains::Nothing if self.layer.is_untouched() => {
+                    self.layer.give_back();
+                    Changes::default()
+                }
+                Remains::Nothing => decide(layers, self.layer, then, self.base),
+                Remains::Processes => unending(),
+            },
         })
     }
 
@@ -398,6 +407,19 @@ pub(crate) fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Ba
         fate: Fate::Failed { reason, fix },
         ..Changes::default()
     })
+}
+
+/// What is told instead of the changes of a box that the kernel does not end.
+fn unending() -> Changes {
+    Changes {
+        fate: Fate::Failed {
+            reason: "the processes of the box do not end, so what they wrote was thrown away"
+                .to_owned(),
+            fix: "look for processes in state D, which wait for a device, and for a full disk"
+                .to_owned(),
+        },
+        ..Changes::default()
+    }
 }
 
 /// The program to start, its list of system calls, and its standard input.

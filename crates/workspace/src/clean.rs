@@ -1,7 +1,7 @@
 //! Looks through what a box made before any of it goes anywhere.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use protocol::runner::FileKind;
 use rustix::fs::{AtFlags, Mode};
@@ -258,23 +258,52 @@ fn chmod(dir: BorrowedFd<'_>, name: &Name, mode: u32) -> io::Result<()> {
     )?)
 }
 
+/// Whether a layer is as it was made, apart from what overlayfs leaves behind, which is removed. Its overlay is
+/// not mounted any more.
+pub(crate) fn is_as_new(layer: &OwnedFd) -> io::Result<bool> {
+    let upper = fsys::open_folder(layer, &Name::of("upper"))?;
+    let (was, is) = (fsys::stat_of(layer)?, fsys::stat_of(&upper)?);
+    // Both were made by the same program with the same mode.
+    let alike = (is.mode, is.uid) == (was.mode, was.uid);
+    if !alike || !fsys::names_in(&upper, 1)?.is_empty() {
+        return Ok(false);
+    }
+    fsys::set_mtime(&upper, was.mtime)?;
+    strip(upper.as_fd())?;
+    if !attributes(upper.as_fd())?.is_empty() {
+        return Ok(false);
+    }
+    let work = fsys::open_folder(layer, &Name::of("work"))?;
+    // What holds the mark of a mount without syncs, which would not be mounted again.
+    fsys::remove(work.as_fd(), &Name::of("work"))?;
+    Ok(fsys::names_in(&work, 1)?.is_empty())
+}
+
 /// Removes overlayfs' own attributes.
 fn strip(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut list = vec![0_u8; 4096];
-    let len = loop {
-        match rustix::fs::flistxattr(fd, list.as_mut_slice()) {
-            Ok(len) => break len,
-            // 64 KiB is the most that the kernel lists, xattr(7).
-            Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let names = list[..len].split(|b| *b == 0);
+    let list = attributes(fd)?;
+    let names = list.split(|b| *b == 0);
     for name in names.filter(|name| name.starts_with(OVERLAY)) {
         rustix::fs::fremovexattr(fd, name)?;
     }
     Ok(())
+}
+
+/// The names of extended attributes, each with a NUL behind it.
+fn attributes(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut list = vec![0_u8; 4096];
+    loop {
+        match rustix::fs::flistxattr(fd, list.as_mut_slice()) {
+            Ok(len) => {
+                list.truncate(len);
+                return Ok(list);
+            }
+            // 64 KiB is the most that the kernel lists, xattr(7).
+            Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// What overlayfs says of a folder in an upper layer.

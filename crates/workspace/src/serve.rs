@@ -66,8 +66,10 @@ impl Shared {
 
     /// Waits until nothing is under way; nothing can begin afterwards.
     pub fn stop(self) {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        store.drop_spare();
         // The process ends while this is held.
-        std::mem::forget(self.0.lock());
+        std::mem::forget(store);
     }
 
     /// `open` are the layers that were made over this link and that nobody decided about.
@@ -94,6 +96,10 @@ impl Shared {
             LayerRequest::Forget { layer } => {
                 open.remove(&layer);
                 store.forget(layer).map(|()| LayerReply::Forgotten)
+            }
+            LayerRequest::GiveBack { layer } => {
+                open.remove(&layer);
+                store.give_back(layer).map(|()| LayerReply::Forgotten)
             }
         };
         if let Ok(LayerReply::Begun { layer, .. }) = &reply {

@@ -14,7 +14,7 @@ use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, Or
 use rustix::fs::{Mode, OFlags};
 
 use crate::apply::{Scene, Slots};
-use crate::clean::{Settling, Whiteouts};
+use crate::clean::{self, Settling, Whiteouts};
 use crate::conflict::{self, Known};
 use crate::copy::{self, Index};
 use crate::findings::{Findings, Watch};
@@ -28,6 +28,8 @@ use crate::stop::Stop;
 
 /// The version of what is on the disk.
 const VERSION: u32 = 1;
+/// The most empty layers that are kept for the next boxes.
+const SPARE: usize = 8;
 
 /// The workspace and its history. One at a time changes them, also among processes.
 pub struct Store {
@@ -35,6 +37,8 @@ pub struct Store {
     pub(crate) home: Home,
     limits: HistoryLimits,
     layers: HashMap<u64, Layer>,
+    /// Layers that nobody wrote to.
+    spare: Vec<(u64, Layer)>,
     last_layer: u64,
     /// The entries that can be undone.
     pub(crate) entries: BTreeMap<u64, Header>,
@@ -98,6 +102,7 @@ impl Store {
             workspace: fd,
             limits,
             layers: HashMap::new(),
+            spare: Vec::new(),
             last_layer: 0,
             entries: BTreeMap::new(),
             retired: Vec::new(),
@@ -116,24 +121,16 @@ impl Store {
     ///
     /// The disk, or a workspace that cannot be copied.
     pub fn begin(&mut self, kind: LayerKind) -> Result<LayerReply, Stop> {
-        let made = self.locked(|store| {
-            store
-                .home
-                .make_layer(store.last_layer)
-                .map_err(Stop::at("cannot make a layer"))
-        });
-        let (number, folder, lock) = made?;
-        self.last_layer = number;
-        let result = self.fill(kind, &folder);
-        let path = self.home.path.join("layers").join(number.to_string());
-        let content = match result {
-            Ok(content) => content,
-            Err(stop) => {
-                self.drop_layer(number);
-                return Err(stop);
-            }
+        let spare = match kind {
+            LayerKind::Overlay => self.spare.pop(),
+            LayerKind::Copy => None,
         };
-        let folders = match content {
+        let (number, layer) = match spare {
+            Some(spare) => spare,
+            None => self.fresh(kind)?,
+        };
+        let path = self.home.path.join("layers").join(number.to_string());
+        let folders = match layer.kind {
             Content::Overlay => LayerFolders::Overlay {
                 upper: path.join("upper"),
                 work: path.join("work"),
@@ -142,17 +139,37 @@ impl Store {
                 folder: path.join("copy"),
             },
         };
-        let layer = Layer {
-            folder,
-            kind: content,
-            _lock: lock,
-        };
         self.layers.insert(number, layer);
         Ok(LayerReply::Begun {
             layer: LayerId(number),
             folders,
             sequence: self.home.path.join("sequence"),
         })
+    }
+
+    fn fresh(&mut self, kind: LayerKind) -> Result<(u64, Layer), Stop> {
+        let made = self.locked(|store| {
+            store
+                .home
+                .make_layer(store.last_layer)
+                .map_err(Stop::at("cannot make a layer"))
+        });
+        let (number, folder, lock) = made?;
+        self.last_layer = number;
+        match self.fill(kind, &folder) {
+            Ok(kind) => Ok((
+                number,
+                Layer {
+                    folder,
+                    kind,
+                    _lock: lock,
+                },
+            )),
+            Err(stop) => {
+                self.drop_layer(number);
+                Err(stop)
+            }
+        }
     }
 
     fn fill(&self, kind: LayerKind, folder: &OwnedFd) -> Result<Content, Stop> {
@@ -275,6 +292,33 @@ impl Store {
         let _taken = self.take(layer)?;
         self.drop_layer(layer.0);
         Ok(())
+    }
+
+    /// Takes a layer back that nobody can write to any more. If nobody did, it is given out again, which
+    /// costs the disk less than a fresh one; else it is thrown away unseen.
+    ///
+    /// # Errors
+    ///
+    /// No such layer.
+    pub fn give_back(&mut self, layer: LayerId) -> Result<(), Stop> {
+        let taken = self.take(layer)?;
+        let as_new = match taken.kind {
+            Content::Overlay if self.spare.len() < SPARE => clean::is_as_new(&taken.folder),
+            Content::Overlay | Content::Copy(_) => Ok(false),
+        };
+        match as_new {
+            Ok(true) => self.spare.push((layer.0, taken)),
+            // What cannot be looked at is not used again.
+            Ok(false) | Err(_) => self.drop_layer(layer.0),
+        }
+        Ok(())
+    }
+
+    /// Throws away what is kept for the next box.
+    pub fn drop_spare(&mut self) {
+        for (number, _) in std::mem::take(&mut self.spare) {
+            self.drop_layer(number);
+        }
     }
 
     fn take(&mut self, layer: LayerId) -> Result<Layer, Stop> {

@@ -300,7 +300,7 @@ pub fn main() -> ExitCode {
     let report = ready.unwrap_or_else(Report::Failed);
     let told = link.send(&report);
     match (report, told) {
-        (Report::Ready(_), Ok(())) => crate::native::init::exec(&order.argv),
+        (Report::Ready(_), Ok(())) => crate::native::init::exec(&order.argv).into(),
         (Report::Failed(_), _) | (_, Err(_)) => ExitCode::FAILURE,
     }
 }

@@ -85,34 +85,32 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
         Kind::Exec => install(&filters.exec)?,
         Kind::Tool => {}
     }
-    match sys::fork().map_err(Failure::at("starting the command"))? {
-        sys::Fork::Child => become_command(link, &stdio, || {
-            let filter = match spec.kind {
-                Kind::Exec => &filters.exec,
-                Kind::Tool => {
-                    install(&filters.tool)?;
-                    &filters.tool
-                }
-            };
-            let facts = facts::read(abi, filter, &early, &spec)?;
-            if ablation::on(Layer::Check) {
-                facts::check(&facts, &spec)?;
+    let confine = || {
+        let filter = match spec.kind {
+            Kind::Exec => &filters.exec,
+            Kind::Tool => {
+                install(&filters.tool)?;
+                &filters.tool
             }
-            Ok(facts)
-        }),
-        sys::Fork::Parent(command) => {
-            drop(stdio);
-            close_stdio()?;
-            match spec.kind {
-                Kind::Exec => {}
-                Kind::Tool => install(&filters.exec)?,
-            }
-            let end = reap_until(command)?;
-            // If the service is gone, there is nobody to tell.
-            let _ = link.send(&Report::Ended(end));
-            Ok(end)
+        };
+        let facts = facts::read(abi, filter, &early, &spec)?;
+        if ablation::on(Layer::Check) {
+            facts::check(&facts, &spec)?;
         }
+        Ok(facts)
+    };
+    let command = sys::start_sharing(|| become_command(link, &stdio, confine))
+        .map_err(Failure::at("starting the command"))?;
+    drop(stdio);
+    close_stdio()?;
+    match spec.kind {
+        Kind::Exec => {}
+        Kind::Tool => install(&filters.exec)?,
     }
+    let end = reap_until(command)?;
+    // If the service is gone, there is nobody to tell.
+    let _ = link.send(&Report::Ended(end));
+    Ok(end)
 }
 
 /// The command's standard input, output and error.
@@ -236,26 +234,25 @@ fn limits(spec: &BoxSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Never returns: as the command or not at all. `confine` is the last of giving up.
+/// Becomes the command, or says with which code to end instead. `confine` is the last of giving up.
 fn become_command(
     link: &BoxEnd,
     stdio: &Stdio,
     confine: impl FnOnce() -> Result<Facts, Failure>,
-) -> ! {
-    let argv = match prepare(link, stdio, confine) {
-        Ok(Some(argv)) => argv,
+) -> u8 {
+    match prepare(link, stdio, confine) {
+        Ok(Some(argv)) => exec(&argv),
         // Nobody wants it any more.
-        Ok(None) => std::process::exit(0),
+        Ok(None) => 0,
         Err(failure) => {
             let _ = link.send(&Report::Failed(failure));
-            std::process::exit(1);
+            1
         }
-    };
-    exec(&argv)
+    }
 }
 
-/// Becomes the command, with its own environment and nothing else of ours.
-pub(crate) fn exec(argv: &[String]) -> ! {
+/// Becomes the command, with its own environment and nothing else of ours; the code to end with if that fails.
+pub(crate) fn exec(argv: &[String]) -> u8 {
     // A specification without a program is refused before it gets here.
     let (program, arguments) = argv
         .split_first()
@@ -267,11 +264,10 @@ pub(crate) fn exec(argv: &[String]) -> ! {
     let error = command.args(arguments).envs(ENVIRONMENT).exec();
     // The codes of a shell: 127 for a program that is not there, 126 for one that cannot be run.
     eprintln!("{program}: {error}");
-    std::process::exit(if error.kind() == std::io::ErrorKind::NotFound {
-        127
-    } else {
-        126
-    })
+    match error.kind() {
+        std::io::ErrorKind::NotFound => 127,
+        _ => 126,
+    }
 }
 
 /// What to become, or nothing if nobody is there any more.

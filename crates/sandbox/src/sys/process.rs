@@ -32,6 +32,40 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Starts a process in this one's memory and waits until it has become another program or has ended, vfork(2).
+/// `child` runs in it, and what it returns is its exit code. A box is started without a second copy of init's
+/// memory, which would be for a moment only.
+pub(crate) fn start_sharing(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    /// Enough to read what is said of a process and to write it down.
+    const STACK: usize = 512 * 1024;
+    extern "C" fn enter<F: FnOnce() -> u8>(child: *mut libc::c_void) -> libc::c_int {
+        // JUSTIFICATION: clone(2) takes one pointer.
+        // SAFETY: it is that to the caller's own, which lives until this process no longer uses its memory.
+        let child = unsafe { &mut *child.cast::<Option<F>>() };
+        child.take().map_or(1, |child| child().into())
+    }
+    fn entry<F: FnOnce() -> u8>(_: &F) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+        enter::<F>
+    }
+    one_thread()?;
+    let entry = entry(&child);
+    let mut child = Some(child);
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // JUSTIFICATION: fork copies the page tables, and each page that either side then writes to.
+    // SAFETY: no other thread exists (checked above), and this one does not run until the child has left this
+    // memory, so nobody else uses what it uses. The stack grows down from its end, is aligned to 16 bytes, and
+    // belongs to nobody else. A panic in the child does not leave `enter`: extern "C" ends the process.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity());
+        libc::clone(entry, top.cast(), flags, (&raw mut child).cast())
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("clone returned no process id")),
+    }
+}
+
 /// Which side of [`clone_into_namespaces`] this is.
 pub(crate) enum Cloned {
     /// Process 1 of namespaces of its own, with no user or group mapped yet.

@@ -147,7 +147,7 @@ fn keep_workspace(link: &Link<LayerReply, LayerRequest>, layers: &dyn Layers) {
             LayerRequest::Discard { layer } => LayerReply::Changes {
                 changes: layers.discard(layer).unwrap(),
             },
-            LayerRequest::Forget { layer } => {
+            LayerRequest::Forget { layer } | LayerRequest::GiveBack { layer } => {
                 layers.forget(layer);
                 LayerReply::Forgotten
             }
