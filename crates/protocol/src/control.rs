@@ -313,7 +313,7 @@ pub struct ControlEnd<Send, Receive> {
 }
 
 /// The most descriptors that go with one frame.
-pub const MAX_DESCRIPTORS: usize = 4;
+pub const MAX_DESCRIPTORS: usize = 5;
 
 const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 

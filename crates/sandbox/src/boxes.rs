@@ -160,8 +160,8 @@ impl Boxes {
             .map_err(Failure::at("making a cgroup"))?;
         let made = asked.made()?;
         drop(builder);
-        let mut body = Body { made, cgroup };
-        let held = body.take_in()?;
+        let body = Body { made, cgroup };
+        let doors = body.take_in()?;
         let spec = Box::new(BoxSpec {
             kind,
             limits: limits.clone(),
@@ -171,11 +171,13 @@ impl Boxes {
             count: self.count,
             outside: self.outside.clone(),
         });
-        let fds = [input.as_fd(), output.as_fd(), error.as_fd()];
+        let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd()];
+        fds.extend(doors.iter().map(OwnedFd::as_fd));
         let sent = body.made.link.send_with_all(&ToBox::Build { spec }, &fds);
-        drop((input, output, error));
+        drop((input, output, error, doors));
         sent.map_err(Failure::because)?;
         let facts = body.facts()?;
+        let held = body.held()?;
         Ok(Ready {
             kind,
             limits: limits.clone(),
@@ -274,18 +276,25 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    /// Puts the first process into its cgroup, before it has been told anything.
-    fn take_in(&mut self) -> Result<Option<Held>, Failure> {
-        let pid = self.made.pid;
-        let Some(cgroup) = &self.cgroup else {
-            return Ok(None);
-        };
-        cgroup
-            .take_in(pid)
-            .map_err(Failure::at("putting the box into its cgroup"))?;
-        let held = cgroup.held(pid);
-        held.map(Some)
-            .map_err(Failure::at("reading the limits of the cgroup"))
+    /// Puts the first process into its cgroup, before it has been told anything, or says how it enters.
+    fn take_in(&self) -> Result<Vec<OwnedFd>, Failure> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup
+                .take_in(self.made.pid)
+                .map_err(Failure::at("putting the box into its cgroup")),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What its cgroup holds, as the kernel says, and that it is in it.
+    fn held(&self) -> Result<Option<Held>, Failure> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup
+                .held(self.made.pid)
+                .map(Some)
+                .map_err(Failure::at("reading the limits of the cgroup")),
+            None => Ok(None),
+        }
     }
 
     fn facts(&self) -> Result<Facts, Failure> {

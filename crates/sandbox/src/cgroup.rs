@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(crate) enum Cgroups {
     },
 }
 
+/// The caller, for a file of a cgroup that names processes.
+pub(crate) const MYSELF: &[u8] = b"0";
 /// Folders of a service are called so, followed by its process id and a number.
 const PREFIX: &str = "bulkhead-";
 /// Where programs move in a delegated group, since one with groups below it may hold none itself.
@@ -220,10 +223,26 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Puts a process into it, and with it all that it starts.
-    pub(crate) fn take_in(&self, pid: u32) -> io::Result<()> {
+    /// Puts a process into it, and with it all that it starts; or says through what that process enters by
+    /// itself, writing [`MYSELF`] to each, before it starts anything.
+    pub(crate) fn take_in(&self, pid: u32) -> io::Result<Vec<OwnedFd>> {
         let mut folders = self.folders.iter();
-        folders.try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+        match self.version {
+            // Moving another process waits some ten milliseconds for the whole kernel (an RCU grace period);
+            // a thread that moves itself does not.
+            Version::First => folders
+                .map(|folder| {
+                    let door = fs::OpenOptions::new()
+                        .write(true)
+                        .open(folder.join("tasks"))?;
+                    Ok(door.into())
+                })
+                .collect(),
+            // A thread cannot leave its process there.
+            Version::Second => folders
+                .try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+                .map(|()| Vec::new()),
+        }
     }
 
     /// What is in force for a process that is in it.

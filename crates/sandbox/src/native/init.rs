@@ -18,6 +18,7 @@ use super::namespaces::Owner;
 use super::spec::{BoxEnd, BoxSpec, Count, End, Facts, Failure, Kind, Report, ToBox};
 use super::{facts, mounts, namespaces};
 use crate::ablation::{self, Layer};
+use crate::cgroup::MYSELF;
 use crate::landlock_domain::{self, Domain, Right};
 use crate::{profiles, seccomp, sys};
 
@@ -60,7 +61,7 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
         .map_err(Failure::at("tying the box to its builder"))?;
     sys::reset_all().map_err(Failure::at("resetting signals"))?;
     let (spec, stdio) = match link.receive_all() {
-        Ok((ToBox::Build { spec }, fds)) => (spec, Stdio::of(fds)?),
+        Ok((ToBox::Build { spec }, fds)) => (spec, Stdio::of(enter_cgroups(fds)?)?),
         Ok((ToBox::Go { .. }, _)) => return Err(Failure::because("told to go before it is built")),
         Err(error) => return Err(Failure::because(error)),
     };
@@ -111,6 +112,15 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
     // If the service is gone, there is nobody to tell.
     let _ = link.send(&Report::Ended(end));
     Ok(end)
+}
+
+/// Enters the cgroups whose files come after the standard descriptors, which are left.
+fn enter_cgroups(mut fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    let doors = fds.split_off(fds.len().min(3));
+    for door in doors {
+        rustix::io::write(&door, MYSELF).map_err(Failure::at("entering the cgroup of the box"))?;
+    }
+    Ok(fds)
 }
 
 /// The command's standard input, output and error.

@@ -36,7 +36,8 @@ pub(crate) enum FromBuilder {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ToBox {
-    /// First: what to build. With it come the command's standard input, output and error.
+    /// First: what to build. With it come the command's standard input, output and error, and after them the
+    /// files of cgroups that it enters through.
     Build {
         /// All about it but what it will run.
         spec: Box<BoxSpec>,
