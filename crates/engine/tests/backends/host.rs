@@ -16,7 +16,12 @@ use protocol::workspace::{LayerFolders, LayerKind};
 use serde::Deserialize;
 
 /// What a container gets, and who asks for it.
-pub(crate) const PROGRAMS: [&str; 3] = ["bulkhead-engine", "bulkhead-sandbox", "bulkhead-probe"];
+pub(crate) const PROGRAMS: [&str; 4] = [
+    "bulkhead-engine",
+    "bulkhead-sandbox",
+    "bulkhead-probe",
+    "bulkhead-tool",
+];
 
 /// One of the programs: beside this one where this one is a copy, otherwise where it was built.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -39,6 +44,8 @@ pub(crate) struct Host {
     pub(crate) socket: PathBuf,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) home: Digest,
+    /// The program that holds the tools.
+    pub(crate) tool: PathBuf,
     layers: Cell<u32>,
 }
 
@@ -78,6 +85,7 @@ impl Host {
             socket: socket.to_owned(),
             home: Digest::of(folder.path().to_str().unwrap()),
             folder,
+            tool: std::env::current_exe().unwrap(),
             layers: Cell::new(0),
         }
     }
@@ -106,7 +114,7 @@ impl Host {
             socket: Some(self.socket.clone()),
             home: self.home,
             sandbox_program: program("bulkhead-sandbox"),
-            tool_program: std::env::current_exe().unwrap(),
+            tool_program: self.tool.clone(),
             files: self.folder.path().join("files"),
         }
     }

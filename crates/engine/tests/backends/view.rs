@@ -44,6 +44,7 @@ pub(crate) const CHECKS: &[Check] = &[
         "no_setuid_file_and_no_device_can_be_made",
         no_setuid_file_and_no_device_can_be_made,
     ),
+    ("the_built_in_tools_work", the_built_in_tools_work),
     (
         "a_tool_gets_its_call_and_starts_nothing",
         a_tool_gets_its_call_and_starts_nothing,
@@ -386,6 +387,47 @@ fn a_tool_gets_its_call_and_starts_nothing(host: &Host) {
         [expected.as_str(), "other programs refused: true"],
         "{outcome:?}"
     );
+}
+
+fn the_built_in_tools_work(host: &Host) {
+    let mut host = Host::new(host.backend, &host.socket);
+    host.tool = crate::host::program("bulkhead-tool");
+    std::fs::write(host.workspace().join("notes"), "one\ntwo\n").unwrap();
+    let path = |path: &str| WorkspacePath::parse(path).unwrap();
+    let run = |call| {
+        let outcome = host.run(Action::Tool { call }, host.limits());
+        assert_eq!(outcome.end, RunEnd::Exited { code: 0 }, "{outcome:?}");
+        outcome.stdout
+    };
+    let text = run(ToolCall::ReadFile {
+        path: path("notes"),
+        first_line: 2,
+        lines: 1,
+    });
+    assert!(text.contains("two") && !text.contains("one"), "{text}");
+    let listed = run(ToolCall::ListFiles {
+        path: path("."),
+        depth: 1,
+    });
+    assert!(listed.contains("notes"), "{listed}");
+    run(ToolCall::EditFile {
+        path: path("notes"),
+        old: "two".to_owned(),
+        new: "three".to_owned(),
+    });
+    // Where a layer holds what changed: of an overlay, or of a copy.
+    let changed = |name: &str| {
+        let layer = host.newest_layer();
+        let folders = [layer.join("upper"), layer];
+        let texts = folders.map(|folder| std::fs::read_to_string(folder.join(name)).ok());
+        texts.into_iter().flatten().next()
+    };
+    assert_eq!(changed("notes").unwrap(), "one\nthree\n");
+    run(ToolCall::WriteFile {
+        path: path("folder/new"),
+        content: "new".to_owned(),
+    });
+    assert_eq!(changed("folder/new").unwrap(), "new");
 }
 
 fn output_is_cut(host: &Host) {

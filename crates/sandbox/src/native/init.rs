@@ -52,7 +52,7 @@ pub(crate) fn main(link: OwnedFd, owner: Owner, filters: &Filters) -> ! {
             1
         }
     };
-    std::process::exit(code)
+    sys::exit_now(code)
 }
 
 fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use protocol::workspace::LayerFolders;
@@ -76,6 +76,7 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
         "tmp",
     )?;
     attach_new_folder(&workspace, relative(WORKSPACE))?;
+    folder("run/bulkhead")?;
     attach_new_file(&tool, relative(TOOL))?;
     folder("var")?;
     link("/tmp", "var/tmp")?;
@@ -256,6 +257,7 @@ fn read_etc() -> Result<Etc, Failure> {
 }
 
 fn write_etc(etc: &Etc) -> Result<(), Failure> {
+    folder("etc/ssl")?;
     for (name, content) in parts::names() {
         file(&format!("etc/{name}"), content.as_bytes(), 0o444)?;
     }
@@ -294,18 +296,15 @@ fn folder(at: impl AsRef<Path>) -> Result<(), Failure> {
     fs::create_dir_all(at).map_err(Failure::at(format!("making /{}", at.display())))
 }
 
+/// In a folder that is there. The umask lets the modes here through.
 fn file(at: &str, content: &[u8], mode: u32) -> Result<(), Failure> {
-    if let Some(parent) = Path::new(at).parent() {
-        folder(parent)?;
-    }
     let write = || {
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
             .open(at)?;
-        io::Write::write_all(&mut file, content)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))
+        io::Write::write_all(&mut file, content)
     };
     write().map_err(Failure::at(format!("writing /{at}")))
 }

@@ -16,7 +16,7 @@ use rustix::thread::CapabilitySet;
 
 pub(crate) use inner::unshare_user;
 pub(crate) use process::{
-    Below, Cloned, Fork, clone_into_namespaces, close_from, fork, reap_children_unasked,
+    Below, Cloned, Fork, clone_into_namespaces, close_from, exit_now, fork, reap_children_unasked,
     set_mount_flags, start_sharing,
 };
 pub(crate) use signal::{StopSet, block, reset_all, wait};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use protocol::call::WorkspacePath;
@@ -100,10 +100,45 @@ pub(super) fn open_below(
     for _ in 1..MAX_TRIES {
         match result {
             Err(Errno::AGAIN | Errno::INTR) => result = open(),
+            // Kernels of others, such as gVisor's.
+            Err(Errno::NOSYS) => return open_step_by_step(folder, path, flags),
             other => return other,
         }
     }
     result
+}
+
+/// The same without openat2(2): from folder to folder, through no link at all.
+fn open_step_by_step(
+    folder: impl AsFd,
+    path: impl rustix::path::Arg,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let path = path.as_str()?;
+    if path.starts_with('/') {
+        return Err(Errno::XDEV);
+    }
+    let step = |from: BorrowedFd<'_>, name: &str, flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = fs::openat(from, name, flags, Mode::empty())?;
+        // With O_PATH a link is opened instead of followed.
+        match FileType::from_raw_mode(fs::fstat(&opened)?.st_mode) {
+            FileType::Symlink => Err(Errno::LOOP),
+            _ => Ok(opened),
+        }
+    };
+    let mut names: Vec<&str> = path.split('/').collect();
+    names.retain(|name| !matches!(*name, "" | "."));
+    if names.contains(&"..") {
+        return Err(Errno::XDEV);
+    }
+    let last = names.pop().unwrap_or(".");
+    let between = OFlags::PATH | OFlags::DIRECTORY;
+    let mut at = step(folder.as_fd(), ".", between)?;
+    for name in names {
+        at = step(at.as_fd(), name, between)?;
+    }
+    step(at.as_fd(), last, flags)
 }
 
 /// Opens a name in a folder, to read, and follows no link at all.
@@ -167,5 +202,40 @@ pub(super) fn read_all(
     match read as u64 > MAX_FILE {
         true => Err(ToolError::TooBig(path.clone(), read as u64, MAX_FILE)),
         false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn step_by_step_the_same_files_are_reached_and_no_link_leads_anywhere() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        std::fs::write(folder.path().join("a/b/file"), "text").unwrap();
+        symlink("b", folder.path().join("a/link")).unwrap();
+        symlink("b/file", folder.path().join("a/name")).unwrap();
+        let Root(root) = Root::open(folder.path()).unwrap();
+        let inode = |fd: Result<OwnedFd, Errno>| fd.map(|fd| fs::fstat(fd).unwrap().st_ino);
+        for path in ["a/b/file", "a//b/./file", "a/b", ".", ""] {
+            let stepped = open_step_by_step(&root, path, READ);
+            let path = if path.is_empty() { "." } else { path };
+            let opened = open_below(&root, path, READ, ResolveFlags::empty());
+            assert_eq!(inode(stepped), inode(opened), "{path}");
+        }
+        for (path, flags, error) in [
+            ("a/name", READ, Errno::LOOP),
+            ("a/name", OFlags::PATH, Errno::LOOP),
+            ("a/link/file", READ, Errno::NOTDIR),
+            ("a/../a/b/file", READ, Errno::XDEV),
+            ("/etc/passwd", READ, Errno::XDEV),
+            ("a/no", READ, Errno::NOENT),
+        ] {
+            let opened = open_step_by_step(&root, path, flags);
+            assert_eq!(opened.err(), Some(error), "{path}");
+        }
     }
 }

@@ -131,8 +131,19 @@ impl<'a> Target<'a> {
         } else {
             RenameFlags::NOREPLACE
         };
-        fs::renameat_with(&self.folder, temporary, &self.folder, self.name, flags)
-            .map_err(|errno| ToolError::of(self.path, errno))
+        match fs::renameat_with(&self.folder, temporary, &self.folder, self.name, flags) {
+            // Kernels of others, such as gVisor's, and file systems that have no such flag.
+            Err(Errno::INVAL | Errno::NOSYS) if self.old.is_none() => self.link(temporary),
+            other => other,
+        }
+        .map_err(|errno| ToolError::of(self.path, errno))
+    }
+
+    /// The same in two steps: a second name, which replaces nothing either, and the first one goes.
+    fn link(&self, temporary: &str) -> Result<(), Errno> {
+        let none = AtFlags::empty();
+        fs::linkat(&self.folder, temporary, &self.folder, self.name, none)?;
+        fs::unlinkat(&self.folder, temporary, none)
     }
 
     /// What bears the name now.
