@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::call::Action;
+use protocol::control::MemoryPolicy;
 use protocol::engine::{Around, HEARTBEAT, InnerReply, InnerRequest, Walls};
 use protocol::frame::LinkError;
 use protocol::ids::{Nonce, random};
@@ -22,7 +23,7 @@ use crate::connect::Engine;
 use crate::container::{Wanted, inside};
 use crate::image::Image;
 use crate::owner::Owner;
-use crate::verify::{self, Expected, Inspected};
+use crate::verify::{self, Expected, Inspected, Memory};
 use crate::{stream, wire};
 
 /// How long the engine may take to start a container.
@@ -173,6 +174,18 @@ impl<'a> Container<'a> {
             &around,
             &inspected,
         );
+        let memory = match (memory, self.engine.config.memory) {
+            (Memory::Held { by }, _) => by,
+            (Memory::BestEffort, MemoryPolicy::BestEffort) => "best effort".to_owned(),
+            (Memory::BestEffort, MemoryPolicy::Enforced) => {
+                return Err(Refused {
+                    reason: format!("nothing holds the memory of a box of {} as a whole, and the configuration demands it", self.name()),
+                    fix: "let the container engine use cgroups (rootless: version 2, delegated), or allow best effort: \
+                          memory = \"best_effort\" under [box] in bulkhead.toml"
+                        .to_owned(),
+                });
+            }
+        };
         let nonce = random()
             .map(Nonce)
             .map_err(|error| unable(self.engine, &error.to_string()))?;

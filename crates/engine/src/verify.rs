@@ -141,6 +141,19 @@ fn of_engine(expected: &Expected, inspected: &Inspected) -> Option<String> {
         .next()
 }
 
+/// What holds the memory of a box as a whole.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// The cgroup of its container.
+    Held {
+        /// Of which version.
+        by: String,
+    },
+    /// Nothing: its processes one by one, and who looks at their sum.
+    BestEffort,
+}
+
 /// How memory is limited: what the container's own cgroup says, and for gVisor, which shows none, what the
 /// engine says.
 pub(crate) fn memory(
@@ -148,7 +161,7 @@ pub(crate) fn memory(
     limit: u64,
     around: &Around,
     inspected: &Inspected,
-) -> String {
+) -> Memory {
     let limited = match expected.backend {
         Backend::Gvisor => u64::try_from(inspected.host_config.memory) == Ok(limit),
         Backend::Native | Backend::Docker | Backend::Podman => {
@@ -156,7 +169,8 @@ pub(crate) fn memory(
         }
     };
     let cgroup = around.cgroup.clone().or_else(|| expected.cgroup.clone());
-    cgroup
-        .filter(|_| limited)
-        .unwrap_or_else(|| "best effort".to_owned())
+    match cgroup {
+        Some(by) if limited => Memory::Held { by },
+        Some(_) | None => Memory::BestEffort,
+    }
 }

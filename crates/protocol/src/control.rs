@@ -209,8 +209,6 @@ pub struct SandboxConfig {
     pub engine_program: PathBuf,
     /// Which kind of box, and for that program, with what.
     pub engine: EngineConfig,
-    /// What to do where nothing holds the memory of a box as a whole.
-    pub memory: MemoryPolicy,
     /// Where cgroups for boxes can be made.
     pub groups: BoxGroups,
     /// How many boxes are kept ready for the next calls, of each kind.

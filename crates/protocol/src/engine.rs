@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::call::Action;
+use crate::control::MemoryPolicy;
 use crate::ids::{Digest, Nonce};
 use crate::runner::{Backend, Limits, RunOutcome};
 use crate::workspace::{LayerFolders, LayerKind};
@@ -56,6 +57,8 @@ pub struct EngineConfig {
     pub tool_program: PathBuf,
     /// A folder of this installation. Podman reads the list of system calls from a file there.
     pub files: PathBuf,
+    /// What to do where nothing holds the memory of a box as a whole.
+    pub memory: MemoryPolicy,
 }
 
 /// From `bulkhead-engine`: one for Connect and one for Run.

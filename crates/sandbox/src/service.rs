@@ -127,7 +127,7 @@ impl Runner {
             program: SELF.into(),
             tool_program: config.tool_program.clone(),
             workspace: config.workspace.clone(),
-            memory: config.memory,
+            memory: config.engine.memory,
             groups: config.groups.clone(),
         };
         let boxes = Boxes::start(all, layers).map_err(|refused| refused.to_string())?;

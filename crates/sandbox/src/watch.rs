@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use protocol::workspace::LayerFolders;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat, statvfs};
+use rustix::io::Errno;
 
 /// The most processes that are looked at; a box is not allowed so many.
 const MAX_PROCESSES: usize = 4096;
@@ -116,6 +117,9 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Disk {
     folder: std::path::PathBuf,
+    /// What a copy held before anything was written to it.
+    copied: Used,
+    /// The same of the file system as a whole.
     at_first: Option<Used>,
     limit: u64,
     /// When all of it was looked at last, and how long that took.
@@ -131,9 +135,13 @@ struct Used {
 impl Disk {
     /// For a box with this layer that may write so many bytes.
     pub(crate) fn of(layer: &LayerFolders, limit: u64) -> Self {
-        let (LayerFolders::Overlay { upper: folder, .. } | LayerFolders::Copy { folder }) = layer;
+        let (folder, copied) = match layer {
+            LayerFolders::Overlay { upper, .. } => (upper, Used::default()),
+            LayerFolders::Copy { folder } => (folder, Seen::below(folder).used),
+        };
         Self {
             folder: folder.clone(),
+            copied,
             at_first: used_of_file_system(folder),
             limit,
             looked: Cell::new((Instant::now(), Duration::ZERO)),
@@ -155,17 +163,15 @@ impl Disk {
     /// Whether it is too much, looking at all of it.
     pub(crate) fn is_over_now(&self) -> bool {
         let begun = Instant::now();
-        let used = used_of_folder(&self.folder).unwrap_or_else(|| self.grown());
+        let seen = Seen::below(&self.folder);
         self.looked.set((Instant::now(), begun.elapsed()));
-        self.exceeds(used)
+        let more = seen.used.since(self.copied);
+        self.exceeds(more) || (!seen.is_all && self.exceeds(self.grown()))
     }
 
     fn grown(&self) -> Used {
         match (self.at_first, used_of_file_system(&self.folder)) {
-            (Some(first), Some(now)) => Used {
-                bytes: now.bytes.saturating_sub(first.bytes),
-                entries: now.entries.saturating_sub(first.entries),
-            },
+            (Some(first), Some(now)) => now.since(first),
             (_, _) => Used::default(),
         }
     }
@@ -183,44 +189,112 @@ fn used_of_file_system(folder: &Path) -> Option<Used> {
     })
 }
 
-/// What is below a folder while somebody hostile changes it: nothing is followed, and what is too deep
-/// or gone in between makes the answer unknown or smaller, never endless.
-fn used_of_folder(folder: &Path) -> Option<Used> {
-    const BLOCK: u64 = 512;
-    let top = openat(
-        CWD,
-        folder,
-        OFlags::RDONLY | OFlags::DIRECTORY,
-        Mode::empty(),
-    );
-    let mut stack = vec![top.and_then(Dir::new).ok()?];
-    let mut used = Used::default();
-    while let Some(within) = stack.last_mut() {
-        let Some(Ok(entry)) = within.next() else {
-            stack.pop();
-            continue;
-        };
-        let name = entry.file_name();
-        if [&b"."[..], b".."].contains(&name.to_bytes()) {
-            continue;
-        }
-        let at = within.fd().ok()?;
-        if let Ok(data) = statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
-            let blocks = u64::try_from(data.st_blocks).unwrap_or(0);
-            used.bytes += blocks.saturating_mul(BLOCK);
-            used.entries += 1;
-        }
-        if used.entries > 2 * MAX_ENTRIES {
-            return Some(used);
-        }
-        if entry.file_type() == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let next = openat(at, name, flags, Mode::empty()).and_then(Dir::new);
-            if stack.len() == MAX_DEPTH {
-                return None;
-            }
-            stack.extend(next);
+impl Used {
+    fn since(self, first: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(first.bytes),
+            entries: self.entries.saturating_sub(first.entries),
         }
     }
-    Some(used)
+}
+
+/// What is below a folder, as far as could be seen.
+struct Seen {
+    used: Used,
+    /// Not if a folder was too deep, or closed.
+    is_all: bool,
+}
+
+impl Seen {
+    /// Looks while somebody hostile changes it: nothing is followed, and it is never endless.
+    fn below(folder: &Path) -> Self {
+        const BLOCK: u64 = 512;
+        const FOLDER: OFlags = OFlags::RDONLY
+            .union(OFlags::DIRECTORY)
+            .union(OFlags::NOFOLLOW)
+            .union(OFlags::CLOEXEC);
+        let mut seen = Self {
+            used: Used::default(),
+            is_all: true,
+        };
+        let top = openat(CWD, folder, FOLDER, Mode::empty()).and_then(Dir::new);
+        seen.is_all = top.is_ok();
+        let mut stack: Vec<Dir> = top.into_iter().collect();
+        while let Some(depth) = stack.len().checked_sub(1) {
+            let within = &mut stack[depth];
+            let Some(Ok(entry)) = within.next() else {
+                stack.pop();
+                continue;
+            };
+            let name = entry.file_name();
+            if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                continue;
+            }
+            let Ok(at) = within.fd() else {
+                seen.is_all = false;
+                return seen;
+            };
+            if let Ok(data) = statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+                let blocks = u64::try_from(data.st_blocks).unwrap_or(0);
+                seen.used.bytes += blocks.saturating_mul(BLOCK);
+                seen.used.entries += 1;
+            }
+            if seen.used.entries > 2 * MAX_ENTRIES {
+                seen.is_all = false;
+                return seen;
+            }
+            if entry.file_type() == FileType::Directory {
+                if depth + 1 == MAX_DEPTH {
+                    seen.is_all = false;
+                    continue;
+                }
+                match openat(at, name, FOLDER, Mode::empty()).and_then(Dir::new) {
+                    Ok(next) => stack.push(next),
+                    // Gone in between.
+                    Err(Errno::NOENT) => {}
+                    Err(_) => seen.is_all = false,
+                }
+            }
+        }
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEBIBYTE: usize = 1024 * 1024;
+
+    #[test]
+    fn what_a_copy_held_at_first_is_not_what_was_written_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name, bytes| std::fs::write(folder.path().join(name), vec![1; bytes]);
+        write("there", 4 * MEBIBYTE).unwrap();
+        let copy = LayerFolders::Copy {
+            folder: folder.path().to_owned(),
+        };
+        let disk = Disk::of(&copy, MEBIBYTE as u64);
+        assert!(!disk.is_over_now());
+        write("little", MEBIBYTE / 2).unwrap();
+        assert!(!disk.is_over_now());
+        write("much", MEBIBYTE).unwrap();
+        assert!(disk.is_over_now());
+        let upper = LayerFolders::Overlay {
+            upper: folder.path().to_owned(),
+            work: folder.path().to_owned(),
+        };
+        assert!(Disk::of(&upper, MEBIBYTE as u64).is_over_now());
+    }
+
+    #[test]
+    fn what_lies_too_deep_to_be_seen_is_said_to_be_unseen() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Seen::below(folder.path()).is_all);
+        let shallow = ["d"; MAX_DEPTH - 1].join("/");
+        std::fs::create_dir_all(folder.path().join(&shallow)).unwrap();
+        assert!(Seen::below(folder.path()).is_all);
+        std::fs::create_dir(folder.path().join(shallow).join("d")).unwrap();
+        assert!(!Seen::below(folder.path()).is_all);
+    }
 }

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use protocol::control::MemoryPolicy;
 use protocol::engine::{EngineConfig, EngineReply, EngineRequest};
 use protocol::runner::{Backend, RunEnd};
 use protocol::workspace::{LayerFolders, LayerKind};
@@ -18,7 +19,7 @@ use crate::proxy::{self, Twist};
 pub(crate) fn all(docker: &Engine, podman: &Engine) {
     a_property_that_is_not_there_is_refused(docker, podman);
     an_engine_that_is_missing_or_another_is_refused(docker, podman);
-    a_memory_limit_that_is_not_there_is_told(docker);
+    a_memory_limit_that_is_not_there_is_told_or_refused(docker);
     a_socket_that_is_closed_to_the_user_is_refused(docker);
     a_path_that_says_more_than_a_path_is_refused(docker);
     a_program_that_is_missing_is_refused(docker);
@@ -187,7 +188,7 @@ fn an_engine_that_is_missing_or_another_is_refused(docker: &Engine, podman: &Eng
     );
 }
 
-fn a_memory_limit_that_is_not_there_is_told(docker: &Engine) {
+fn a_memory_limit_that_is_not_there_is_told_or_refused(docker: &Engine) {
     let mut host = Host::new(Backend::Docker, docker.socket());
     let change: fn(&mut Value) = |c| {
         for name in ["Memory", "MemorySwap"] {
@@ -202,6 +203,22 @@ fn a_memory_limit_that_is_not_there_is_told(docker: &Engine) {
     let outcome = host.shell("true");
     assert_eq!(outcome.end, RunEnd::Exited { code: 0 });
     assert_eq!(outcome.receipt.memory, "best effort");
+    host.memory = MemoryPolicy::Enforced;
+    let program = host.start(shell("echo x > /workspace/ran"), host.limits());
+    let (reason, fix) = refused(&program.link);
+    assert!(
+        reason.contains("demands it") && fix.contains("best_effort"),
+        "{reason}; {fix}"
+    );
+    assert!(!host.newest_layer().join("upper/ran").exists());
+    // With a limit it runs.
+    host.socket = docker.socket().to_owned();
+    let outcome = host.shell("true");
+    assert!(
+        outcome.receipt.memory.starts_with("cgroup"),
+        "{}",
+        outcome.receipt.memory
+    );
 }
 
 fn a_socket_that_is_closed_to_the_user_is_refused(docker: &Engine) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use protocol::call::Action;
+use protocol::control::MemoryPolicy;
 use protocol::engine::{EngineConfig, EngineReply, EngineRequest};
 use protocol::frame::Link;
 use protocol::ids::Digest;
@@ -46,6 +47,7 @@ pub(crate) struct Host {
     pub(crate) home: Digest,
     /// The program that holds the tools.
     pub(crate) tool: PathBuf,
+    pub(crate) memory: MemoryPolicy,
     layers: Cell<u32>,
 }
 
@@ -86,6 +88,7 @@ impl Host {
             home: Digest::of(folder.path().to_str().unwrap()),
             folder,
             tool: std::env::current_exe().unwrap(),
+            memory: MemoryPolicy::BestEffort,
             layers: Cell::new(0),
         }
     }
@@ -116,6 +119,7 @@ impl Host {
             sandbox_program: program("bulkhead-sandbox"),
             tool_program: self.tool.clone(),
             files: self.folder.path().join("files"),
+            memory: self.memory,
         }
     }
 

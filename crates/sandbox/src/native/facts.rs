@@ -1,6 +1,7 @@
 //! What the kernel says about a process, and whether it is what was promised.
 
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use protocol::workspace::LayerFolders;
 use rustix::fs::StatVfsMountFlags;
@@ -18,11 +19,13 @@ pub(crate) struct Early {
     pub(crate) interfaces: Vec<String>,
     /// How many processes the namespace's ids suffice for.
     pub(crate) ids: u64,
+    /// The device of the host's workspace.
+    workspace: u64,
 }
 
 impl Early {
     /// Reads it.
-    pub(crate) fn read() -> Result<Self, Failure> {
+    pub(crate) fn read(workspace: &Path) -> Result<Self, Failure> {
         const DEVICES: &str = "/proc/self/net/dev";
         let text =
             std::fs::read_to_string(DEVICES).map_err(Failure::at(format!("reading {DEVICES}")))?;
@@ -32,6 +35,9 @@ impl Early {
         Ok(Self {
             interfaces: names.filter(|name| name != "lo").collect(),
             ids: namespaces::ids_left()?,
+            workspace: std::fs::metadata(workspace)
+                .map_err(Failure::at("looking at the workspace"))?
+                .dev(),
         })
     }
 }
@@ -82,6 +88,7 @@ pub(crate) fn read(
     };
     let tmp = mounted("/tmp")?;
     let work = rustix::fs::statfs(WORKSPACE).map_err(Failure::at("looking at the workspace"))?;
+    let device = std::fs::metadata(WORKSPACE).map_err(Failure::at("looking at the workspace"))?;
     Ok(Facts {
         namespaces: namespaces().map_err(Failure::at("reading /proc/self/ns"))?,
         capabilities: [inheritable?, permitted?, effective?, bounding?, ambient?],
@@ -94,7 +101,8 @@ pub(crate) fn read(
             .map_err(|_| Failure::because("/proc/self/status has not four user ids"))?,
         interfaces: early.interfaces.clone(),
         root_read_only: mounted("/")?.f_flag.contains(StatVfsMountFlags::RDONLY),
-        overlay: work.f_type.cast_unsigned() == OVERLAYFS,
+        // One of its own: the host's workspace may be on an overlay too.
+        overlay: work.f_type.cast_unsigned() == OVERLAYFS && device.dev() != early.workspace,
         tmp_bytes: tmp.f_blocks.saturating_mul(tmp.f_frsize),
         data_bytes: limit(Resource::Data),
         cpu_seconds: limit(Resource::Cpu),

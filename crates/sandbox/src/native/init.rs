@@ -75,7 +75,7 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
         }
         Count::Ids | Count::Cgroup | Count::ProcessLimit => {}
     }
-    let early = facts::Early::read()?;
+    let early = facts::Early::read(&spec.workspace)?;
     rustix::system::sethostname(b"box").map_err(Failure::at("naming the box"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     mounts::build(&spec)?;

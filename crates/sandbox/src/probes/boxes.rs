@@ -108,6 +108,7 @@ impl Boxes {
                         sandbox_program: config.program,
                         tool_program: config.tool_program,
                         files: folder.0.join("engine"),
+                        memory: config.memory,
                     },
                     workspace: config.workspace,
                     layers: Arc::new(layers),

@@ -56,7 +56,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "write-sandbox-program",
         "own root: it is not there, or read-only; Landlock",
-        |scene| write_file(&scene.helper),
+        |scene| write_program(&scene.helper),
         write_own,
     ),
     Probe::new(

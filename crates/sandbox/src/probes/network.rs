@@ -23,25 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const PROBES: &[Probe] = &[
     Probe::new(
         "tcp-connect",
-        "network namespace without an interface; Landlock: no TCP",
+        "seccomp: unix sockets only; network namespace without an interface; Landlock: no TCP",
         |scene| tcp(scene.tcp),
         pair,
     ),
     Probe::new(
         "tcp-listen",
-        "Landlock: no TCP; network namespace: nobody could come",
+        "seccomp: unix sockets only; Landlock: no TCP; network namespace: nobody could come",
         |scene| Attempt::of(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).on_the_host(scene),
         listen_by_path,
     ),
     Probe::new(
         "udp-send",
-        "network namespace without an interface",
+        "seccomp: unix sockets only; network namespace without an interface",
         |scene| udp(scene.udp, b"x"),
         |_| Attempt::of(UnixDatagram::pair()),
     ),
     Probe::new(
         "dns",
-        "network namespace without an interface; own /etc without a name server",
+        "seccomp: unix sockets only; network namespace without an interface; own /etc without a name server",
         |scene| udp(scene.dns, &query()),
         |_| Attempt::of(std::fs::read("/etc/hosts")),
     ),
@@ -71,34 +71,34 @@ pub(super) const PROBES: &[Probe] = &[
     ),
     Probe::new(
         "vsock",
-        "seccomp: sockets of three families",
+        "seccomp: unix sockets only",
         |_| socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0),
         pair,
     )
     .apart(),
     Probe::new(
         "netlink",
-        "seccomp: sockets of three families; network namespace",
+        "seccomp: unix sockets only; network namespace",
         |_| socket(libc::AF_NETLINK, libc::SOCK_RAW, 0),
         pair,
     ),
     Probe::new(
         "packet-socket",
-        "seccomp: sockets of three families; no capabilities; network namespace",
+        "seccomp: unix sockets only; no capabilities; network namespace",
         |_| socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
         pair,
     )
     .throwaway(),
     Probe::new(
         "raw-socket",
-        "no capabilities; network namespace",
+        "seccomp: unix sockets only; no capabilities; network namespace",
         |_| socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
         pair,
     )
     .throwaway(),
     Probe::new(
         "other-families",
-        "seccomp: sockets of three families",
+        "seccomp: unix sockets only",
         |_| other_families(),
         pair,
     ),

@@ -105,6 +105,7 @@ fn act(act: &[&str], given: &mut Given) -> io::Result<()> {
             std::fs::rename(Path::new(from).join("file"), Path::new(to).join("moved"))
         }
         ["connect", address] => TcpStream::connect(address).map(drop),
+        ["udp", address] => std::net::UdpSocket::bind(address).map(drop),
         ["listen", address] => TcpListener::bind(address).map(drop),
         ["start", path] => Command::new(path).status().map(drop),
         ["map-code"] => probe::map_code(),

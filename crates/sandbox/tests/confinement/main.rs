@@ -284,12 +284,21 @@ fn only_egress_connects() {
             "{program}"
         );
         assert_eq!(
+            attempt(program, &["udp", "127.0.0.1:0"]),
+            expected,
+            "{program}"
+        );
+        assert_eq!(
             attempt(program, &["listen", "127.0.0.1:0"]),
             "refused",
             "{program}"
         );
     }
-    for act in [["connect", &address], ["listen", "127.0.0.1:0"]] {
+    for act in [
+        ["connect", &address],
+        ["listen", "127.0.0.1:0"],
+        ["udp", "127.0.0.1:0"],
+    ] {
         assert_eq!(attempt("unconfined", &act), "allowed");
     }
 }

@@ -72,6 +72,46 @@ fn what_is_discarded_or_forgotten_leaves_nothing() {
 }
 
 #[test]
+fn only_a_layer_that_is_as_new_is_given_out_again() {
+    let mut place = Place::new();
+    place.given(GIVEN);
+    let over = place.run("cat a > /dev/null; echo x > t; rm t");
+    place.store.give_back(over.layer).unwrap();
+    assert!(place.store.give_back(over.layer).is_err(), "it is gone");
+    let again = place.begin();
+    assert_eq!(again.over.layer, over.layer);
+    again.run("echo new > new");
+    let changes = place.keep(&again.over);
+    kept(&changes);
+    assert_eq!(told(&changes), ["+ new"]);
+    for script in [
+        "echo z > z",
+        "rm a",
+        "chmod 750 .",
+        "python3 -c 'import os; os.setxattr(\".\", \"user.x\", b\"y\")'",
+    ] {
+        let over = place.run(script);
+        place.store.give_back(over.layer).unwrap();
+        let next = place.begin();
+        assert_ne!(next.over.layer, over.layer, "{script}");
+        place.store.forget(next.over.layer).unwrap();
+    }
+    // What waits for the next boxes is little, and goes when the program ends.
+    let all: Vec<_> = (0..12).map(|_| place.begin().over.layer).collect();
+    for layer in all {
+        place.store.give_back(layer).unwrap();
+    }
+    let waiting = || {
+        std::fs::read_dir(place.history().join("layers"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(waiting(), 8);
+    place.store.drop_spare();
+    place.assert_tidy();
+}
+
+#[test]
 fn steps_right_after_one_another_are_no_conflicts() {
     let mut place = Place::new();
     place.given(GIVEN);

@@ -119,6 +119,7 @@ fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
                     sandbox_program: config.program,
                     tool_program: config.tool_program,
                     files: place.history.join("engine"),
+                    memory: config.memory,
                 },
                 workspace: config.workspace,
                 layers: keeper.layers(),
