@@ -69,7 +69,7 @@ impl HeldLayer {
         })
     }
 
-    /// Whether nothing at all was written to it. Of a copy that takes a look at all of it.
+    /// Whether nothing at all was written to it, as far as that is quickly told: not of a copy.
     pub(crate) fn is_untouched(&self) -> bool {
         match self.folders() {
             Ok(LayerFolders::Overlay { upper, .. }) => {

@@ -190,10 +190,6 @@ impl Run {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             receipt,
             changes: match remains {
-                Remains::Nothing if self.layer.is_untouched() => {
-                    self.layer.give_back();
-                    Changes::default()
-                }
                 Remains::Nothing => decide(layers, self.layer, then, self.base),
                 Remains::Processes => unending(),
             },
@@ -391,9 +387,10 @@ pub(crate) fn base_of(layer: &HeldLayer) -> Result<Base, Failure> {
     })
 }
 
-/// Has the changes kept or thrown away. That it could not be done is told with them.
+/// Has the changes kept or thrown away. That it could not be done is told with them. The box is gone.
 pub(crate) fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Base) -> Changes {
     if layer.is_untouched() {
+        layer.give_back();
         return Changes::default();
     }
     let Some(Layer { id, .. }) = layer.decide() else {

@@ -130,11 +130,7 @@ impl Peer {
             theirs.push(self.again()?);
             match self.kind {
                 Kind::Program(_) => {}
-                Kind::Engine(_) => {
-                    ready.push(for_ready.ready()?.0);
-                    // Entering a cgroup of version 1 takes ten milliseconds if nothing did so just before.
-                    for_cold.cold()?;
-                }
+                Kind::Engine(_) => ready.push(for_ready.ready()?.0),
             }
             cold.push(for_cold.cold()?.0);
         }

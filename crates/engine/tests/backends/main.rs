@@ -30,12 +30,7 @@ use protocol::runner::Backend;
 type Check = (&'static str, fn(&Host));
 
 /// What holds for every backend.
-const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS];
-
-const ATTACKS: &[Check] = &[(
-    "every_attack_is_stopped_and_gets_through_outside",
-    probes::every_attack_is_stopped_and_gets_through_outside,
-)];
+const CHECKS: &[&[Check]] = &[view::CHECKS, lifetime::CHECKS, probes::CHECKS];
 
 /// A backend's name, and how it is tried.
 type Test = (&'static str, fn());
@@ -108,12 +103,7 @@ fn tests(args: &[&str]) {
 /// Each check, and how long a box takes.
 fn suite(host: &Host) {
     let (backend, user) = (host.backend.name(), rustix::process::geteuid());
-    // Another kernel answers many attacks in its own way; they are made by hand there, `bulkhead sandbox probe`.
-    let attacks: &[&[Check]] = match host.backend {
-        Backend::Gvisor => &[ATTACKS],
-        Backend::Native | Backend::Docker | Backend::Podman => &[ATTACKS],
-    };
-    for (name, check) in CHECKS.iter().chain(attacks).copied().flatten() {
+    for (name, check) in CHECKS.iter().copied().flatten() {
         let begun = Instant::now();
         check(host);
         println!(

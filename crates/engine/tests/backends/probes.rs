@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+use crate::Check;
 use crate::host::{self, Host};
 
 #[derive(Debug, Deserialize)]
@@ -21,10 +22,15 @@ struct Finding {
     detail: String,
 }
 
+pub(crate) const CHECKS: &[Check] = &[(
+    "every_attack_is_stopped_and_gets_through_outside",
+    every_attack_is_stopped_and_gets_through_outside,
+)];
+
 /// There are more than so many.
 const LEAST: usize = 100;
 
-pub(crate) fn every_attack_is_stopped_and_gets_through_outside(host: &Host) {
+fn every_attack_is_stopped_and_gets_through_outside(host: &Host) {
     let backend = format!("{}:{}", host.backend.name(), host.socket.display());
     let output = Command::new(host::program("bulkhead-probe"))
         .args(["stage", "start"])

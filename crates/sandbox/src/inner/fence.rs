@@ -24,8 +24,8 @@ use rustix::process::{
 };
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, UnshareFlags, capabilities, set_capabilities,
+    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -348,7 +348,7 @@ fn become_nobody() -> Result<(), Failure> {
     let write = |path: &str, text: String| {
         std::fs::write(path, &text).map_err(Failure::at(format!("writing {text:?} to {path}")))
     };
-    sys::unshare_user().map_err(Failure::at("making a user namespace"))?;
+    sys::unshare(UnshareFlags::NEWUSER).map_err(Failure::at("making a user namespace"))?;
     write("/proc/self/uid_map", format!("{INSIDE_ID} {uid} 1"))?;
     write("/proc/self/gid_map", format!("{INSIDE_ID} {gid} 1"))?;
     set_thread_groups(&[]).map_err(Failure::at("giving up groups"))

@@ -29,8 +29,3 @@ pub(super) fn reach<const N: usize>(number: i64, arguments: [Arg<'_>; N]) -> Att
 pub(super) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
-
-/// A text as the kernel takes it.
-pub(super) fn text(text: &'static std::ffi::CStr) -> Arg<'static> {
-    Arg::Text(text)
-}

@@ -150,7 +150,7 @@ pub(super) const PROBES: &[Probe] = &[
                     libc::SYS_mknodat,
                     [
                         NONE,
-                        super::calls::text(c"x"),
+                        crate::sys::probe::Arg::Text(c"x"),
                         n(libc::S_IFCHR),
                         n(0x103_i64),
                     ],

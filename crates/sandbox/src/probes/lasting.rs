@@ -13,7 +13,7 @@ use super::attempt::Attempt;
 use super::outside;
 use super::processes::start_and_wait;
 use super::scene::Scene;
-use crate::sys::{self, Fork};
+use crate::sys::{self, probe::Fork};
 
 /// How long what should be dead stays, if nobody kills it.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -61,13 +61,13 @@ pub(super) const PROBES: &[Probe] = &[
 
 /// Leaves its session and its parent.
 fn daemon() -> Attempt {
-    match sys::fork() {
+    match sys::probe::fork() {
         Ok(Fork::Parent(_)) => return Attempt::stopped("started"),
         Ok(Fork::Child) => {}
         Err(error) => return Attempt::of(Err::<(), _>(error)),
     }
     let _ = setsid();
-    match sys::fork() {
+    match sys::probe::fork() {
         Ok(Fork::Child) => {
             sys::probe::ignore_all();
             // The one that waits for the output does not wait for this one.

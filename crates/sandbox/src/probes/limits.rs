@@ -12,7 +12,10 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use super::Probe;
 use super::attempt::Attempt;
 use super::scene::Bounds;
-use crate::sys::{self, Fork, probe::hold_shared};
+use crate::sys::{
+    self,
+    probe::{Fork, hold_shared},
+};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -164,7 +167,7 @@ fn processes(most: usize) -> Attempt {
     let mut children: Vec<Pid> = Vec::new();
     let mut error = None;
     while children.len() < most {
-        match sys::fork() {
+        match sys::probe::fork() {
             Ok(Fork::Parent(pid)) => children.push(pid),
             Ok(Fork::Child) => {
                 std::thread::sleep(LONGEST);
@@ -233,7 +236,7 @@ fn memory(bytes: usize) -> Attempt {
 fn memory_of_many(processes: usize, bytes: usize) -> Attempt {
     let mut children = Vec::new();
     for _ in 0..processes {
-        match sys::fork() {
+        match sys::probe::fork() {
             Ok(Fork::Parent(pid)) => children.push(pid),
             Ok(Fork::Child) => std::process::exit(i32::from(!memory(bytes).got_through)),
             Err(error) => return Attempt::of(Err::<(), _>(error)),

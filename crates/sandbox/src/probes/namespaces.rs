@@ -17,7 +17,8 @@ use super::attempt::Attempt;
 use super::calls::{BAD, NONE, ZERO, n, reach};
 use super::processes::start_and_wait;
 use super::scene::Scene;
-use crate::sys::probe::{call, clone_with, clone3_with, unshare};
+use crate::sys::probe::{call, clone_with, clone3_with};
+use crate::sys::unshare;
 
 pub(super) const PROBES: &[Probe] = &[
     Probe::new(

@@ -13,7 +13,7 @@ use super::attempt::{self, Attempt};
 use super::calls::NONE;
 use super::scene::{CANARY, Scene, Side};
 use super::{Control, Probe, find, stage};
-use crate::sys::{self, Fork};
+use crate::sys::{self, probe::Fork};
 
 /// What is asked of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn one(scene: &str, mode: &str, name: &str) -> io::Result<()> {
 /// Becomes root of new namespaces, as any user may. They go with the process.
 fn enter_throwaway() -> io::Result<()> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    sys::probe::unshare(
+    sys::unshare(
         UnshareFlags::NEWUSER
             | UnshareFlags::NEWNS
             | UnshareFlags::NEWPID
@@ -126,7 +126,7 @@ fn enter_throwaway() -> io::Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
     std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
-    match sys::fork()? {
+    match sys::probe::fork()? {
         Fork::Child => Ok(()),
         Fork::Parent(child) => {
             let ended = rustix::process::waitpid(Some(child), WaitOptions::empty())?;

@@ -5,7 +5,6 @@
 
 #![allow(unsafe_code)]
 
-mod inner;
 pub(crate) mod probe;
 mod process;
 mod signal;
@@ -14,10 +13,9 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-pub(crate) use inner::unshare_user;
 pub(crate) use process::{
-    Below, Cloned, Fork, clone_into_namespaces, close_from, exit_now, fork, reap_children_unasked,
-    set_mount_flags, start_sharing,
+    Below, Cloned, clone_into_namespaces, close_from, exit_now, reap_children_unasked,
+    set_mount_flags, start_sharing, unshare,
 };
 pub(crate) use signal::{StopSet, block, reset_all, wait};
 

@@ -4,7 +4,6 @@ use std::ffi::CStr;
 use std::io;
 
 use rustix::process::{Pid, WaitOptions};
-use rustix::thread::UnshareFlags;
 
 /// An argument of [`call`].
 pub(crate) enum Arg<'a> {
@@ -16,6 +15,29 @@ pub(crate) enum Arg<'a> {
     Out(&'a mut [u8]),
     /// A C string that the kernel reads.
     Text(&'a CStr),
+}
+
+/// Which side of a fork this is.
+pub(crate) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, and the new one's id.
+    Parent(Pid),
+}
+
+/// Forks a process that has one thread.
+pub(crate) fn fork() -> io::Result<Fork> {
+    super::process::one_thread()?;
+    // JUSTIFICATION: some attacks need a child that goes on in Rust and starts no program.
+    // SAFETY: no other thread exists (checked above), so no lock is held and no state is half
+    // changed in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Pid::from_raw(pid)
+            .map(Fork::Parent)
+            .ok_or_else(|| io::Error::other("fork returned no process id")),
+    }
 }
 
 /// Calls that change this process' own memory map or end it without a word; no probe needs them bare.
@@ -117,25 +139,13 @@ pub(crate) fn clone3_with(flags: i32) -> io::Result<()> {
 fn child_ends(pid: i64) -> io::Result<()> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
-        // JUSTIFICATION: exit(3) would run the parent's handlers in the child.
-        // SAFETY: it ends the process.
-        0 => unsafe { libc::_exit(0) },
+        0 => super::exit_now(0),
         pid => {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
             rustix::process::waitpid(pid, WaitOptions::empty())?;
             Ok(())
         }
     }
-}
-
-/// Leaves some namespaces.
-pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    if flags.contains(UnshareFlags::FILES) {
-        return Err(io::Error::other("not the descriptors"));
-    }
-    // JUSTIFICATION: the function is unsafe for the sake of CLONE_FILES, which is refused above.
-    // SAFETY: the descriptor table stays as it is.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
 /// getpid(2) through the gate of 32-bit programs.

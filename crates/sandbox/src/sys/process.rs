@@ -5,32 +5,9 @@ use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
 
 use crate::ablation::{self, Layer};
-
-/// Which side of a fork this is.
-pub(crate) enum Fork {
-    /// The new process.
-    Child,
-    /// The old one, and the new one's id.
-    Parent(Pid),
-}
-
-/// Forks a process that has one thread.
-pub(crate) fn fork() -> io::Result<Fork> {
-    one_thread()?;
-    // JUSTIFICATION: the box needs a child that goes on in Rust before it execs, with mounts and limits
-    // between; Command cannot do that without unsafe code either.
-    // SAFETY: no other thread exists (checked above), so no lock is held and no state is half
-    // changed in the child.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
-        pid => Pid::from_raw(pid)
-            .map(Fork::Parent)
-            .ok_or_else(|| io::Error::other("fork returned no process id")),
-    }
-}
 
 /// Starts a process in this one's memory and waits until it has become another program or has ended, vfork(2).
 /// `child` runs in it, and what it returns is its exit code. A box is started without a second copy of init's
@@ -64,6 +41,16 @@ pub(crate) fn start_sharing(child: impl FnOnce() -> u8) -> io::Result<Pid> {
         -1 => Err(io::Error::last_os_error()),
         pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("clone returned no process id")),
     }
+}
+
+/// Leaves some namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    if flags.contains(UnshareFlags::FILES) {
+        return Err(io::Error::other("not the descriptors"));
+    }
+    // JUSTIFICATION: the function is unsafe for the sake of CLONE_FILES, which is refused above.
+    // SAFETY: the descriptor table stays as it is.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
 /// Ends a process that goes on in a copy of another's memory, without what that one wanted done at its end.
@@ -138,7 +125,7 @@ pub(crate) fn reap_children_unasked() -> io::Result<()> {
     }
 }
 
-fn one_thread() -> io::Result<()> {
+pub(super) fn one_thread() -> io::Result<()> {
     match std::fs::read_dir("/proc/self/task")?.count() {
         1 => Ok(()),
         _ => Err(io::Error::other("only a process with one thread may fork")),

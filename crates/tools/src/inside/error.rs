@@ -53,11 +53,6 @@ pub enum ToolError {
     /// The old text is there more than once.
     #[error("the old text stands in {0} more than once; take more of its surroundings along")]
     ManyMatches(WorkspacePath),
-    /// The kernel cannot confine a path to a folder.
-    #[error(
-        "this kernel has no openat2 (Linux 5.6), or the box forbids it, so no file can be opened safely"
-    )]
-    NoOpenat2,
     /// The workspace itself could not be opened.
     #[error("the workspace cannot be opened: {0}")]
     NoWorkspace(Errno),
@@ -85,7 +80,6 @@ impl ToolError {
             Errno::NOTDIR => Self::NotFolder(path),
             Errno::ISDIR => Self::NotFile(path, "a folder"),
             Errno::NXIO => Self::NotFile(path, "a socket, fifo or device"),
-            Errno::NOSYS => Self::NoOpenat2,
             // rename and link refuse to put a file in the place of one that appeared.
             Errno::EXIST => Self::Changed(path),
             other => Self::Io(path, other),
@@ -95,17 +89,5 @@ impl ToolError {
     /// From an error of the standard library.
     pub(crate) fn io(path: &WorkspacePath, error: &std::io::Error) -> Self {
         Self::of(path, Errno::from_io_error(error).unwrap_or(Errno::IO))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernel_without_openat2_is_an_error_that_says_so() {
-        let error = ToolError::of(&WorkspacePath::default(), Errno::NOSYS);
-        assert!(matches!(error, ToolError::NoOpenat2));
-        assert!(error.to_string().contains("openat2"));
     }
 }

@@ -132,21 +132,20 @@ fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
     outcome
 }
 
-/// Whether the history of a workspace is of use afterwards.
+/// What becomes of the history of a workspace afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Passing {
-    /// `bulkhead undo` works with it.
-    No,
-    /// It only had to survive an interruption.
-    Yes,
+enum After {
+    /// It stays: `bulkhead undo` works with it.
+    Stays,
+    /// It goes: it only had to survive an interruption.
+    Goes,
 }
 
 /// Where it works, and within which bounds.
 struct Place {
     workspace: PathBuf,
     history: PathBuf,
-    /// Whether the history is of use to nobody afterwards.
-    passing: Passing,
+    after: After,
     keep: HistoryLimits,
     limits: Limits,
     backend: Backend,
@@ -176,27 +175,27 @@ impl Place {
                 .canonicalize()
                 .map_err(Fault::io(format!("open the workspace {folder:?}")))
         };
-        let (workspace, history, passing, empty) = match named {
+        let (workspace, history, after, empty) = match named {
             Some(folder) => {
                 let folder = real(folder)?;
                 let own = configured.is_some_and(|it| real(&it).is_ok_and(|it| it == folder));
-                let (history, passing) = match own {
-                    true => (home.history_of(&folder), Passing::No),
-                    false => (history_of(&folder), Passing::Yes),
+                let (history, after) = match own {
+                    true => (home.history_of(&folder), After::Stays),
+                    false => (history_of(&folder), After::Goes),
                 };
-                (folder, history, passing, None)
+                (folder, history, after, None)
             }
             None => {
                 let empty = Temporary::create().map_err(Fault::io("make an empty workspace"))?;
                 let (workspace, history) = (empty.path().join("w"), empty.path().join("h"));
                 std::fs::create_dir(&workspace).map_err(Fault::io("make an empty workspace"))?;
-                (workspace, history, Passing::No, Some(empty))
+                (workspace, history, After::Stays, Some(empty))
             }
         };
         Ok(Self {
             workspace,
             history,
-            passing,
+            after,
             keep: config
                 .as_ref()
                 .map_or_else(HistoryLimits::default, |it| it.history),
@@ -218,10 +217,10 @@ impl Place {
 impl Place {
     /// Removes what is of use to nobody any more.
     fn leave(&self) {
-        match self.passing {
+        match self.after {
             // What cannot be removed is in nobody's way, and is used again.
-            Passing::Yes => drop(std::fs::remove_dir_all(&self.history)),
-            Passing::No => {}
+            After::Goes => drop(std::fs::remove_dir_all(&self.history)),
+            After::Stays => {}
         }
     }
 }
