@@ -458,7 +458,7 @@ fn limits(file: &BoxFile) -> Result<Limits, ConfigError> {
         cpu_seconds: within("box.cpu_seconds", file.cpu_seconds, 1, 86_400)?,
         memory_bytes: within("box.memory_mib", file.memory_mib, 64, 1 << 20)? << 20,
         pids: within("box.pids", file.pids, 8, 4096)?,
-        output_bytes: within("box.output_kib", file.output_kib, 1, 512)? << 10,
+        output_bytes: within("box.output_kib", file.output_kib, 1, 64)? << 10,
         tmp_bytes: within("box.tmp_mib", file.tmp_mib, 1, 1 << 20)? << 20,
         workspace_bytes: within("box.workspace_mib", file.workspace_mib, 1, 1 << 20)? << 20,
     })

@@ -149,6 +149,24 @@ pub struct RunOutcome {
     pub changes: Changes,
 }
 
+impl RunOutcome {
+    /// The same, short enough for a frame whatever it holds: what is cut off is said to be missing.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        /// As JSON six times as much, if each character has to be escaped.
+        const OUTPUT: usize = 32 * 1024;
+        for output in [&mut self.stdout, &mut self.stderr] {
+            if output.len() > OUTPUT {
+                output.truncate(output.floor_char_boundary(OUTPUT));
+                self.truncated = true;
+            }
+        }
+        self.changes.more += self.changes.list.len() as u64;
+        self.changes.list.clear();
+        self
+    }
+}
+
 /// What was really applied to the box, as the kernel tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

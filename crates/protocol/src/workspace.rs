@@ -11,7 +11,8 @@ use crate::ids::{CallRef, Digest, SessionId, TurnId};
 use crate::runner::{Change, Changes, EntryId};
 use crate::time::Millis;
 
-/// A layer: the changes of one box that nobody decided about yet. Counted from 1.
+/// A layer: the changes of one box that nobody decided about yet. Another start of the program that makes them
+/// gives out other numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LayerId(pub u64);
 

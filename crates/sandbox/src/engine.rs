@@ -16,7 +16,7 @@ use protocol::runner::{RunEnd, RunOutcome};
 
 use crate::layers::{HeldLayer, Layers};
 use crate::run::{Job, Killer, LOOK_EVERY, Refused, Then, base_of, decide, over_disk};
-use crate::watch::Disk;
+use crate::watch::{Disk, Holders};
 
 /// The end of the link that asks.
 pub(crate) type EngineLink = Link<EngineRequest, EngineReply>;
@@ -51,7 +51,7 @@ impl Engines {
         let missing = |failure: crate::native::spec::Failure| crate::check::refusal(&failure);
         let folders = layer.folders().map_err(missing)?.clone();
         let base = base_of(&layer).map_err(missing)?;
-        let disk = Disk::of(&folders, job.limits.workspace_bytes);
+        let disk = Disk::of(&folders, job.limits.workspace_bytes, Holders::Elsewhere);
         let note = over_disk(&job.limits);
         let asked = engine.link.send(&EngineRequest::Run {
             action: job.action,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::call::Action;
+use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate, Limits, RunEnd, RunOutcome};
 use protocol::workspace::Base;
@@ -20,7 +21,7 @@ use crate::engine::EngineLink;
 use crate::layers::{HeldLayer, Layer, Layers};
 use crate::native::mounts::TOOL;
 use crate::native::spec::{End, Facts, Failure, Kind, Report, ToBox};
-use crate::watch::{self, Disk};
+use crate::watch::{self, Disk, Holders};
 use crate::{check, receipt};
 
 /// What to run, and what becomes of what it changes.
@@ -156,7 +157,9 @@ impl Run {
         // What waits for this in the box outlives its init by a moment, in which it would begin.
         if self.cause.load(Ordering::SeqCst) == RUNNING {
             // A box that is gone already says so by its end.
-            let _ = self.body.made.link.send(&ToBox::Go { argv });
+            if let Err(LinkError::TooLong(bytes)) = self.body.made.link.send(&ToBox::Go { argv }) {
+                return Err(too_long(bytes));
+            }
         }
         let told = self.watch().map_err(|failure| check::refusal(&failure))?;
         let duration = self.begun.elapsed();
@@ -199,7 +202,11 @@ impl Run {
     /// Passes on input and output until all is over, and sees to the limits that the kernel does not hold.
     fn watch(&mut self) -> Result<Option<End>, Failure> {
         let until = self.begun + Duration::from_secs(u64::from(self.limits.wall_seconds));
-        let disk = Disk::of(self.layer.folders()?, self.limits.workspace_bytes);
+        let disk = Disk::of(
+            self.layer.folders()?,
+            self.limits.workspace_bytes,
+            Holders::Below(self.body.made.pid),
+        );
         let mut told = None;
         let mut looked = Instant::now();
         loop {
@@ -406,13 +413,20 @@ pub(crate) fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Ba
     })
 }
 
+fn too_long(bytes: usize) -> Refused {
+    Refused {
+        reason: format!("a command of {bytes} bytes is too long"),
+        fix: "put what it works on into a file".to_owned(),
+    }
+}
+
 /// What is told instead of the changes of a box that the kernel does not end.
 fn unending() -> Changes {
     Changes {
         fate: Fate::Failed {
             reason: "the processes of the box do not end, so what they wrote was thrown away"
                 .to_owned(),
-            fix: "look for processes in state D, which wait for a device, and for a full disk"
+            fix: "look for processes that wait for a device that does not answer (state D in ps)"
                 .to_owned(),
         },
         ..Changes::default()

@@ -327,7 +327,14 @@ fn reply(link: &Link<RunReply, RunRequest>, call: &CallRef, outcome: Result<RunO
         Ok(outcome) => RunReply::Finished { call, outcome },
         Err(Refused { reason, fix }) => RunReply::Refused { call, reason, fix },
     };
-    match link.send(&frame) {
+    let sent = match (link.send(&frame), frame) {
+        (Err(LinkError::TooLong(_)), RunReply::Finished { call, outcome }) => {
+            let outcome = outcome.shortened();
+            link.send(&RunReply::Finished { call, outcome })
+        }
+        (sent, _) => sent,
+    };
+    match sent {
         // A gateway that is gone has forgotten the call, or reports it as of unknown outcome.
         Ok(()) | Err(LinkError::Closed | LinkError::Io(_)) => {}
         Err(error) => eprintln!("bulkhead-sandbox: an outcome could not be told: {error}"),

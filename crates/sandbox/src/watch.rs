@@ -2,6 +2,7 @@
 //! the disk below its layer.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
@@ -63,12 +64,38 @@ impl HostProc {
     }
 
     fn threads(&self, pid: u32) -> Vec<u32> {
+        self.numbers(&format!("{pid}/task"))
+    }
+
+    fn numbers(&self, folder: &str) -> Vec<u32> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(&self.0, format!("{pid}/task"), flags, Mode::empty());
+        let folder = openat(&self.0, folder, flags, Mode::empty());
         let entries = folder.and_then(Dir::new).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
             .collect()
+    }
+
+    /// Bytes of files that have no name any more and are held open, but for those of `/tmp`, which has a limit.
+    fn nameless(&self, init: u32) -> u64 {
+        let stat = |path: &str| statat(&self.0, path, AtFlags::empty()).ok();
+        let tmp = stat(&format!("{init}/root/tmp")).map(|data| data.st_dev);
+        let mut seen = HashSet::new();
+        let mut bytes = 0_u64;
+        for pid in self.descendants(init) {
+            for number in self.numbers(&format!("{pid}/fd")) {
+                let Some(data) = stat(&format!("{pid}/fd/{number}")) else {
+                    continue;
+                };
+                let file = FileType::from_raw_mode(data.st_mode) == FileType::RegularFile;
+                let counts = file && data.st_nlink == 0 && Some(data.st_dev) != tmp;
+                if counts && seen.insert((data.st_dev, data.st_ino)) {
+                    let blocks = u64::try_from(data.st_blocks).unwrap_or(0);
+                    bytes = bytes.saturating_add(blocks.saturating_mul(BLOCK));
+                }
+            }
+        }
+        bytes
     }
 
     /// Bytes of memory that are not a file's.
@@ -108,14 +135,26 @@ fn kibibytes(text: &str, fields: &[&str]) -> u64 {
     sum.saturating_mul(1024)
 }
 
+/// Bytes that `st_blocks` counts in, stat(3type).
+const BLOCK: u64 = 512;
 /// The most entries that one run may leave in its layer.
 const MAX_ENTRIES: u64 = 1_000_000;
 /// The most folders within one another that are looked into.
 const MAX_DEPTH: usize = 64;
 
+/// Where the processes of a box are that may hold files without a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holders {
+    /// This one, as this process sees it, and those below it.
+    Below(u32),
+    /// In a container, where whoever makes the box looks for them.
+    Elsewhere,
+}
+
 /// How much a run has written, as far as can be told without looking at all of it each time.
 #[derive(Debug)]
 pub(crate) struct Disk {
+    holders: Holders,
     folder: std::path::PathBuf,
     /// What a copy held before anything was written to it.
     copied: Used,
@@ -134,12 +173,13 @@ struct Used {
 
 impl Disk {
     /// For a box with this layer that may write so many bytes.
-    pub(crate) fn of(layer: &LayerFolders, limit: u64) -> Self {
+    pub(crate) fn of(layer: &LayerFolders, limit: u64, holders: Holders) -> Self {
         let (folder, copied) = match layer {
             LayerFolders::Overlay { upper, .. } => (upper, Used::default()),
             LayerFolders::Copy { folder } => (folder, Seen::below(folder).used),
         };
         Self {
+            holders,
             folder: folder.clone(),
             copied,
             at_first: used_of_file_system(folder),
@@ -164,8 +204,11 @@ impl Disk {
     pub(crate) fn is_over_now(&self) -> bool {
         let begun = Instant::now();
         let seen = Seen::below(&self.folder);
+        let mut more = seen.used.since(self.copied);
+        if let (Holders::Below(init), Some(proc)) = (self.holders, HostProc::open()) {
+            more.bytes = more.bytes.saturating_add(proc.nameless(init));
+        }
         self.looked.set((Instant::now(), begun.elapsed()));
-        let more = seen.used.since(self.copied);
         self.exceeds(more) || (!seen.is_all && self.exceeds(self.grown()))
     }
 
@@ -208,7 +251,6 @@ struct Seen {
 impl Seen {
     /// Looks while somebody hostile changes it: nothing is followed, and it is never endless.
     fn below(folder: &Path) -> Self {
-        const BLOCK: u64 = 512;
         const FOLDER: OFlags = OFlags::RDONLY
             .union(OFlags::DIRECTORY)
             .union(OFlags::NOFOLLOW)
@@ -274,7 +316,7 @@ mod tests {
         let copy = LayerFolders::Copy {
             folder: folder.path().to_owned(),
         };
-        let disk = Disk::of(&copy, MEBIBYTE as u64);
+        let disk = Disk::of(&copy, MEBIBYTE as u64, Holders::Elsewhere);
         assert!(!disk.is_over_now());
         write("little", MEBIBYTE / 2).unwrap();
         assert!(!disk.is_over_now());
@@ -284,7 +326,7 @@ mod tests {
             upper: folder.path().to_owned(),
             work: folder.path().to_owned(),
         };
-        assert!(Disk::of(&upper, MEBIBYTE as u64).is_over_now());
+        assert!(Disk::of(&upper, MEBIBYTE as u64, Holders::Elsewhere).is_over_now());
     }
 
     #[test]

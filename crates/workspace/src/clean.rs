@@ -1,7 +1,7 @@
 //! Looks through what a box made before any of it goes anywhere.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use protocol::runner::FileKind;
 use rustix::fs::{AtFlags, Mode};
@@ -256,27 +256,6 @@ fn chmod(dir: BorrowedFd<'_>, name: &Name, mode: u32) -> io::Result<()> {
         mode,
         AtFlags::empty(),
     )?)
-}
-
-/// Whether a layer is as it was made, apart from what overlayfs leaves behind, which is removed. Its overlay is
-/// not mounted any more.
-pub(crate) fn is_as_new(layer: &OwnedFd) -> io::Result<bool> {
-    let upper = fsys::open_folder(layer, &Name::of("upper"))?;
-    let (was, is) = (fsys::stat_of(layer)?, fsys::stat_of(&upper)?);
-    // Both were made by the same program with the same mode.
-    let alike = (is.mode, is.uid) == (was.mode, was.uid);
-    if !alike || !fsys::names_in(&upper, 1)?.is_empty() {
-        return Ok(false);
-    }
-    fsys::set_mtime(&upper, was.mtime)?;
-    strip(upper.as_fd())?;
-    if !attributes(upper.as_fd())?.is_empty() {
-        return Ok(false);
-    }
-    let work = fsys::open_folder(layer, &Name::of("work"))?;
-    // What holds the mark of a mount without syncs, which would not be mounted again.
-    fsys::remove(work.as_fd(), &Name::of("work"))?;
-    Ok(fsys::names_in(&work, 1)?.is_empty())
 }
 
 /// Removes overlayfs' own attributes.

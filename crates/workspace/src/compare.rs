@@ -5,9 +5,11 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use rustix::io::Errno;
+
 use crate::clean::Budget;
 use crate::fsys::{self, Cursor, Meta};
-use crate::name::Name;
+use crate::name::{Name, shown};
 use crate::stop::Stop;
 
 /// Where an object is.
@@ -173,8 +175,8 @@ impl Walk<'_> {
                 .map(|side| side.name.clone())
         };
         let (old, new) = (into(old), into(new));
-        let old = enter(self.old.as_mut(), old.as_ref());
-        let new = enter(self.new.last_mut(), new.as_ref());
+        let old = enter(self.old.as_mut(), old.as_ref(), &self.path)?;
+        let new = enter(self.new.last_mut(), new.as_ref(), &self.path)?;
         if !old && !new {
             if other == Entered::Other {
                 self.new.pop();
@@ -230,11 +232,22 @@ fn side<'a>(lane: Option<&'a mut Lane>, name: Option<&'a Name>) -> Result<Option
     Ok(meta.map(|meta| Side { dir, name, meta }))
 }
 
-/// Whether it could be entered. One that is closed to us, or is no folder any more, is told as a whole.
-fn enter(lane: Option<&mut Lane>, name: Option<&Name>) -> bool {
-    match (lane, name) {
-        (Some(lane), Some(name)) => lane.0.enter(name).is_ok(),
-        (_, _) => false,
+/// Whether it could be entered. One that is no folder any more is told as a whole. One that cannot be looked
+/// into, since it is closed to its owner or too deep, is refused: what is in it would be changed untold.
+fn enter(lane: Option<&mut Lane>, name: Option<&Name>, path: &[Name]) -> Result<bool, Stop> {
+    let (Some(lane), Some(name)) = (lane, name) else {
+        return Ok(false);
+    };
+    match lane.0.enter(name) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Some(_) => Err(Stop::refuse(
+                format!("{} cannot be looked into: {error}", shown(path)),
+                "let the owner of each folder read it (chmod u+rwx)",
+            )),
+            None => Err(Stop::at(shown(path))(error)),
+        },
     }
 }
 

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use protocol::runner::FileKind;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps,
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat, Timespec,
+    Timestamps,
 };
 use rustix::io::Errno;
 
@@ -244,8 +245,20 @@ pub(crate) fn set_mtime(folder: impl AsFd, mtime: i64) -> io::Result<()> {
     )?)
 }
 
-/// Removes what has this name and all below it. Only in folders that nobody else changes.
+/// Removes what has this name and all below it. Only in folders that nobody else changes. What is deep is
+/// moved up to `dir` first, under a number.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
+    let mut waiting = vec![name.clone()];
+    while let Some(next) = waiting.pop() {
+        remove_shallow(dir, &next, &mut waiting)?;
+    }
+    Ok(())
+}
+
+/// How deep it goes before the rest is moved up.
+const SHALLOW: usize = 64;
+
+fn remove_shallow(dir: BorrowedFd<'_>, name: &Name, moved: &mut Vec<Name>) -> io::Result<()> {
     match rustix::fs::unlinkat(dir, name.bytes(), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -265,6 +278,9 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
         };
         match rustix::fs::unlinkat(cursor.folder()?, next.bytes(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) if cursor.names().len() >= SHALLOW => {
+                moved.push(move_up(&mut cursor, &next, dir)?);
+            }
             Err(Errno::ISDIR | Errno::PERM) => waiting.push(open_up(&mut cursor, &next)?),
             Err(error) => return Err(error.into()),
         }
@@ -272,16 +288,47 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves a folder to another, under a number that is free there.
+fn move_up(cursor: &mut Cursor, name: &Name, to: BorrowedFd<'_>) -> io::Result<Name> {
+    let from = cursor.folder()?;
+    open_to_owner(from, name)?;
+    for number in u64::from(u32::MAX).. {
+        let free = Name::number(number);
+        match rustix::fs::renameat_with(
+            from,
+            name.bytes(),
+            to,
+            free.bytes(),
+            RenameFlags::NOREPLACE,
+        ) {
+            Err(Errno::EXIST) => {}
+            other => {
+                other?;
+                return Ok(free);
+            }
+        }
+    }
+    Err(io::ErrorKind::StorageFull.into())
+}
+
+fn open_to_owner(dir: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
+    if look(dir, name)?.is_some_and(|meta| meta.is_folder() && meta.mode & 0o700 != 0o700) {
+        rustix::fs::chmodat(dir, name.bytes(), Mode::RWXU, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
 /// Enters a folder, made accessible first; what is in it.
 fn open_up(cursor: &mut Cursor, name: &Name) -> io::Result<Vec<Name>> {
-    let dir = cursor.folder()?;
-    if look(dir, name)?.is_some_and(|meta| meta.is_folder() && meta.mode & 0o700 != 0o700) {
-        let all = Mode::from_raw_mode(0o700);
-        rustix::fs::chmodat(dir, name.bytes(), all, AtFlags::empty())?;
-    }
+    open_to_owner(cursor.folder()?, name)?;
     cursor.enter(name)?;
     names_in(cursor.folder()?, usize::MAX)
 }
+
+/// The most folders within one another that a step may change or look into.
+pub(crate) const MAX_DEPTH: usize = 1000;
+/// Says so.
+pub(crate) const TOO_DEEP: &str = "folders lie deeper than 1000 within one another";
 
 /// A place in a tree that may be deeper than descriptors or paths reach.
 pub(crate) struct Cursor {
@@ -323,8 +370,12 @@ impl Cursor {
         Ok(slot.as_ref().map_or(self.root.as_fd(), AsFd::as_fd))
     }
 
-    /// Goes down; stays on an error.
+    /// Goes down; stays on an error, also where it is too deep: the kernel looks at all folders above for
+    /// each step, so that the time would be the square of the depth.
     pub(crate) fn enter(&mut self, name: &Name) -> io::Result<()> {
+        if self.names.len() >= MAX_DEPTH {
+            return Err(io::Error::new(io::ErrorKind::InvalidFilename, TOO_DEEP));
+        }
         let fd = open_folder(self.folder()?, name)?;
         self.known.push(identity(&fd)?);
         self.names.push(name.clone());

@@ -33,6 +33,10 @@ impl Stop {
     pub(crate) fn at<E: Into<std::io::Error>>(what: impl Display) -> impl FnOnce(E) -> Self {
         move |error| {
             let error = error.into();
+            if error.kind() == std::io::ErrorKind::InvalidFilename {
+                // The path of such a folder is nothing to read.
+                return Self::refuse(error.to_string(), "make no folders as deep as that");
+            }
             let fix = match error.kind() {
                 std::io::ErrorKind::PermissionDenied => {
                     "give the user of Bulkhead the right to read and change it, or remove it"

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::rc::Rc;
 
 use protocol::control::HistoryLimits;
-use protocol::ids::CallRef;
+use protocol::ids::{CallRef, NoRandom, random};
 use protocol::runner::{Changes, EntryId, Fate};
 use protocol::time::Millis;
 use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, Origin};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::apply::{Scene, Slots};
-use crate::clean::{self, Settling, Whiteouts};
+use crate::clean::{Settling, Whiteouts};
 use crate::conflict::{self, Known};
 use crate::copy::{self, Index};
 use crate::findings::{Findings, Watch};
@@ -103,7 +103,7 @@ impl Store {
             limits,
             layers: HashMap::new(),
             spare: Vec::new(),
-            last_layer: 0,
+            last_layer: first_layer()?,
             entries: BTreeMap::new(),
             retired: Vec::new(),
             steps,
@@ -302,14 +302,14 @@ impl Store {
     /// No such layer.
     pub fn give_back(&mut self, layer: LayerId) -> Result<(), Stop> {
         let taken = self.take(layer)?;
-        let as_new = match taken.kind {
-            Content::Overlay if self.spare.len() < SPARE => clean::is_as_new(&taken.folder),
-            Content::Overlay | Content::Copy(_) => Ok(false),
+        let renewed = match taken.kind {
+            Content::Overlay if self.spare.len() < SPARE => renew(&taken.folder),
+            Content::Overlay | Content::Copy(_) => Err(io::ErrorKind::Unsupported.into()),
         };
-        match as_new {
-            Ok(true) => self.spare.push((layer.0, taken)),
-            // What cannot be looked at is not used again.
-            Ok(false) | Err(_) => self.drop_layer(layer.0),
+        match renewed {
+            Ok(()) => self.spare.push((layer.0, taken)),
+            // What cannot be made as new is not used again.
+            Err(_) => self.drop_layer(layer.0),
         }
         Ok(())
     }
@@ -620,6 +620,24 @@ impl Store {
     pub(crate) fn limits(&self) -> HistoryLimits {
         self.limits
     }
+}
+
+/// Where this start begins to count layers. A box that outlives the program that made its layer still knows
+/// that by its number, which must then be nobody else's.
+fn first_layer() -> Result<u64, Stop> {
+    let no_number = |error: NoRandom| Stop::at("cannot number layers")(io::Error::other(error));
+    let [a, b, c, d, e, f] = random::<6>().map_err(no_number)?;
+    Ok(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+}
+
+/// Puts fresh folders in the place of those of a layer that nobody wrote to. Its overlay is not mounted any more.
+fn renew(layer: &OwnedFd) -> io::Result<()> {
+    let (upper, work) = (Name::of("upper"), Name::of("work"));
+    // Not if there is anything in it.
+    rustix::fs::unlinkat(layer, upper.bytes(), AtFlags::REMOVEDIR)?;
+    fsys::remove(layer.as_fd(), &work)?;
+    home::make_private(layer.as_fd(), &upper)?;
+    home::make_private(layer.as_fd(), &work)
 }
 
 /// Removes what is left of the layer that an entry was.

@@ -11,7 +11,7 @@ use rustix::process::{
     DumpableBehavior, Pid, Resource, Rlimit, Signal, WaitOptions, getppid, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit, wait,
 };
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::mounts::{TOOL, WORKSPACE};
 use super::namespaces::Owner;
@@ -66,6 +66,11 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
         Err(error) => return Err(Failure::because(error)),
     };
     namespaces::map(owner)?;
+    if ablation::on(Layer::Cgroup) {
+        // Once it is in its cgroup, so that this is the root of all that can be seen.
+        sys::unshare(UnshareFlags::NEWCGROUP)
+            .map_err(Failure::at("making a namespace of cgroups"))?;
+    }
     if rustix::process::geteuid().as_raw() != namespaces::INSIDE_ID {
         return Err(Failure::because("the user id was not mapped"));
     }

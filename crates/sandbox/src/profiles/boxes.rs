@@ -4,7 +4,7 @@
 //! list is what keeps it from the kernel: what is not needed by ordinary programs cannot be
 //! reached, and what would make a new namespace, a setuid file or memory that no limit counts is refused.
 
-use super::Test::{Bits, Clear, Is, Not, Set};
+use super::Test::{Bits, Clear, Is, Set};
 use super::groups::{
     ASYNC, BASE, CLONE3, LINKS, NEW_NAMESPACES, OLD_ASYNC, OLD_BASE, OLD_READ_FILES,
     OLD_WRITE_FILES,
@@ -56,6 +56,7 @@ pub(super) fn sandbox_service() -> Calls {
 /// Building a box: namespaces, mounts, and giving up what is not needed any more.
 const BUILD: &[Rule] = calls![
     SYS_clone(Set(0, libc::CLONE_NEWUSER as u32)),
+    SYS_unshare(Is(0, libc::CLONE_NEWCGROUP as u32)),
     SYS_mount,
     SYS_umount2,
     SYS_pivot_root,
@@ -306,8 +307,25 @@ const DESCRIPTORS: &[Rule] = calls![
     SYS_tee,
     SYS_vmsplice,
     SYS_copy_file_range,
-    // Not: typing into a terminal, and the console's own commands.
-    SYS_ioctl(Not(1, libc::TIOCSTI as u32), Not(1, libc::TIOCLINUX as u32)),
+    // Descriptors, terminals and copies that share blocks. Not typing into a terminal, the console's own commands,
+    // flags of inodes, or what a file system keeps for its administrator.
+    SYS_ioctl(Is(1, libc::FIONREAD as u32)),
+    SYS_ioctl(Is(1, libc::FIONBIO as u32)),
+    SYS_ioctl(Is(1, libc::FIOASYNC as u32)),
+    SYS_ioctl(Is(1, libc::FIOCLEX as u32)),
+    SYS_ioctl(Is(1, libc::FIONCLEX as u32)),
+    SYS_ioctl(Is(1, libc::TIOCOUTQ as u32)),
+    SYS_ioctl(Is(1, libc::TCGETS as u32)),
+    SYS_ioctl(Is(1, libc::TCGETS2 as u32)),
+    SYS_ioctl(Is(1, libc::TCSETS as u32)),
+    SYS_ioctl(Is(1, libc::TCSETSW as u32)),
+    SYS_ioctl(Is(1, libc::TCSETSF as u32)),
+    SYS_ioctl(Is(1, libc::TIOCGWINSZ as u32)),
+    SYS_ioctl(Is(1, libc::TIOCSWINSZ as u32)),
+    SYS_ioctl(Is(1, libc::TIOCGPGRP as u32)),
+    SYS_ioctl(Is(1, libc::TIOCSPGRP as u32)),
+    SYS_ioctl(Is(1, libc::FICLONE as u32)),
+    SYS_ioctl(Is(1, libc::FICLONERANGE as u32)),
 ];
 
 /// Files that are there; which, the mounts and Landlock say.

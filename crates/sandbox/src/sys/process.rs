@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
+use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 use crate::ablation::{self, Layer};
 
-/// Starts a process in this one's memory and waits until it has become another program or has ended, vfork(2).
-/// `child` runs in it, and what it returns is its exit code. A box is started without a second copy of init's
-/// memory, which would be for a moment only.
+/// Starts a process in this one's memory and waits until it has become another program or has ended. `child`
+/// runs in it, and what it returns is its exit code. So a box is started without a second copy of init's memory.
+///
+/// Not vfork(2): who waits there counts as load of the machine, and a box that is kept ready waits long.
 pub(crate) fn start_sharing(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     /// Enough to read what is said of a process and to write it down.
     const STACK: usize = 512 * 1024;
@@ -28,19 +30,26 @@ pub(crate) fn start_sharing(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     let entry = entry(&child);
     let mut child = Some(child);
     let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // It closes when the child becomes another program, and when it ends.
+    let (left, inside) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let flags = libc::CLONE_VM | libc::SIGCHLD;
     // JUSTIFICATION: fork copies the page tables, and each page that either side then writes to.
-    // SAFETY: no other thread exists (checked above), and this one does not run until the child has left this
-    // memory, so nobody else uses what it uses. The stack grows down from its end, is aligned to 16 bytes, and
-    // belongs to nobody else. A panic in the child does not leave `enter`: extern "C" ends the process.
+    // SAFETY: no other thread exists (checked above). Until the child has left this memory this one only waits
+    // below, by system calls that touch nothing but a byte of its own stack (rustix makes them itself, without
+    // the C library's errno), so nobody else uses what the child uses. The stack grows down from its end, is
+    // aligned to 16 bytes, and belongs to nobody else. A panic in the child does not leave `enter`: extern "C"
+    // ends the process.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(stack.capacity());
         libc::clone(entry, top.cast(), flags, (&raw mut child).cast())
     };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        pid => Pid::from_raw(pid).ok_or_else(|| io::Error::other("clone returned no process id")),
+    if pid == -1 {
+        return Err(io::Error::last_os_error());
     }
+    drop(inside);
+    let mut byte = [0_u8];
+    while rustix::io::read(&left, &mut byte) == Err(rustix::io::Errno::INTR) {}
+    Pid::from_raw(pid).ok_or_else(|| io::Error::other("clone returned no process id"))
 }
 
 /// Leaves some namespaces.
@@ -68,7 +77,7 @@ pub(crate) enum Cloned {
     Parent(Pid, OwnedFd),
 }
 
-/// Forks a process that has one thread, as the first of its own namespaces, all seven of them. It
+/// Forks a process that has one thread, as the first of its own namespaces, all but that of cgroups. It
 /// dies by SIGKILL alone, as every process 1 does.
 pub(crate) fn clone_into_namespaces() -> io::Result<Cloned> {
     one_thread()?;
@@ -79,7 +88,6 @@ pub(crate) fn clone_into_namespaces() -> io::Result<Cloned> {
         (libc::CLONE_NEWNET, Layer::Net),
         (libc::CLONE_NEWIPC, Layer::Ipc),
         (libc::CLONE_NEWUTS, Layer::Uts),
-        (libc::CLONE_NEWCGROUP, Layer::Cgroup),
     ]
     .into_iter()
     .filter(|(_, layer)| ablation::on(*layer))

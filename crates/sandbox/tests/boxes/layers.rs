@@ -106,6 +106,22 @@ fn what_is_written_to_the_workspace_is_bounded(host: &Host) {
     assert_eq!(many.end, RunEnd::Signalled { signal: 9 });
     assert!(many.stderr.contains("16777216 bytes"), "{many:?}");
     assert_eq!(many.changes.fate, Fate::Discarded);
+    // So are those without a name.
+    let nameless = bounded(
+        "exec python3 -c 'import os, time\n\
+         held = []\n\
+         for number in range(20):\n\
+         \x20   held.append(open(\"file\", \"wb\"))\n\
+         \x20   os.unlink(\"file\")\n\
+         \x20   held[-1].write(bytes(3 << 20))\n\
+         \x20   held[-1].flush()\n\
+         time.sleep(20)'",
+    );
+    assert_eq!(
+        nameless.end,
+        RunEnd::Signalled { signal: 9 },
+        "{nameless:?}"
+    );
     // Somebody else's writing is not taken for the box' own.
     let other = host.workspace.path().join("other");
     std::fs::write(&other, vec![1; 64 * MIB as usize]).unwrap();

@@ -31,6 +31,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("there_is_no_network", there_is_no_network),
     ("the_root_is_read_only", the_root_is_read_only),
     (
+        "no_cgroup_of_the_host_has_a_name",
+        no_cgroup_of_the_host_has_a_name,
+    ),
+    (
         "files_of_the_host_are_not_there",
         files_of_the_host_are_not_there,
     ),
@@ -239,6 +243,14 @@ fn the_root_is_read_only(host: &Host) {
         host.argv(&["chmod", "600", "/dev/null"]).end,
         RunEnd::Exited { code: 0 }
     );
+}
+
+fn no_cgroup_of_the_host_has_a_name(host: &Host) {
+    let groups = host.argv(&["cat", "/proc/self/cgroup"]).stdout;
+    assert!(!groups.is_empty());
+    for line in groups.lines() {
+        assert_eq!(line.rsplit(':').next(), Some("/"), "{groups}");
+    }
 }
 
 fn files_of_the_host_are_not_there(host: &Host) {

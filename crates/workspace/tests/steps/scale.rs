@@ -43,23 +43,41 @@ fn a_hundred_thousand_files_are_kept_and_undone_in_bounded_time_and_memory() {
 }
 
 #[test]
-fn a_tree_deeper_than_any_path_is_kept_deleted_and_undone() {
+fn a_deep_tree_is_kept_deleted_and_undone_and_a_deeper_one_refused() {
+    let deep = |depth: u32| {
+        format!(
+            "perl -e 'for (1..{depth}) {{ mkdir \"dir\" or die; chdir \"dir\" or die }} open F, \">\", \"end\"'"
+        )
+    };
     let mut place = Place::new();
-    let deep = "perl -e 'for (1..5000) { mkdir \"dir\" or die; chdir \"dir\" or die } open F, \">\", \"end\"'";
-    let changes = place.step(deep);
+    let changes = place.step(&deep(900));
     kept(&changes);
-    assert_eq!(changes.list.len() as u64 + changes.more, 5001);
+    assert_eq!(changes.list.len() as u64 + changes.more, 901);
     let changes = place.step_of(2, "rm -rf dir");
     kept(&changes);
-    assert_eq!(changes.list.len() as u64 + changes.more, 5001);
+    assert_eq!(changes.list.len() as u64 + changes.more, 901);
     place.undo(UndoTo::Newest);
-    place.given("perl -e 'for (1..5000) { chdir \"dir\" or die } -e \"end\" or die'");
+    place.given("perl -e 'for (1..900) { chdir \"dir\" or die } -e \"end\" or die'");
     let ready = place.begin();
     ready.run("rm -rf dir; echo x > dir");
     kept(&place.keep(&ready.over));
-    // A layer as deep as that is thrown away.
-    let over = place.run(&format!("rm dir; {deep}"));
+    // One that is deeper than any path is refused, told or thrown away, in a time that is that of its size.
+    let begun = Instant::now();
+    let changes = place.step(&format!("rm dir; {}", deep(5000)));
+    let Fate::Failed { reason, .. } = &changes.fate else {
+        panic!("{:?}", changes.fate)
+    };
+    assert!(
+        reason.contains("deeper than 1000") && reason.len() < 100,
+        "{reason}"
+    );
+    let over = place.run(&format!("rm dir; {}", deep(5000)));
     place.store.forget(over.layer).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
     place.assert_tidy();
 }
 

@@ -266,3 +266,21 @@ fn an_undo_tells_what_others_changed_since_and_refuses_when_more_did() {
     assert!(told(&place.step("true")).is_empty());
     place.assert_tidy();
 }
+
+#[test]
+fn the_layer_of_an_earlier_start_is_nobody_s() {
+    let mut place = Place::new();
+    place.given(GIVEN);
+    let ready = place.begin();
+    // The first of these is there before the one that made the layer is gone.
+    for _ in 0..2 {
+        place.store = open(place.dir.path(), LIMITS);
+    }
+    let next = place.begin();
+    assert_ne!(next.over.layer, ready.over.layer);
+    let kept = place.store.keep(ready.over.layer, ready.over.base, None);
+    assert!(kept.is_err(), "{kept:?}");
+    assert!(place.store.give_back(ready.over.layer).is_err());
+    place.store.forget(next.over.layer).unwrap();
+    place.assert_tidy();
+}

@@ -1,6 +1,6 @@
 //! What a box plants for the host to fall into.
 
-use super::common::{Place, kept, told, tree};
+use super::common::{Place, kept, sh, told, tree};
 use protocol::runner::Fate;
 use protocol::workspace::UndoTo;
 
@@ -103,4 +103,27 @@ fn a_device_in_a_layer_is_refused() {
     );
     assert_eq!(std::fs::read_dir(place.workspace()).unwrap().count(), 0);
     place.assert_tidy();
+}
+
+/// Root looks into it all the same, and then tells what is there.
+#[test]
+fn what_its_owner_cannot_look_into_is_never_changed_untold() {
+    let mut place = Place::new();
+    place.given("mkdir k; echo a > k/f; chmod 311 k");
+    let changes = place.step("mkdir e; echo x > e/.envrc; chmod 311 e");
+    match &changes.fate {
+        Fate::Kept { .. } => assert!(told(&changes).contains(&"+ e/.envrc".to_owned())),
+        Fate::Failed { reason, fix } => assert!(
+            reason.contains("e cannot be looked into") && fix.contains("chmod u+rwx"),
+            "{reason}; {fix}"
+        ),
+        other => panic!("{other:?}"),
+    }
+    let ready = place.begin();
+    ready.run("chmod 700 k; rm -rf k");
+    sh(&place.workspace(), "echo theirs > k/f");
+    let changes = place.keep(&ready.over);
+    assert!(!matches!(changes.fate, Fate::Kept { .. }), "{changes:?}");
+    let text = std::fs::read_to_string(place.workspace().join("k/f"));
+    assert_eq!(text.unwrap(), "theirs\n");
 }

@@ -265,6 +265,21 @@ fn done(outcome: &RunOutcome) -> Done<'_> {
 fn pass_on(outcome: &RunOutcome) -> Result<(), Fault> {
     output::text(&harmless(&outcome.stdout))?;
     eprint!("{}", harmless(&outcome.stderr));
+    match &outcome.changes.fate {
+        Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded => {}
+        Fate::Conflict { paths } => {
+            let paths = harmless(&paths.join(", "));
+            return Err(Fault::Refused(format!(
+                "what it changed was not kept, since somebody else changed the same: {paths}"
+            )));
+        }
+        Fate::Failed { reason, fix } => {
+            let (reason, fix) = (harmless(reason), harmless(fix));
+            return Err(Fault::Refused(format!(
+                "what it changed was not kept: {reason}; {fix}"
+            )));
+        }
+    }
     let cut = if outcome.truncated {
         "; its output was cut"
     } else {
