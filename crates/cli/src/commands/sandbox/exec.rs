@@ -268,9 +268,10 @@ fn pass_on(outcome: &RunOutcome) -> Result<(), Fault> {
     match &outcome.changes.fate {
         Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded => {}
         Fate::Conflict { paths } => {
-            let paths = harmless(&paths.join(", "));
+            let paths = paths.join(", ");
             return Err(Fault::Refused(format!(
-                "what it changed was not kept, since somebody else changed the same: {paths}"
+                "what it changed was not kept, since somebody else changed the same: {}",
+                harmless(&paths)
             )));
         }
         Fate::Failed { reason, fix } => {
