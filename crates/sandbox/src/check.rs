@@ -36,7 +36,7 @@ pub struct Check {
     pub fix: String,
 }
 
-/// Looks at what confinement and boxes need of this machine. Nothing is started or changed.
+/// Looks at what confinement and boxes need of this machine. Nothing is started, and nothing stays changed.
 pub fn check() -> Vec<Check> {
     vec![namespaces(), landlock(), seccomp(), memory(), user()]
 }

@@ -17,15 +17,27 @@ use crate::programs;
 
 /// The layers one by one, then a trial of all of them together.
 pub(super) fn all() -> Vec<Check> {
-    let layers = sandbox::check().into_iter().map(|layer| {
-        let status = match layer.status {
-            sandbox::Status::Ok => Status::Ok,
-            sandbox::Status::Warn => Status::Warn,
-            sandbox::Status::Fail => Status::Fail,
-        };
-        Check::new(layer.name, status, layer.detail, layer.fix)
-    });
-    layers.chain([trial()]).collect()
+    let trial = trial();
+    let mut all: Vec<Check> = sandbox::check()
+        .into_iter()
+        .map(|layer| {
+            let (status, detail) = match (layer.status, trial.status) {
+                (sandbox::Status::Ok, _) => (Status::Ok, layer.detail),
+                (sandbox::Status::Warn, _) => (Status::Warn, layer.detail),
+                // A setting may be meant for others than the program that makes boxes.
+                (sandbox::Status::Fail, Status::Ok) => (
+                    Status::Ok,
+                    format!("{}; a box could be made all the same", layer.detail),
+                ),
+                (sandbox::Status::Fail, Status::Warn | Status::Fail) => {
+                    (Status::Fail, layer.detail)
+                }
+            };
+            Check::new(layer.name, status, detail, layer.fix)
+        })
+        .collect();
+    all.push(trial);
+    all
 }
 
 /// Runs `true` in a box over an empty folder.
