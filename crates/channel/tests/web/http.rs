@@ -190,9 +190,14 @@ impl Events {
         }
     }
 
-    /// Whether the stream ends without a further event.
+    /// Whether the stream ends without a further event. That the link is up it may hear twice, if it begins
+    /// while the link comes up.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.chunk().is_none()
+        const UP: &str = "data: {\"type\":\"link\",\"state\":\"up\"}\n\n";
+        while let Some(chunk) = self.chunk() {
+            self.text += &chunk;
+        }
+        self.text.replace(UP, "").is_empty()
     }
 
     /// A piece of the chunked body (RFC 9112, section 7.1).
