@@ -139,7 +139,7 @@ fn what_the_rules_allow_gets_a_permit_for_exactly_its_words() {
 
 #[test]
 fn what_is_not_understood_is_asked_about_as_the_script_it_is() {
-    let request = Facts::exec("ls | sh").ask();
+    let request = Facts::exec("ls $x | sh").ask();
     assert_eq!(request.verdict(), Verdict::AskAlways);
     let permit = {
         let yes = yes(&request);
@@ -148,7 +148,7 @@ fn what_is_not_understood_is_asked_about_as_the_script_it_is() {
     assert_eq!(
         permit.action(),
         &Action::Shell {
-            script: "ls | sh".into()
+            script: "ls $x | sh".into()
         }
     );
     assert_eq!(
@@ -223,7 +223,13 @@ fn a_grant_of_another_person_or_channel_or_key_counts_for_nothing() {
 
 #[test]
 fn no_grant_covers_tier_3() {
-    for command in ["rm a", "ls; id", "python3 -c 1", "find . -delete"] {
+    for command in [
+        "rm a",
+        "ls; rm a",
+        "ls; $(id)",
+        "python3 -c 1",
+        "find . -delete",
+    ] {
         let mut facts = Facts::exec(command);
         let key = facts.decide().judgement().key.clone();
         facts.grants = vec![grant("owner", "web", &key, Millis(u64::MAX))];
@@ -382,7 +388,14 @@ fn every_fact_of_a_call_is_in_its_digest() {
 
 #[test]
 fn a_stored_approval_comes_back_as_it_was() {
-    for command in ["rm a", "cargo build", "ls | sh", "rm 'é \"x\" \\ 日'"] {
+    for command in [
+        "rm a",
+        "cargo build",
+        "ls | sh",
+        "ls $(x)",
+        "cat a > b; make",
+        "rm 'é \"x\" \\ 日'",
+    ] {
         let request = Facts::exec(command).ask();
         let text = request.stored().as_str().to_owned();
         let back = StoredApproval::new(text).load().unwrap();

@@ -38,7 +38,17 @@ fn effects_name_what_a_command_can_touch() {
     );
     assert_eq!(effects("cp a b")["writes"], json!(["/workspace"]));
     assert_eq!(effects("ls")["reads"], json!(["."]));
-    assert_eq!(effects("ls | sh")["opaque"], true);
+    assert_eq!(effects("ls $x")["opaque"], true);
+    assert_eq!(
+        effects("cat a b | grep -f c 2>/dev/null > out/d"),
+        json!({
+            "programs": ["cat", "grep"],
+            "reads": ["a", "b", "c"],
+            "writes": ["out/d"],
+            "hosts": [],
+            "opaque": false,
+        })
+    );
 }
 
 #[test]

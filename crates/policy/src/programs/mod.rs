@@ -17,7 +17,7 @@ use options::Arguments;
 use table::{Class, Grammar, Operands};
 
 /// Counts the changes of the rules that are not in the table.
-const RULES: u32 = 2;
+const RULES: u32 = 3;
 
 /// The rules in force: their number and the SHA-256 of the table.
 pub fn version() -> &'static str {
@@ -34,8 +34,17 @@ pub(crate) struct Finding {
     pub(crate) effects: Effects,
 }
 
+/// What the standard input of a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Empty, or a file.
+    Nothing,
+    /// The output of another program.
+    Pipe,
+}
+
 /// Judges a program by its words; the first is its name or path.
-pub(crate) fn judge(argv: &[String], workspace: &str) -> Finding {
+pub(crate) fn judge(argv: &[String], input: Input, workspace: &str) -> Finding {
     let (program, args) = argv
         .split_first()
         .map_or(("", argv), |(first, rest)| (first.as_str(), rest));
@@ -67,7 +76,16 @@ pub(crate) fn judge(argv: &[String], workspace: &str) -> Finding {
     }
     match class(name) {
         Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(program, name) => {
-            inspection(grammar, name, args, workspace, effects)
+            let finding = inspection(grammar, name, args, workspace, effects);
+            match finding.verdict {
+                Verdict::Allow if grammar.deaf && input == Input::Pipe => Finding {
+                    verdict: Verdict::AskOnce,
+                    rule: "odd-pipe",
+                    reason: format!("{name} does not read what is piped into it"),
+                    ..finding
+                },
+                _ => finding,
+            }
         }
         Some((Class::Guarded(grammar), Name::Exact)) => match unguarded(grammar, args) {
             None => find(
@@ -87,20 +105,21 @@ pub(crate) fn judge(argv: &[String], workspace: &str) -> Finding {
             "high-risk",
             format!("{name} can start other programs"),
         ),
-        Some((Class::Interpreter, _)) => {
-            match args.first().filter(|first| first.starts_with('-')) {
-                None => find(
-                    Verdict::AskOnce,
-                    "ordinary",
-                    format!("{name} runs a script"),
-                ),
-                Some(option) => {
-                    let reason =
-                        format!("{name} is an interpreter, and {option:?} can give it code");
-                    find(Verdict::AskAlways, "interpreter-code", reason)
-                }
+        Some((Class::Interpreter, _)) => match args.first() {
+            Some(first) if !first.starts_with('-') && !is_device(first) => find(
+                Verdict::AskOnce,
+                "ordinary",
+                format!("{name} runs a script"),
+            ),
+            Some(first) => {
+                let reason = format!("{name} is an interpreter, and {first:?} can give it code");
+                find(Verdict::AskAlways, "interpreter-code", reason)
             }
-        }
+            None => {
+                let reason = format!("{name} is an interpreter that reads code from its input");
+                find(Verdict::AskAlways, "interpreter-code", reason)
+            }
+        },
         Some((Class::Always { because }, _)) => {
             find(Verdict::AskAlways, "high-risk", format!("{name} {because}"))
         }
@@ -210,7 +229,7 @@ fn inspection(
             effects: reading,
         };
     }
-    if let Some(path) = paths.iter().find(|path| path.contains(SHELL_SIGNS)) {
+    if let Some(path) = paths.iter().find(|path| is_odd_path(path)) {
         let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
         return Finding {
             verdict: Verdict::AskOnce,
@@ -243,7 +262,22 @@ fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
         Operands::Bundle => words.clone().find(|word| word.contains(':')),
         _ => None,
     };
-    found.danger.or(by_kind).or(found.unknown)
+    // What comes from its input nobody sees: rules for make, source for a compiler.
+    let unseen = words.clone().find(|word| *word == "-" || is_device(word));
+    found.danger.or(by_kind).or(found.unknown).or(unseen)
+}
+
+/// Whether a path can be a descriptor of the program itself, such as `/dev/stdin`.
+fn is_device(path: &str) -> bool {
+    path == "-"
+        || ["/dev/", "/proc/"]
+            .iter()
+            .any(|folder| path.contains(folder))
+}
+
+/// Whether nobody means such a path as one.
+pub(crate) fn is_odd_path(path: &str) -> bool {
+    path.contains(SHELL_SIGNS)
 }
 
 /// Signs that do not stand in a path that somebody means as one.

@@ -1,0 +1,166 @@
+//! Commands that were understood, as they run: by their words, without a shell.
+
+use serde::{Deserialize, Serialize};
+
+use crate::call::WorkspacePath;
+
+/// Tells the program of the tools that its standard input holds a [`Script`] as JSON.
+pub const SCRIPT_FLAG: &str = "--script";
+
+/// Pipelines, one after another. What a shell would make of the text is written out here: the words
+/// without their quotes, and where each output goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// At least one; the first is always run.
+    pub steps: Vec<Step>,
+}
+
+/// One pipeline of a script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Whether it runs at all.
+    pub when: When,
+    /// At least one; the output of each is the input of the next.
+    pub pipeline: Vec<Simple>,
+}
+
+/// On what a step depends. A step that is left out changes nothing for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// `;` or a new line.
+    Always,
+    /// `&&`: the last pipeline that ran ended with 0.
+    Succeeded,
+    /// `||`: it ended with something else.
+    Failed,
+}
+
+/// A program with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Simple {
+    /// The program's name or path, then its arguments; at least one word, the first not empty.
+    pub argv: Vec<String>,
+    /// From the left to the right, after the pipes are in place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirections: Vec<Redirection>,
+}
+
+/// One of the three standard streams of a program goes elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirection {
+    /// Which.
+    pub stream: Stream,
+    /// Where it goes or comes from.
+    pub to: Target,
+}
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Descriptor 0.
+    Input,
+    /// Descriptor 1.
+    Output,
+    /// Descriptor 2.
+    Error,
+}
+
+/// Where a stream goes or comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Target {
+    /// `<`: a file that is there.
+    Read {
+        /// Which.
+        file: Place,
+    },
+    /// `>`: a new file, or an old one that is emptied first.
+    Write {
+        /// Which.
+        file: Place,
+    },
+    /// `>>`: the end of a file, which is made if it is not there.
+    Append {
+        /// Which.
+        file: Place,
+    },
+    /// `2>&1`: to wherever the other stream goes at this point.
+    Join {
+        /// [`Stream::Output`] or [`Stream::Error`].
+        stream: Stream,
+    },
+}
+
+/// A file that a stream can be connected to; nothing else can be named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "in", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Place {
+    /// A file of the workspace.
+    Workspace {
+        /// Below the workspace.
+        path: WorkspacePath,
+    },
+    /// A file of the box' own folder for temporary files, which is gone with the box.
+    Temporary {
+        /// Below `/tmp`.
+        path: WorkspacePath,
+    },
+    /// `/dev/null`.
+    Nowhere,
+}
+
+impl Simple {
+    /// A program without redirections.
+    pub fn plain(argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            redirections: Vec::new(),
+        }
+    }
+}
+
+impl Script {
+    /// The words, if it is one program and nothing else.
+    pub fn single(&self) -> Option<&[String]> {
+        match self.steps.as_slice() {
+            [Step { pipeline, .. }] => match pipeline.as_slice() {
+                [Simple { argv, redirections }] if redirections.is_empty() => Some(argv),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// All programs, in the order in which they are written.
+    pub fn programs(&self) -> impl Iterator<Item = &Simple> {
+        self.steps.iter().flat_map(|step| &step.pipeline)
+    }
+
+    /// Whether it can be run: every list has something in it, every program a name, and no word a NUL.
+    pub fn is_whole(&self) -> bool {
+        let whole = |simple: &Simple| {
+            simple.argv.first().is_some_and(|name| !name.is_empty())
+                && !simple.argv.iter().any(|word| word.contains('\0'))
+        };
+        !self.steps.is_empty()
+            && self.steps.iter().all(|step| !step.pipeline.is_empty())
+            && self.programs().all(whole)
+    }
+}
+
+impl std::fmt::Display for Place {
+    /// The path as a program in the box would write it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Workspace { path } => write!(f, "{path}"),
+            Self::Temporary { path } => write!(f, "/tmp/{path}"),
+            Self::Nowhere => f.write_str("/dev/null"),
+        }
+    }
+}
