@@ -215,7 +215,7 @@ fn only_what_is_understood_runs_without_a_shell_and_names_what_it_can_do() {
                 answer["rule"] == "inspection",
                 "{answer}"
             );
-            assert!(writes.iter().all(|path| is_plain_file(path)), "{answer}");
+            assert!(writes.iter().all(is_plain_file), "{answer}");
             assert_eq!(effects["hosts"], json!([]), "{answer}");
         }
     }
