@@ -45,7 +45,7 @@ pub(crate) fn judge(script: &Script, workspace: &str) -> Finding {
 }
 
 fn part(simple: &Simple, input: Input, workspace: &str) -> Vec<Finding> {
-    let program = programs::judge(&simple.argv, input, workspace);
+    let program = programs::judge(simple, input, workspace);
     let redirections = simple.redirections.iter().filter_map(redirection);
     std::iter::once(program).chain(redirections).collect()
 }

@@ -140,11 +140,15 @@ pub(crate) fn script(script: &Script) -> String {
 }
 
 fn simple(simple: &Simple) -> String {
+    let words = simple.argv.iter().enumerate().map(|(at, text)| {
+        // Without quotes it is the pattern that it is.
+        match simple.is_pattern(at) {
+            true => text.clone(),
+            false => word(text),
+        }
+    });
     let redirections = simple.redirections.iter().map(to);
-    let parts: Vec<_> = std::iter::once(words(&simple.argv))
-        .chain(redirections)
-        .collect();
-    parts.join(" ")
+    words.chain(redirections).collect::<Vec<_>>().join(" ")
 }
 
 fn to(redirection: &Redirection) -> String {

@@ -87,6 +87,7 @@ fn the_corpus_has_a_line_for_every_tool_verdict_rule_and_class_of_programs() {
         "interpreter-code",
         "several-commands",
         "odd-pipe",
+        "pattern",
         "odd-program-name",
         "not-understood",
     ] {

@@ -50,6 +50,9 @@ const PROGRAMS: &[&str] = &[
     "cat ../x",
     "ls $x",
     "cat *",
+    "wc -l src/*.rs",
+    "cp *.x y",
+    "grep * a",
     "'' a",
     "A=1 ls",
     "cd x",
@@ -168,13 +171,17 @@ fn no_sequence_of_signs_brings_the_readers_down_or_is_allowed_with_a_sign_that_e
         for _ in 0..numbers.below(12) {
             command.push_str(numbers.one(SIGNS));
         }
-        if let Analysis::Understood(_) = analyse(&command, WORKSPACE) {
+        if let Analysis::Understood(script) = analyse(&command, WORKSPACE) {
             understood += 1;
             let unquoted = without_quotes(&command);
             assert!(
-                !unquoted.contains([
-                    '$', '`', '(', ')', '{', '}', '*', '?', '[', ']', '~', '#', '!', '\r'
-                ]),
+                !unquoted.contains(['$', '`', '(', ')', '{', '}', '~', '#', '!', '\r']),
+                "{command:?}"
+            );
+            let patterns = script.programs().any(|simple| !simple.patterns.is_empty());
+            assert_eq!(
+                unquoted.contains(['*', '?', '[', ']']),
+                patterns,
                 "{command:?}"
             );
             assert!(

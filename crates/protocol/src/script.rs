@@ -44,6 +44,10 @@ pub enum When {
 pub struct Simple {
     /// The program's name or path, then its arguments; at least one word, the first not empty.
     pub argv: Vec<String>,
+    /// Which of the words, counted from 0, are patterns for names of files. Each stands for the
+    /// names that fit when the program starts, or for itself if none does; never for an option.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<u32>,
     /// From the left to the right, after the pipes are in place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redirections: Vec<Redirection>,
@@ -120,8 +124,14 @@ impl Simple {
     pub fn plain(argv: Vec<String>) -> Self {
         Self {
             argv,
+            patterns: Vec::new(),
             redirections: Vec::new(),
         }
+    }
+
+    /// Whether the word at this place is a pattern.
+    pub fn is_pattern(&self, at: usize) -> bool {
+        self.patterns.iter().any(|pattern| *pattern as usize == at)
     }
 }
 
@@ -130,7 +140,7 @@ impl Script {
     pub fn single(&self) -> Option<&[String]> {
         match self.steps.as_slice() {
             [Step { pipeline, .. }] => match pipeline.as_slice() {
-                [Simple { argv, redirections }] if redirections.is_empty() => Some(argv),
+                [simple] if *simple == Simple::plain(simple.argv.clone()) => Some(&simple.argv),
                 _ => None,
             },
             _ => None,
@@ -142,11 +152,13 @@ impl Script {
         self.steps.iter().flat_map(|step| &step.pipeline)
     }
 
-    /// Whether it can be run: every list has something in it, every program a name, and no word a NUL.
+    /// Whether it can be run: every list has something in it, every program a name that is no
+    /// pattern, and no word a NUL.
     pub fn is_whole(&self) -> bool {
         let whole = |simple: &Simple| {
             simple.argv.first().is_some_and(|name| !name.is_empty())
                 && !simple.argv.iter().any(|word| word.contains('\0'))
+                && !simple.is_pattern(0)
         };
         !self.steps.is_empty()
             && self.steps.iter().all(|step| !step.pipeline.is_empty())

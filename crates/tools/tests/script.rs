@@ -217,3 +217,33 @@ fn what_is_no_script_starts_nothing() {
         assert!(!folder.path().join("ran").exists(), "{steps}");
     }
 }
+
+#[test]
+fn a_pattern_stands_for_names_that_are_there_and_never_for_an_option() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["b.rs", "a.rs", "c d.rs", ".hidden.rs", "-n"] {
+        fs::write(at(name), "").unwrap();
+    }
+    fs::create_dir(at("sub")).unwrap();
+    fs::write(at("sub/e.rs"), "").unwrap();
+    let run = |words: &[&str], patterns: &[u32]| {
+        let program = json!({"argv": words, "patterns": patterns});
+        said(&run_in(
+            folder.path(),
+            json!([step("always", json!([program]))]),
+        ))
+    };
+    let printed = |pattern: &str| run(&["printf", "%s|", pattern], &[2]).0;
+    assert_eq!(printed("*.rs"), "a.rs|b.rs|c d.rs|");
+    assert_eq!(printed("[ab].*"), "a.rs|b.rs|");
+    assert_eq!(printed("*/*.rs"), "sub/e.rs|");
+    assert_eq!(printed("s*/"), "sub/|");
+    assert_eq!(printed(".*"), ".hidden.rs|");
+    assert_eq!(printed("*"), "./-n|a.rs|b.rs|c d.rs|sub|");
+    assert_eq!(printed("*.none"), "*.none|");
+    assert_eq!(printed("/de?/nul[l]"), "/dev/null|");
+    // A word that is no pattern stays what it is, and a program is never one.
+    assert_eq!(run(&["printf", "%s|", "*.rs"], &[]).0, "*.rs|");
+    assert_ne!(run(&["print?", "x"], &[0]).2, 0);
+}

@@ -8,7 +8,7 @@ use shuck_ast::{
 };
 use shuck_parser::parser::{Parser, ShellDialect};
 
-use super::plain::place;
+use super::plain::{self, add, place};
 
 /// What a command does, or why that cannot be said.
 pub(super) fn read(command: &str, workspace: &str) -> Result<Script, String> {
@@ -88,15 +88,14 @@ impl Reader<'_> {
                 self.pipeline(right, pipeline)
             }
             Command::Simple(simple) if simple.assignments.is_empty() => {
-                let words = std::iter::once(&simple.name).chain(&simple.args);
-                let argv = words
-                    .map(|word| self.word(word))
-                    .collect::<Result<_, _>>()?;
-                let mut redirections = Vec::new();
-                for redirect in &statement.redirects {
-                    self.redirect(redirect, &mut redirections)?;
+                let mut program = Simple::plain(Vec::new());
+                for word in std::iter::once(&simple.name).chain(&simple.args) {
+                    add(&mut program, self.word(word)?)?;
                 }
-                pipeline.push(Simple { argv, redirections });
+                for redirect in &statement.redirects {
+                    self.redirect(redirect, &mut program.redirections)?;
+                }
+                pipeline.push(program);
                 Ok(())
             }
             Command::Simple(_) => refused("an assignment"),
@@ -113,7 +112,10 @@ impl Reader<'_> {
         let (None, RedirectTarget::Word(word)) = (&redirect.fd_var, &redirect.target) else {
             return refused("an odd redirection");
         };
-        let file = || place(&self.word(word)?, self.workspace);
+        let file = || match self.word(word)? {
+            plain::Word::Text(path) => place(&path, self.workspace),
+            plain::Word::Pattern(_) => refused("a pattern where one file belongs"),
+        };
         let join = |stream| Target::Join { stream };
         let (stream, to) = match (redirect.kind, redirect.fd) {
             (RedirectKind::Input, None | Some(0)) => {
@@ -140,9 +142,9 @@ impl Reader<'_> {
 
     /// The grammar says where a word is and that nothing in it is expanded; what it is without
     /// its quotes says the other reader.
-    fn word(&self, word: &Word) -> Result<String, String> {
+    fn word(&self, word: &Word) -> Result<plain::Word, String> {
         match word.parts.iter().all(|part| is_text(&part.kind)) {
-            true => super::plain::one_word(word.span.slice(self.source)),
+            true => plain::one_word(word.span.slice(self.source)),
             false => refused("a word that is not plain text"),
         }
     }

@@ -14,6 +14,9 @@ use super::MAX_LENGTH;
 /// beyond ASCII that show are, too.
 const PLAIN: &str = "_-./:,+=@%^";
 
+/// Signs of a pattern for names of files.
+const PATTERN: &str = "*?[]";
+
 /// What a command does, or why that cannot be said.
 pub(super) fn read(command: &str, workspace: &str) -> Result<Script, String> {
     if command.len() > MAX_LENGTH {
@@ -48,7 +51,7 @@ pub(super) fn read(command: &str, workspace: &str) -> Result<Script, String> {
 }
 
 /// A piece of a command that is one word, without its quotes.
-pub(super) fn one_word(piece: &str) -> Result<String, String> {
+pub(super) fn one_word(piece: &str) -> Result<Word, String> {
     match tokens(piece)?.as_slice() {
         [Token::Word(word)] => Ok(word.clone()),
         _ => Err("a word is more than a word".to_owned()),
@@ -102,10 +105,10 @@ fn simple(tokens: &mut Tokens, workspace: &str) -> Result<Simple, String> {
     let mut simple = Simple::plain(Vec::new());
     loop {
         match tokens.next_if(|token| !token.ends_a_program()) {
-            Some(Token::Word(word)) => simple.argv.push(word),
+            Some(Token::Word(word)) => add(&mut simple, word)?,
             Some(Token::Redirect { streams, way }) => {
-                let Some(Token::Word(path)) = tokens.next() else {
-                    return Err("a redirection to or from nothing".to_owned());
+                let Some(Token::Word(Word::Text(path))) = tokens.next() else {
+                    return Err("a redirection that is not to or from one file".to_owned());
                 };
                 redirect(
                     &mut simple.redirections,
@@ -126,6 +129,28 @@ fn simple(tokens: &mut Tokens, workspace: &str) -> Result<Simple, String> {
         true => Err("a redirection without a program".to_owned()),
         false => Ok(simple),
     }
+}
+
+/// Adds a word to a program.
+pub(super) fn add(simple: &mut Simple, word: Word) -> Result<(), String> {
+    let text = match word {
+        Word::Text(text) => text,
+        Word::Pattern(pattern) => {
+            // What it stands for is a name below a folder that can be told, and no option.
+            let leads_up = pattern.split('/').any(|part| part == "..");
+            let (Ok(at @ 1..), false, false) = (
+                u32::try_from(simple.argv.len()),
+                leads_up,
+                pattern.starts_with('-'),
+            ) else {
+                return Err("it holds an odd pattern for file names".to_owned());
+            };
+            simple.patterns.push(at);
+            pattern
+        }
+    };
+    simple.argv.push(text);
+    Ok(())
 }
 
 fn redirect(all: &mut Vec<Redirection>, streams: Streams, way: Way, file: Place) {
@@ -150,7 +175,7 @@ fn redirect(all: &mut Vec<Redirection>, streams: Streams, way: Way, file: Place)
 /// What a text is made of. `2>` is one sign, `2 >` a word and a sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
-    Word(String),
+    Word(Word),
     Pipe,
     And,
     Or,
@@ -158,6 +183,13 @@ enum Token {
     Line,
     Redirect { streams: Streams, way: Way },
     Join { stream: Stream, to: Stream },
+}
+
+/// A word without its quotes, or one that stands for names of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Text(String),
+    Pattern(String),
 }
 
 impl Token {
@@ -195,9 +227,12 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             '<' | '>' => redirection(&mut chars, None)?,
             _ => {
                 let (word, bare) = word(&mut chars)?;
-                let digits = bare && word.bytes().all(|b| b.is_ascii_digit());
-                match chars.peek() {
-                    Some('<' | '>') if digits => redirection(&mut chars, Some(&word))?,
+                match (chars.peek(), &word) {
+                    (Some('<' | '>'), Word::Text(text))
+                        if bare && text.bytes().all(|b| b.is_ascii_digit()) =>
+                    {
+                        redirection(&mut chars, Some(text))?
+                    }
                     _ => Token::Word(word),
                 }
             }
@@ -278,10 +313,11 @@ fn file_follows(chars: &mut Peekable<Chars<'_>>, token: Token) -> Result<Token, 
     }
 }
 
-/// A word without its quotes, and whether there were none.
-fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(String, bool), String> {
+/// A word, and whether it had no quotes.
+fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
     let mut word = String::new();
     let mut bare = true;
+    let mut pattern = None;
     while let Some(c) = chars.next_if(|c| !" \t\n|&;<>".contains(*c)) {
         bare &= !matches!(c, '\'' | '"' | '\\');
         match c {
@@ -289,11 +325,20 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(String, bool), String> {
             '"' => double_quoted(chars, &mut word)?,
             '\\' => word.push(escaped(chars.next().ok_or("it ends with a backslash")?)?),
             c if c.is_ascii_alphanumeric() || PLAIN.contains(c) => word.push(c),
+            c if PATTERN.contains(c) => {
+                pattern = Some(c);
+                word.push(c);
+            }
             c if !c.is_ascii() => word.push(shown(c)?),
             c => return Err(special(c)),
         }
     }
-    Ok((word, bare))
+    match pattern {
+        None => Ok((Word::Text(word), bare)),
+        Some(_) if bare => Ok((Word::Pattern(word), bare)),
+        // Which of its signs are quoted would have to be told, too.
+        Some(c) => Err(special(c)),
+    }
 }
 
 /// What stands behind a backslash. Before a letter or a digit a backslash means nothing, so

@@ -11,9 +11,10 @@ use std::sync::LazyLock;
 
 use protocol::call::{Verdict, WORKSPACE, WorkspacePath};
 use protocol::ids::Digest;
+use protocol::script::Simple;
 
 use crate::judge::Effects;
-use options::Arguments;
+use options::{Args, Arguments};
 use table::{Class, Grammar, Operands};
 
 /// Counts the changes of the rules that are not in the table.
@@ -43,11 +44,29 @@ pub(crate) enum Input {
     Pipe,
 }
 
-/// Judges a program by its words; the first is its name or path.
-pub(crate) fn judge(argv: &[String], input: Input, workspace: &str) -> Finding {
-    let (program, args) = argv
+/// Judges a program by its words; the first is its name or path. Patterns are for programs that
+/// only read: what others would do depends on names that nobody has seen yet.
+pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
+    let finding = by_words(simple, input, workspace);
+    match finding.verdict {
+        Verdict::AskOnce if !simple.patterns.is_empty() => Finding {
+            verdict: Verdict::AskAlways,
+            rule: "pattern",
+            reason: format!(
+                "{}, and for which files its pattern stands is not known before it runs",
+                finding.reason
+            ),
+            ..finding
+        },
+        _ => finding,
+    }
+}
+
+fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
+    let (program, args) = simple
+        .argv
         .split_first()
-        .map_or(("", argv), |(first, rest)| (first.as_str(), rest));
+        .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     let effects = Effects {
         programs: vec![program.to_owned()],
         // What an ordinary program does is bounded by the box, where only the workspace stays.
@@ -76,7 +95,14 @@ pub(crate) fn judge(argv: &[String], input: Input, workspace: &str) -> Finding {
     }
     match class(name) {
         Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(program, name) => {
-            let finding = inspection(grammar, name, args, workspace, effects);
+            let args = Args {
+                words: args,
+                // They are counted with the program, and it is none.
+                patterns: (simple.patterns.iter())
+                    .filter_map(|at| (*at as usize).checked_sub(1))
+                    .collect(),
+            };
+            let finding = inspection(grammar, name, &args, workspace, effects);
             match finding.verdict {
                 Verdict::Allow if grammar.deaf && input == Input::Pipe => Finding {
                     verdict: Verdict::AskOnce,
@@ -168,7 +194,7 @@ fn is_from_the_system(program: &str, name: &str) -> bool {
 fn inspection(
     grammar: &Grammar,
     name: &str,
-    args: &[String],
+    args: &Args<'_>,
     workspace: &str,
     effects: Effects,
 ) -> Finding {
@@ -250,7 +276,7 @@ fn inspection(
 /// What a guarded program must not be given, if it is.
 fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
     let first = args.first().map(String::as_str);
-    let found = options::read(grammar, args);
+    let found = options::read(grammar, &Args::plain(args));
     let words = args.iter().map(String::as_str);
     let by_kind = match &grammar.operands {
         // Options before the subcommand belong to the program itself.

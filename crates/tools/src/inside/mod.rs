@@ -5,6 +5,7 @@
 //! is opened any other way. What the programs of a script open is bounded by the box.
 
 mod error;
+mod names;
 mod root;
 mod script;
 mod target;

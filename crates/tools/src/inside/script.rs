@@ -1,6 +1,7 @@
 //! Programs that were understood, started as they were understood: by their words, with their
 //! pipes and redirections, without a shell. POSIX.1-2024, 2.7 Redirection, 2.9 Shell Commands.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use protocol::script::{Place, Redirection, Script, Simple, Step, Stream, Target, When};
 use rustix::fs::{self, CWD, Mode, OFlags};
 
-use super::{Root, ToolError};
+use super::{Root, ToolError, names};
 
 /// The exit codes of a shell.
 const FAILED: u8 = 1;
@@ -99,8 +100,15 @@ impl Places {
             }
         }
         // A script that is not whole does not get here.
-        let Some((program, arguments)) = simple.argv.split_first() else {
+        let Some(program) = simple.argv.first() else {
             return Ok(Started::Not(NOT_FOUND));
+        };
+        let arguments = match arguments(simple) {
+            Ok(arguments) => arguments,
+            Err(error) => {
+                tell(io::stderr(), &error.to_string());
+                return Ok(Started::Not(FAILED));
+            }
         };
         let Streams {
             input,
@@ -148,6 +156,18 @@ impl Places {
             }
         }
     }
+}
+
+/// The words behind the program, with names in the place of patterns.
+fn arguments(simple: &Simple) -> io::Result<Vec<OsString>> {
+    let mut arguments = Vec::new();
+    for (at, word) in simple.argv.iter().enumerate().skip(1) {
+        match simple.is_pattern(at) {
+            true => arguments.extend(names::expand(word)?),
+            false => arguments.push(word.into()),
+        }
+    }
+    Ok(arguments)
 }
 
 /// What a file is opened for.
