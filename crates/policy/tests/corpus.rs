@@ -110,6 +110,14 @@ fn the_corpus_has_a_line_for_every_tool_verdict_rule_and_class_of_programs() {
 }
 
 #[test]
+fn every_kind_of_effect_has_a_line() {
+    for kind in ["programs", "reads", "writes", "hosts"] {
+        let has = |case: &Value| explained(&case["call"])["effects"][kind] != json!([]);
+        assert!(corpus().iter().any(has), "{kind}");
+    }
+}
+
+#[test]
 fn every_line_of_the_corpus_says_why() {
     for case in corpus() {
         assert!(!case["reason"].as_str().unwrap().is_empty(), "{case}");

@@ -164,3 +164,25 @@ const SHELL_WORDS: [&str; 81] = [
     "{",
     "}",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_one_of_the_readers_understands_is_not_understood() {
+        // For a shell `;&` is one sign, which stands only in `case`; `]a` is one word.
+        for command in ["ls ;&>out cat", "ls ]a", "ls | cat ]]b"] {
+            let plain = plain::read(command, "/workspace");
+            assert!(plain.is_ok(), "{command}");
+            assert_ne!(grammar::read(command, "/workspace"), plain, "{command}");
+            let opaque = matches!(analyse(command, "/workspace"), Analysis::Opaque { .. });
+            assert!(opaque, "{command}");
+        }
+        for command in ["ls {a}", "ls a#b", "ls \\\n-l", "ls a\\bc", "ls >& out"] {
+            assert!(plain::read(command, "/workspace").is_err(), "{command}");
+            let opaque = matches!(analyse(command, "/workspace"), Analysis::Opaque { .. });
+            assert!(opaque, "{command}");
+        }
+    }
+}
