@@ -82,7 +82,7 @@ fn file_of(place: &Place) -> Option<(&WorkspacePath, Kind)> {
     match place {
         Place::Workspace { path } => Some((path, Kind::Workspace)),
         Place::Temporary { path } => Some((path, Kind::Temporary)),
-        Place::Nowhere => None,
+        Place::Nowhere {} => None,
     }
 }
 

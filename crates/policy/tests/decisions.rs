@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test says where")]
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bulkhead_policy::{
@@ -489,6 +490,49 @@ fn the_card_shows_all_of_it_and_nothing_that_deceives() {
         card.covers.contains("30 days")
             && card.covers.contains("owner")
             && card.covers.contains("web")
+    );
+}
+
+#[test]
+fn a_script_is_shown_with_every_word_every_pipe_and_every_redirection() {
+    let shown = |command: &str| Facts::exec(command).ask().text();
+    assert_eq!(
+        shown("cat 'a b' c\\;d|tee \"x\" >'e f' 2>&1 && rm -f *.o || make &>>log"),
+        "run without a shell: cat 'a b' 'c;d' | tee x > 'e f' 2>&1 && rm -f *.o || make >> log 2>&1"
+    );
+    assert!(shown("cargo build > p\u{430}ypal").contains("WARNING: U+0430"));
+    // A pattern and a name that looks like one are not shown alike.
+    assert_ne!(shown("rm *.o"), shown("rm '*.o'"));
+}
+
+#[test]
+fn what_would_run_otherwise_has_another_digest_and_another_key() {
+    let commands = [
+        "cat a | tee b",
+        "cat a; tee b",
+        "cat a && tee b",
+        "cat a || tee b",
+        "cat a '|' tee b | tee b",
+        "cat a | tee b > c",
+        "cat a | tee b >> c",
+        "cat a | tee b 2> c",
+        "cat a > c | tee b",
+        "cat a | tee b < c",
+        "cat a | tee b 2>&1",
+        "cat a | tee b > /tmp/c",
+    ];
+    let requests = commands.map(|command| Facts::exec(command).ask());
+    let digests: HashSet<_> = requests
+        .iter()
+        .map(|request| request.digest().to_string())
+        .collect();
+    let keys: HashSet<_> = requests
+        .iter()
+        .map(|request| &request.judgement().key)
+        .collect();
+    assert_eq!(
+        (digests.len(), keys.len()),
+        (commands.len(), commands.len())
     );
 }
 

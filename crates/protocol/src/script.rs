@@ -115,8 +115,8 @@ pub enum Place {
         /// Below `/tmp`.
         path: WorkspacePath,
     },
-    /// `/dev/null`.
-    Nowhere,
+    /// `/dev/null`. With braces, since serde takes unknown fields of a variant without them.
+    Nowhere {},
 }
 
 impl Simple {
@@ -172,7 +172,40 @@ impl std::fmt::Display for Place {
         match self {
             Self::Workspace { path } => write!(f, "{path}"),
             Self::Temporary { path } => write!(f, "/tmp/{path}"),
-            Self::Nowhere => f.write_str("/dev/null"),
+            Self::Nowhere {} => f.write_str("/dev/null"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_as_it_was_written_and_nothing_more_is_taken() {
+        let json = concat!(
+            r#"{"steps":[{"when":"always","pipeline":[{"argv":["cat","*.md"],"patterns":[1]},"#,
+            r#"{"argv":["sort"],"redirections":[{"stream":"output","to":{"do":"write","#,
+            r#""file":{"in":"workspace","path":"a/b"}}},{"stream":"error","to":{"do":"join","stream":"output"}}]}]},"#,
+            r#"{"when":"failed","pipeline":[{"argv":["cat"],"redirections":[{"stream":"input","to":{"do":"read","#,
+            r#""file":{"in":"nowhere"}}}]}]}]}"#
+        );
+        let script: Script = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&script).unwrap(), json);
+        assert!(script.is_whole() && script.single().is_none());
+        for (old, new) in [
+            (r#""when":"failed""#, r#""when":"failed","also":1"#),
+            (r#""in":"nowhere""#, r#""in":"nowhere","path":"x""#),
+            (r#""in":"nowhere""#, r#""in":"everywhere""#),
+            ("a/b", "../b"),
+            ("a/b", "/etc/b"),
+            (r#""join","stream":"output""#, r#""join","stream":"third""#),
+        ] {
+            let changed = json.replace(old, new);
+            assert!(
+                changed != json && serde_json::from_str::<Script>(&changed).is_err(),
+                "{new}"
+            );
         }
     }
 }

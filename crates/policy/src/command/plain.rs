@@ -62,7 +62,7 @@ pub(super) fn one_word(piece: &str) -> Result<Word, String> {
 pub(super) fn place(path: &str, workspace: &str) -> Result<Place, String> {
     let elsewhere = || "a redirection to or from a place outside the workspace".to_owned();
     if path == "/dev/null" {
-        return Ok(Place::Nowhere);
+        return Ok(Place::Nowhere {});
     }
     if let Some(below) = path.strip_prefix("/tmp/")
         && !path.starts_with(&format!("{}/", workspace.trim_end_matches('/')))

@@ -293,12 +293,14 @@ fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
     found.danger.or(by_kind).or(found.unknown).or(unseen)
 }
 
-/// Whether a path can be a descriptor of the program itself, such as `/dev/stdin`.
-fn is_device(path: &str) -> bool {
-    path == "-"
-        || ["/dev/", "/proc/"]
-            .iter()
-            .any(|folder| path.contains(folder))
+/// Whether a word can name a descriptor of the program itself, such as `/dev/stdin`, also as
+/// the value of an option.
+fn is_device(word: &str) -> bool {
+    let named = ["/dev/", "/proc/"]
+        .iter()
+        .any(|folder| word.contains(folder));
+    let is_inside = !word.starts_with('-') && WorkspacePath::parse(word).is_ok();
+    word == "-" || named && !is_inside
 }
 
 /// Whether nobody means such a path as one.

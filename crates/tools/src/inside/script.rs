@@ -149,7 +149,7 @@ impl Places {
         match place {
             Place::Workspace { path } => how.open(&self.workspace, path),
             Place::Temporary { path } => how.open(&Root::open(Path::new("/tmp"))?, path),
-            Place::Nowhere => {
+            Place::Nowhere {} => {
                 let flags = OFlags::RDWR | OFlags::CLOEXEC;
                 let opened = fs::openat(CWD, "/dev/null", flags, Mode::empty());
                 opened.map_err(|errno| ToolError::Start(errno.into()))
