@@ -136,13 +136,9 @@ pub(super) fn add(simple: &mut Simple, word: Word) -> Result<(), String> {
     let text = match word {
         Word::Text(text) => text,
         Word::Pattern(pattern) => {
-            // What it stands for is a name below a folder that can be told, and no option.
+            // What it stands for is a name below a folder that can be told.
             let leads_up = pattern.split('/').any(|part| part == "..");
-            let (Ok(at @ 1..), false, false) = (
-                u32::try_from(simple.argv.len()),
-                leads_up,
-                pattern.starts_with('-'),
-            ) else {
+            let (Ok(at @ 1..), false) = (u32::try_from(simple.argv.len()), leads_up) else {
                 return Err("it holds an odd pattern for file names".to_owned());
             };
             simple.patterns.push(at);
@@ -335,6 +331,8 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
     }
     match pattern {
         None => Ok((Word::Text(word), bare)),
+        // An option is what it says. A shell would say the same, unless a file has such a name.
+        Some(_) if bare && word.starts_with('-') => Ok((Word::Text(word), bare)),
         Some(_) if bare => Ok((Word::Pattern(word), bare)),
         // Which of its signs are quoted would have to be told, too.
         Some(c) => Err(special(c)),

@@ -67,6 +67,8 @@ pub(super) struct Arguments<'a> {
 pub(super) fn read<'a>(grammar: &Grammar, args: &Args<'a>) -> Arguments<'a> {
     let mut found = Arguments::default();
     if grammar.operands == Operands::Text {
+        // A text is only printed, but looking for names reads folders.
+        found.paths.extend(args.patterns());
         return found;
     }
     found.danger = args
