@@ -45,13 +45,18 @@ fn verdicts(system: &System) -> Vec<Value> {
 
 #[test]
 fn inspection_runs_without_asking() {
-    let model = calling([exec("ls"), exec("wc -l a.txt")]);
+    let model = calling([
+        exec("ls"),
+        exec("wc -l a.txt"),
+        exec("sort -r a.txt | head -n 1"),
+        exec("cat *.txt 2>/dev/null | wc -l"),
+    ]);
     let system = System::start(model.port(), "");
     fs::write(system.workspace().join("a.txt"), "1\n2\n3\n").expect("a file");
     let answer = system.ask("look");
     assert_eq!(answer["reply"], "done");
-    assert_eq!(results(&model), ["a.txt\n", "3 a.txt\n"]);
-    assert_eq!(verdicts(&system), ["allow", "allow"]);
+    assert_eq!(results(&model), ["a.txt\n", "3 a.txt\n", "3\n", "3\n"]);
+    assert_eq!(verdicts(&system), ["allow"; 4]);
     assert!(system.rows("approval_asked").is_empty());
     system.assert_record_is_sound();
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tools::MAX_COMMAND;
 
 use crate::command::{self, Analysis};
-use crate::{programs, visible};
+use crate::{parts, visible};
 
 /// The longest key that shows what it is for; a longer one is a digest.
 const MAX_KEY: usize = 512;
@@ -34,6 +34,24 @@ pub struct Effects {
     pub hosts: Vec<String>,
     /// Whether the call was not understood, so that the lists may lack something.
     pub opaque: bool,
+}
+
+impl Effects {
+    /// Adds what another part of the same call can do.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let add = |all: &mut Vec<String>, more: &[String]| {
+            for one in more {
+                if !all.contains(one) {
+                    all.push(one.clone());
+                }
+            }
+        };
+        add(&mut self.programs, &other.programs);
+        add(&mut self.reads, &other.reads);
+        add(&mut self.writes, &other.writes);
+        add(&mut self.hosts, &other.hosts);
+        self.opaque |= other.opaque;
+    }
 }
 
 /// What the rules say of a call.
@@ -108,9 +126,10 @@ fn reading(call: &ToolCall, path: &WorkspacePath) -> Judgement {
     }
 }
 
-fn writing(call: &ToolCall, path: &WorkspacePath) -> Judgement {
+/// What the rules say of a write to a file of the workspace, and why.
+pub(crate) fn write_rule(path: &WorkspacePath) -> (Verdict, &'static str, &'static str) {
     // git on the host obeys what is in there: hooks, filters, monitors.
-    let (verdict, rule, reason) = match path
+    match path
         .as_str()
         .split('/')
         .any(|part| part.eq_ignore_ascii_case(".git"))
@@ -125,7 +144,11 @@ fn writing(call: &ToolCall, path: &WorkspacePath) -> Judgement {
             "write-in-workspace",
             "it writes inside the workspace",
         ),
-    };
+    }
+}
+
+fn writing(call: &ToolCall, path: &WorkspacePath) -> Judgement {
+    let (verdict, rule, reason) = write_rule(path);
     Judgement {
         verdict,
         key: keyed(call.name(), path.as_str()),
@@ -159,20 +182,28 @@ fn exec(command: &str, workspace: &str) -> Judgement {
         let reason = format!("a command is not empty, has at most {MAX_COMMAND} bytes and no NUL");
         return opaque(Verdict::Deny, "malformed", reason);
     }
-    let argv = match command::analyse(command) {
+    let script = match command::analyse(command, workspace) {
         Analysis::Opaque { why } => return opaque(Verdict::AskAlways, "not-understood", why),
-        Analysis::Understood { argv } => argv,
+        Analysis::Understood(script) => script,
     };
-    let finding = programs::judge(&argv, workspace);
-    // A list of texts always has a JSON form, and memory takes it.
-    let shown = serde_json::to_string(&argv).expect("an argv has a JSON form");
+    let finding = parts::judge(&script, workspace);
+    let (shown, action) = match script.single() {
+        Some(argv) => (
+            // A list of texts always has a JSON form, and memory takes it.
+            serde_json::to_string(argv).expect("an argv has a JSON form"),
+            Action::Argv {
+                argv: argv.to_vec(),
+            },
+        ),
+        None => (visible::script(&script), Action::Script { script }),
+    };
     Judgement {
         verdict: finding.verdict,
         key: keyed("exec", &shown),
         rule: finding.rule,
         reason: visible::text(&finding.reason),
         effects: finding.effects,
-        action: Action::Argv { argv },
+        action,
     }
 }
 

@@ -41,6 +41,7 @@ mod decision;
 mod exact;
 mod explain;
 mod judge;
+mod parts;
 mod permit;
 mod programs;
 pub mod visible;

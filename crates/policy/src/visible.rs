@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use protocol::call::{Action, ToolCall};
+use protocol::script::{Redirection, Script, Simple, Stream, Target, When};
 use tools::text::is_hidden;
 
 /// From so many on, equal spaces or hidden characters in a row are counted instead of shown.
@@ -53,6 +54,9 @@ fn mark(out: &mut String, c: char, run: usize) {
 pub fn action(action: &Action) -> String {
     let mut out = match action {
         Action::Argv { argv } => format!("run without a shell: {}", text(&words(argv))),
+        Action::Script { script: understood } => {
+            format!("run without a shell: {}", text(&script(understood)))
+        }
         Action::Shell { script } => format!("run as a shell script: {}", text(script)),
         Action::Tool { call } => tool(call),
     };
@@ -119,16 +123,64 @@ pub fn title(call: &ToolCall) -> String {
     }
 }
 
+/// A script in the shell's language, which reads it as the same script again.
+pub(crate) fn script(script: &Script) -> String {
+    let mut out = String::new();
+    for (at, step) in script.steps.iter().enumerate() {
+        out.push_str(match (at, step.when) {
+            (0, _) => "",
+            (_, When::Always) => "; ",
+            (_, When::Succeeded) => " && ",
+            (_, When::Failed) => " || ",
+        });
+        let programs: Vec<_> = step.pipeline.iter().map(simple).collect();
+        out.push_str(&programs.join(" | "));
+    }
+    out
+}
+
+fn simple(simple: &Simple) -> String {
+    let words = simple.argv.iter().enumerate().map(|(at, text)| {
+        // Without quotes it is the pattern that it is.
+        match simple.is_pattern(at) {
+            true => text.clone(),
+            false => word(text),
+        }
+    });
+    let redirections = simple.redirections.iter().map(to);
+    words.chain(redirections).collect::<Vec<_>>().join(" ")
+}
+
+fn to(redirection: &Redirection) -> String {
+    let stream = match redirection.stream {
+        Stream::Input | Stream::Output => "",
+        Stream::Error => "2",
+    };
+    match &redirection.to {
+        Target::Read { file } => format!("< {}", word(&file.to_string())),
+        Target::Write { file } => format!("{stream}> {}", word(&file.to_string())),
+        Target::Append { file } => format!("{stream}>> {}", word(&file.to_string())),
+        Target::Join {
+            stream: Stream::Error,
+        } => format!("{stream}>&2"),
+        Target::Join { .. } => format!("{stream}>&1"),
+    }
+}
+
 /// Words as a shell would take them, so that it shows where one ends.
 fn words(argv: &[String]) -> String {
+    argv.iter()
+        .map(|text| word(text))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,+=@%^".contains(c);
-    let quoted = argv
-        .iter()
-        .map(|word| match !word.is_empty() && word.chars().all(plain) {
-            true => word.clone(),
-            false => format!("'{}'", word.replace('\'', r"'\''")),
-        });
-    quoted.collect::<Vec<_>>().join(" ")
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// What looks like something else, in words.
@@ -138,6 +190,16 @@ fn lookalikes(action: &Action) -> Vec<String> {
         Action::Argv { argv } => argv
             .iter()
             .for_each(|word| warn_of_all(word, &mut warnings)),
+        Action::Script { script } => script
+            .programs()
+            .flat_map(|simple| {
+                simple
+                    .argv
+                    .iter()
+                    .cloned()
+                    .chain(simple.redirections.iter().map(to))
+            })
+            .for_each(|word| warn_of_all(&word, &mut warnings)),
         Action::Shell { script } => warn_of_all(script, &mut warnings),
         Action::Tool { call } => match call {
             ToolCall::ReadFile { path, .. } | ToolCall::ListFiles { path, .. } => {

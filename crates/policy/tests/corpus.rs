@@ -45,7 +45,7 @@ fn every_call_of_the_corpus_gets_its_answer_by_its_rule() {
 #[test]
 fn the_corpus_has_a_line_for_every_tool_verdict_rule_and_class_of_programs() {
     let cases = corpus();
-    assert!(cases.len() >= 150, "{}", cases.len());
+    assert!(cases.len() >= 400, "{}", cases.len());
     let seen: BTreeSet<_> = cases
         .iter()
         .map(|case| {
@@ -85,6 +85,9 @@ fn the_corpus_has_a_line_for_every_tool_verdict_rule_and_class_of_programs() {
         "ordinary",
         "high-risk",
         "interpreter-code",
+        "several-commands",
+        "odd-pipe",
+        "pattern",
         "odd-program-name",
         "not-understood",
     ] {
@@ -107,6 +110,14 @@ fn the_corpus_has_a_line_for_every_tool_verdict_rule_and_class_of_programs() {
 }
 
 #[test]
+fn every_kind_of_effect_has_a_line() {
+    for kind in ["programs", "reads", "writes", "hosts"] {
+        let has = |case: &Value| explained(&case["call"])["effects"][kind] != json!([]);
+        assert!(corpus().iter().any(has), "{kind}");
+    }
+}
+
+#[test]
 fn every_line_of_the_corpus_says_why() {
     for case in corpus() {
         assert!(!case["reason"].as_str().unwrap().is_empty(), "{case}");
@@ -121,14 +132,18 @@ fn the_same_call_gets_the_same_answer() {
     }
 }
 
+/// Whether what stands behind it would complete it instead of being added to it.
+fn is_half(command: &str) -> bool {
+    command.trim_end().ends_with(['\\', '|', '&', '<', '>'])
+}
+
 #[test]
 fn more_text_never_lowers_a_verdict() {
     for case in corpus() {
         let Some(command) = case["call"]["args"]["command"].as_str() else {
             continue;
         };
-        // A backslash at the end would change what the text behind it means.
-        if case["call"]["tool"] != "exec" || command.ends_with('\\') {
+        if case["call"]["tool"] != "exec" || is_half(command) {
             continue;
         }
         let before = explained(&case["call"]);
@@ -143,8 +158,11 @@ fn more_text_never_lowers_a_verdict() {
             " > x",
             "\nx",
         ] {
-            // A command that is denied for having no words gets some.
-            if before["rule"] == "malformed" && command.trim().is_empty() {
+            // A command without words gets some, and an interpreter that reads code from its
+            // input gets a script instead.
+            let has_none = before["rule"] == "malformed" && command.trim().is_empty()
+                || before["reason"].to_string().contains("without a program");
+            if has_none || before["rule"] == "interpreter-code" && more.starts_with(' ') {
                 continue;
             }
             let mut call = case["call"].clone();
@@ -164,7 +182,7 @@ fn what_follows_an_operator_never_lowers_what_stands_before_it_nor_the_reverse()
         let Some(command) = case["call"]["args"]["command"].as_str() else {
             continue;
         };
-        if case["call"]["tool"] != "exec" || case["rule"] == "malformed" {
+        if case["call"]["tool"] != "exec" || case["rule"] == "malformed" || is_half(command) {
             continue;
         }
         for both in [
@@ -172,13 +190,21 @@ fn what_follows_an_operator_never_lowers_what_stands_before_it_nor_the_reverse()
             format!("{command} && ls"),
             format!("ls | {command}"),
         ] {
-            let answer = explained(&json!({"tool": "exec", "args": {"command": both}}));
+            let mut call = case["call"].clone();
+            call["args"]["command"] = json!(both);
+            let answer = explained(&call);
             assert!(
                 rank(&answer["decision"]) >= rank(&case["expect"]),
                 "{both:?}: {answer}"
             );
         }
     }
+}
+
+/// Whether it is a file of the workspace, outside the folders of git.
+fn is_plain_file(path: &Value) -> bool {
+    let path = path.as_str().unwrap();
+    !path.starts_with('/') && !path.split('/').any(|part| part == ".git" || part == "..")
 }
 
 #[test]
@@ -192,7 +218,13 @@ fn only_what_is_understood_runs_without_a_shell_and_names_what_it_can_do() {
             "{answer}"
         );
         if answer["decision"] == "allow" && case["call"]["tool"] == "exec" {
-            assert_eq!(effects["writes"], json!([]), "{answer}");
+            let writes = effects["writes"].as_array().unwrap();
+            assert_eq!(
+                writes.is_empty(),
+                answer["rule"] == "inspection",
+                "{answer}"
+            );
+            assert!(writes.iter().all(is_plain_file), "{answer}");
             assert_eq!(effects["hosts"], json!([]), "{answer}");
         }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test says where")]
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bulkhead_policy::{
@@ -139,7 +140,7 @@ fn what_the_rules_allow_gets_a_permit_for_exactly_its_words() {
 
 #[test]
 fn what_is_not_understood_is_asked_about_as_the_script_it_is() {
-    let request = Facts::exec("ls | sh").ask();
+    let request = Facts::exec("ls $x | sh").ask();
     assert_eq!(request.verdict(), Verdict::AskAlways);
     let permit = {
         let yes = yes(&request);
@@ -148,7 +149,7 @@ fn what_is_not_understood_is_asked_about_as_the_script_it_is() {
     assert_eq!(
         permit.action(),
         &Action::Shell {
-            script: "ls | sh".into()
+            script: "ls $x | sh".into()
         }
     );
     assert_eq!(
@@ -223,7 +224,13 @@ fn a_grant_of_another_person_or_channel_or_key_counts_for_nothing() {
 
 #[test]
 fn no_grant_covers_tier_3() {
-    for command in ["rm a", "ls; id", "python3 -c 1", "find . -delete"] {
+    for command in [
+        "rm a",
+        "ls; rm a",
+        "ls; $(id)",
+        "python3 -c 1",
+        "find . -delete",
+    ] {
         let mut facts = Facts::exec(command);
         let key = facts.decide().judgement().key.clone();
         facts.grants = vec![grant("owner", "web", &key, Millis(u64::MAX))];
@@ -382,7 +389,14 @@ fn every_fact_of_a_call_is_in_its_digest() {
 
 #[test]
 fn a_stored_approval_comes_back_as_it_was() {
-    for command in ["rm a", "cargo build", "ls | sh", "rm 'é \"x\" \\ 日'"] {
+    for command in [
+        "rm a",
+        "cargo build",
+        "ls | sh",
+        "ls $(x)",
+        "cat a > b; make",
+        "rm 'é \"x\" \\ 日'",
+    ] {
         let request = Facts::exec(command).ask();
         let text = request.stored().as_str().to_owned();
         let back = StoredApproval::new(text).load().unwrap();
@@ -476,6 +490,49 @@ fn the_card_shows_all_of_it_and_nothing_that_deceives() {
         card.covers.contains("30 days")
             && card.covers.contains("owner")
             && card.covers.contains("web")
+    );
+}
+
+#[test]
+fn a_script_is_shown_with_every_word_every_pipe_and_every_redirection() {
+    let shown = |command: &str| Facts::exec(command).ask().text();
+    assert_eq!(
+        shown("cat 'a b' c\\;d|tee \"x\" >'e f' 2>&1 && rm -f *.o || make &>>log"),
+        "run without a shell: cat 'a b' 'c;d' | tee x > 'e f' 2>&1 && rm -f *.o || make >> log 2>&1"
+    );
+    assert!(shown("cargo build > p\u{430}ypal").contains("WARNING: U+0430"));
+    // A pattern and a name that looks like one are not shown alike.
+    assert_ne!(shown("rm *.o"), shown("rm '*.o'"));
+}
+
+#[test]
+fn what_would_run_otherwise_has_another_digest_and_another_key() {
+    let commands = [
+        "cat a | tee b",
+        "cat a; tee b",
+        "cat a && tee b",
+        "cat a || tee b",
+        "cat a '|' tee b | tee b",
+        "cat a | tee b > c",
+        "cat a | tee b >> c",
+        "cat a | tee b 2> c",
+        "cat a > c | tee b",
+        "cat a | tee b < c",
+        "cat a | tee b 2>&1",
+        "cat a | tee b > /tmp/c",
+    ];
+    let requests = commands.map(|command| Facts::exec(command).ask());
+    let digests: HashSet<_> = requests
+        .iter()
+        .map(|request| request.digest().to_string())
+        .collect();
+    let keys: HashSet<_> = requests
+        .iter()
+        .map(|request| &request.judgement().key)
+        .collect();
+    assert_eq!(
+        (digests.len(), keys.len()),
+        (commands.len(), commands.len())
     );
 }
 

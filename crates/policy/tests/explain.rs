@@ -38,7 +38,17 @@ fn effects_name_what_a_command_can_touch() {
     );
     assert_eq!(effects("cp a b")["writes"], json!(["/workspace"]));
     assert_eq!(effects("ls")["reads"], json!(["."]));
-    assert_eq!(effects("ls | sh")["opaque"], true);
+    assert_eq!(effects("ls $x")["opaque"], true);
+    assert_eq!(
+        effects("cat a b | grep -f c 2>/dev/null > out/d"),
+        json!({
+            "programs": ["cat", "grep"],
+            "reads": ["a", "b", "c"],
+            "writes": ["out/d"],
+            "hosts": [],
+            "opaque": false,
+        })
+    );
 }
 
 #[test]
@@ -87,7 +97,7 @@ fn every_limit_ends_in_a_refusal_or_a_question() {
         ("(".repeat(10_000), "ask_always"),
         ("$(".repeat(10_000), "ask_always"),
         ("'".repeat(60_001), "ask_always"),
-        (format!("ls {}", "../".repeat(3000)), "ask_once"),
+        (format!("ls {}", "../".repeat(1000)), "ask_once"),
     ] {
         let answer = exec(command);
         assert_eq!(answer["decision"], expected, "{}", answer["reason"]);
@@ -131,4 +141,35 @@ fn what_the_model_wrote_cannot_move_a_cursor_in_the_answer() {
     }
     let answer = explain("{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}");
     assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
+}
+
+#[test]
+fn no_command_takes_long_to_decide_however_it_is_made() {
+    let pieces = [
+        "a", "a ", "\n", "''\"\"", "\\ ", "*", "[", "2>&1 ", "> a ", "&&", "/", "{", "{a,", "{a..",
+        "${", "$((", "((", "(", "[[", "`", "$(", "<(", "<<a", "/a/{", "=", "a=", "~", "!", "@(",
+        "[[:a", "é", "#", "}", ",", "%", "-", ";;", "\\",
+    ];
+    let mut slowest = (std::time::Duration::ZERO, String::new());
+    for length in [4000, 60_000] {
+        for piece in pieces {
+            let many = piece.repeat(length / piece.len());
+            for command in [
+                format!("ls {many}"),
+                format!("awk '{many}' a"),
+                format!("ls \"{many}\""),
+                format!("ls a{many}|cat"),
+            ] {
+                let line = json!({"tool": "exec", "args": {"command": command}}).to_string();
+                let started = std::time::Instant::now();
+                answer(&line);
+                if started.elapsed() > slowest.0 {
+                    slowest = (started.elapsed(), command.chars().take(20).collect());
+                }
+            }
+        }
+    }
+    // A generous bound for an unoptimised build on a busy machine.
+    assert!(slowest.0.as_millis() < 2000, "{slowest:?}");
+    eprintln!("{slowest:?}");
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::script::Script;
+
 /// Where the workspace is inside the box.
 pub const WORKSPACE: &str = "/workspace";
 
@@ -183,6 +185,11 @@ pub enum Action {
     Argv {
         /// The program's name or path, then its arguments.
         argv: Vec<String>,
+    },
+    /// Programs that were understood, with their pipes and redirections, without a shell.
+    Script {
+        /// What it was understood as.
+        script: Script,
     },
     /// A script that was not understood, for `/bin/sh`.
     Shell {

@@ -35,6 +35,7 @@ pub mod ids;
 pub mod operator;
 pub mod record;
 pub mod runner;
+pub mod script;
 pub mod supervisor;
 pub mod time;
 pub mod vault;

@@ -10,6 +10,7 @@ use protocol::call::Action;
 use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate, Limits, RunEnd, RunOutcome};
+use protocol::script::SCRIPT_FLAG;
 use protocol::workspace::Base;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -449,6 +450,18 @@ impl Start {
         };
         let (argv, kind, input) = match action {
             Action::Argv { argv } => (argv.clone(), Kind::Exec, Vec::new()),
+            Action::Script { script } => {
+                if !script.is_whole() {
+                    return Err(wrong(
+                        "a part of the command is empty or holds a NUL character",
+                    ));
+                }
+                let script = serde_json::to_vec(script)
+                    .map_err(|e| wrong(&format!("the command cannot be written as JSON: {e}")))?;
+                // It starts programs, so it gets the box of a program.
+                let argv = vec![TOOL.to_owned(), SCRIPT_FLAG.to_owned()];
+                (argv, Kind::Exec, script)
+            }
             Action::Shell { script } => (
                 vec!["/bin/sh".to_owned(), "-c".to_owned(), script.clone()],
                 Kind::Exec,

@@ -8,6 +8,7 @@ use protocol::call::{Action, ToolCall, WorkspacePath};
 use protocol::engine::InnerReply;
 use protocol::ids::Nonce;
 use protocol::runner::{Backend, Limits, RunEnd};
+use protocol::script::{Place, Redirection, Script, Simple, Step, Stream, Target, When};
 use protocol::workspace::LayerKind;
 
 use crate::Check;
@@ -45,6 +46,10 @@ pub(crate) const CHECKS: &[Check] = &[
         no_setuid_file_and_no_device_can_be_made,
     ),
     ("the_built_in_tools_work", the_built_in_tools_work),
+    (
+        "a_script_is_run_by_its_words_with_its_pipes_and_no_shell",
+        a_script_is_run_by_its_words_with_its_pipes_and_no_shell,
+    ),
     (
         "a_tool_gets_its_call_and_starts_nothing",
         a_tool_gets_its_call_and_starts_nothing,
@@ -387,6 +392,35 @@ fn a_tool_gets_its_call_and_starts_nothing(host: &Host) {
         [expected.as_str(), "other programs refused: true"],
         "{outcome:?}"
     );
+}
+
+fn a_script_is_run_by_its_words_with_its_pipes_and_no_shell(host: &Host) {
+    let mut host = Host::new(host.backend, &host.socket);
+    host.tool = crate::host::program("bulkhead-tool");
+    let simple = |words: &[&str]| Simple::plain(words.iter().map(|word| (*word).into()).collect());
+    let mut last = simple(&["sort"]);
+    last.redirections.push(Redirection {
+        stream: Stream::Output,
+        to: Target::Write {
+            file: Place::Workspace {
+                path: WorkspacePath::parse("sorted").unwrap(),
+            },
+        },
+    });
+    let step = |when, pipeline| Step { when, pipeline };
+    let script = Script {
+        steps: vec![
+            step(
+                When::Always,
+                vec![simple(&["printf", "%s\\n", "b", "$HOME `id`"]), last],
+            ),
+            step(When::Succeeded, vec![simple(&["cat", "sorted"])]),
+            step(When::Always, vec![simple(&["false"])]),
+        ],
+    };
+    let outcome = host.run(Action::Script { script }, host.limits());
+    assert_eq!(outcome.stdout, "$HOME `id`\nb\n", "{outcome:?}");
+    assert_eq!(outcome.end, RunEnd::Exited { code: 1 }, "{outcome:?}");
 }
 
 fn the_built_in_tools_work(host: &Host) {

@@ -11,13 +11,14 @@ use std::sync::LazyLock;
 
 use protocol::call::{Verdict, WORKSPACE, WorkspacePath};
 use protocol::ids::Digest;
+use protocol::script::Simple;
 
 use crate::judge::Effects;
-use options::Arguments;
+use options::{Args, Arguments};
 use table::{Class, Grammar, Operands};
 
 /// Counts the changes of the rules that are not in the table.
-const RULES: u32 = 2;
+const RULES: u32 = 3;
 
 /// The rules in force: their number and the SHA-256 of the table.
 pub fn version() -> &'static str {
@@ -34,86 +35,154 @@ pub(crate) struct Finding {
     pub(crate) effects: Effects,
 }
 
-/// Judges a program by its words; the first is its name or path.
-pub(crate) fn judge(argv: &[String], workspace: &str) -> Finding {
-    let (program, args) = argv
+/// What the standard input of a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Empty, or a file.
+    Nothing,
+    /// The output of another program.
+    Pipe,
+}
+
+/// Judges a program by its words; the first is its name or path. Patterns are for programs that
+/// only read: what others would do depends on names that nobody has seen yet.
+pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
+    let finding = by_words(simple, input, workspace);
+    match finding.verdict {
+        Verdict::AskOnce if !simple.patterns.is_empty() => Finding {
+            verdict: Verdict::AskAlways,
+            rule: "pattern",
+            reason: format!(
+                "{}, and for which files its pattern stands is not known before it runs",
+                finding.reason
+            ),
+            ..finding
+        },
+        _ => finding,
+    }
+}
+
+fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
+    let (path, args) = simple
+        .argv
         .split_first()
-        .map_or(("", argv), |(first, rest)| (first.as_str(), rest));
-    let effects = Effects {
-        programs: vec![program.to_owned()],
-        // What an ordinary program does is bounded by the box, where only the workspace stays.
-        reads: vec![WORKSPACE.into()],
-        writes: vec![WORKSPACE.into()],
-        hosts: hosts(args),
-        opaque: false,
+        .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let program = Program {
+        name,
+        effects: Effects {
+            programs: vec![path.to_owned()],
+            // What an ordinary program does is bounded by the box, where only the workspace stays.
+            reads: vec![WORKSPACE.into()],
+            writes: vec![WORKSPACE.into()],
+            hosts: hosts(args),
+            opaque: false,
+        },
     };
-    let find = |verdict, rule, reason: String| Finding {
-        verdict,
-        rule,
-        reason,
-        effects: effects.clone(),
-    };
-    let name = program.rsplit('/').next().unwrap_or(program);
-    if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b))
-        || name.starts_with('-')
-    {
-        return find(
-            Verdict::AskAlways,
-            "odd-program-name",
-            format!("{name:?} is an odd name for a program"),
-        );
+    let usual = |b: u8| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b);
+    if !name.bytes().all(usual) || name.starts_with('-') {
+        let reason = format!("{name:?} is an odd name for a program");
+        return program.asked_always("odd-program-name", reason);
     }
     match class(name) {
-        Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(program, name) => {
-            inspection(grammar, name, args, workspace, effects)
+        Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(path, name) => {
+            let args = Args {
+                words: args,
+                // They are counted with the program, and it is none.
+                patterns: (simple.patterns.iter())
+                    .filter_map(|at| (*at as usize).checked_sub(1))
+                    .collect(),
+            };
+            heard(
+                grammar,
+                name,
+                input,
+                inspection(grammar, name, &args, workspace, program.effects),
+            )
         }
-        Some((Class::Guarded(grammar), Name::Exact)) => match unguarded(grammar, args) {
-            None => find(
-                Verdict::AskOnce,
-                "ordinary",
-                format!("{name} is an ordinary program"),
-            ),
-            Some(word) => {
-                let reason = format!(
-                    "{name} can start other programs, and {word:?} is not known to be harmless"
-                );
-                find(Verdict::AskAlways, "high-risk", reason)
-            }
-        },
-        Some((Class::Guarded(_), Name::Variant)) => find(
-            Verdict::AskAlways,
-            "high-risk",
-            format!("{name} can start other programs"),
-        ),
-        Some((Class::Interpreter, _)) => {
-            match args.first().filter(|first| first.starts_with('-')) {
-                None => find(
-                    Verdict::AskOnce,
-                    "ordinary",
-                    format!("{name} runs a script"),
-                ),
-                Some(option) => {
-                    let reason =
-                        format!("{name} is an interpreter, and {option:?} can give it code");
-                    find(Verdict::AskAlways, "interpreter-code", reason)
-                }
-            }
+        Some((Class::Inspect(_), _)) => {
+            program.asked_once(format!("{path} is not the {name} of the system"))
         }
+        Some((Class::Guarded(grammar), Name::Exact)) => program.guarded(grammar, args),
+        Some((Class::Guarded(_), Name::Variant)) => {
+            program.asked_always("high-risk", format!("{name} can start other programs"))
+        }
+        Some((Class::Interpreter, _)) => program.interpreter(args.first()),
         Some((Class::Always { because }, _)) => {
-            find(Verdict::AskAlways, "high-risk", format!("{name} {because}"))
+            program.asked_always("high-risk", format!("{name} {because}"))
         }
-        Some((Class::Inspect(_), _)) => find(
-            Verdict::AskOnce,
-            "ordinary",
-            format!("{program} is not the {name} of the system"),
-        ),
-        None => find(
-            Verdict::AskOnce,
-            "ordinary",
-            format!("{name} is an ordinary program"),
-        ),
+        None => program.ordinary(),
+    }
+}
+
+/// A program that may do more than to look.
+struct Program<'a> {
+    name: &'a str,
+    effects: Effects,
+}
+
+impl Program<'_> {
+    fn asked_once(self, reason: String) -> Finding {
+        Finding {
+            verdict: Verdict::AskOnce,
+            rule: "ordinary",
+            reason,
+            effects: self.effects,
+        }
+    }
+
+    fn asked_always(self, rule: &'static str, reason: String) -> Finding {
+        Finding {
+            verdict: Verdict::AskAlways,
+            rule,
+            reason,
+            effects: self.effects,
+        }
+    }
+
+    fn ordinary(self) -> Finding {
+        let reason = format!("{} is an ordinary program", self.name);
+        self.asked_once(reason)
+    }
+
+    fn guarded(self, grammar: &Grammar, args: &[String]) -> Finding {
+        let Some(word) = unguarded(grammar, args) else {
+            return self.ordinary();
+        };
+        let reason = format!(
+            "{} can start other programs, and {word:?} is not known to be harmless",
+            self.name
+        );
+        self.asked_always("high-risk", reason)
+    }
+
+    /// It runs the script that is its first word, or else code that nobody sees.
+    fn interpreter(self, first: Option<&String>) -> Finding {
+        let name = self.name;
+        let how = match first {
+            Some(script) if !script.starts_with('-') && !is_device(script) => {
+                return self.asked_once(format!("{name} runs a script"));
+            }
+            Some(word) => format!("and {word:?} can give it code"),
+            None => "which reads code from its input".to_owned(),
+        };
+        self.asked_always(
+            "interpreter-code",
+            format!("{name} is an interpreter, {how}"),
+        )
+    }
+}
+
+/// Nobody pipes anything into a program that does not read it, but to have it run.
+fn heard(grammar: &Grammar, name: &str, input: Input, finding: Finding) -> Finding {
+    match finding.verdict {
+        Verdict::Allow if grammar.deaf && input == Input::Pipe => Finding {
+            verdict: Verdict::AskOnce,
+            rule: "odd-pipe",
+            reason: format!("{name} does not read what is piped into it"),
+            ..finding
+        },
+        _ => finding,
     }
 }
 
@@ -149,89 +218,77 @@ fn is_from_the_system(program: &str, name: &str) -> bool {
 fn inspection(
     grammar: &Grammar,
     name: &str,
-    args: &[String],
+    args: &Args<'_>,
     workspace: &str,
     effects: Effects,
 ) -> Finding {
-    let Arguments {
-        paths,
-        scripts,
-        unknown,
-        danger,
-        ..
-    } = options::read(grammar, args);
+    let arguments = options::read(grammar, args);
+    let changing = Effects {
+        hosts: Vec::new(),
+        ..effects
+    };
+    if let Some((verdict, rule, reason)) = more_than_looking(grammar, name, &arguments) {
+        return Finding {
+            verdict,
+            rule,
+            reason,
+            effects: changing,
+        };
+    }
+    let (verdict, rule, reason) = where_it_looks(name, &arguments.paths, workspace);
+    Finding {
+        verdict,
+        rule,
+        reason,
+        effects: Effects {
+            reads: reads(&grammar.operands, &arguments.paths),
+            writes: Vec::new(),
+            ..changing
+        },
+    }
+}
+
+type Ruling = (Verdict, &'static str, String);
+
+/// What an inspection program does beyond reading, if it may.
+fn more_than_looking(grammar: &Grammar, name: &str, arguments: &Arguments<'_>) -> Option<Ruling> {
     let only_prints: fn(&str) -> bool = match grammar.operands {
         Operands::Sed => script::sed_only_prints,
         Operands::Awk => script::awk_only_prints,
         _ => |_| true,
     };
-    let changing = Effects {
-        hosts: Vec::new(),
-        ..effects
-    };
-    if let Some(word) = danger {
+    if let Some(word) = arguments.danger {
         let reason = format!("with {word:?} {name} can execute or write");
-        return Finding {
-            verdict: Verdict::AskAlways,
-            rule: "high-risk",
-            reason,
-            effects: changing,
-        };
+        return Some((Verdict::AskAlways, "high-risk", reason));
     }
-    if let Some(script) = scripts.iter().find(|script| !only_prints(script)) {
+    let mut scripts = arguments.scripts.iter();
+    if let Some(script) = scripts.find(|script| !only_prints(script)) {
         let reason = format!("{name} can execute or write by the script {script:?}");
-        return Finding {
-            verdict: Verdict::AskAlways,
-            rule: "high-risk",
-            reason,
-            effects: changing,
-        };
+        return Some((Verdict::AskAlways, "high-risk", reason));
     }
-    if let Some(word) = unknown {
+    arguments.unknown.map(|word| {
         let reason = format!("{word:?} is not known to be harmless for {name}");
-        return Finding {
-            verdict: Verdict::AskOnce,
-            rule: "unknown-option",
-            reason,
-            effects: changing,
-        };
-    }
-    let reading = Effects {
-        reads: reads(&grammar.operands, &paths),
-        writes: Vec::new(),
-        ..changing
-    };
+        (Verdict::AskOnce, "unknown-option", reason)
+    })
+}
+
+fn where_it_looks(name: &str, paths: &[&str], workspace: &str) -> Ruling {
     if let Some(path) = paths.iter().find(|path| !is_inside(path, workspace)) {
         let reason = format!("{path:?} is outside the workspace");
-        return Finding {
-            verdict: Verdict::AskOnce,
-            rule: "path-outside-workspace",
-            reason,
-            effects: reading,
-        };
+        return (Verdict::AskOnce, "path-outside-workspace", reason);
     }
-    if let Some(path) = paths.iter().find(|path| path.contains(SHELL_SIGNS)) {
+    if let Some(path) = paths.iter().find(|path| is_odd_path(path)) {
         let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
-        return Finding {
-            verdict: Verdict::AskOnce,
-            rule: "odd-path",
-            reason,
-            effects: reading,
-        };
+        return (Verdict::AskOnce, "odd-path", reason);
     }
     let reason = format!("{name} only reads, inside the workspace");
-    Finding {
-        verdict: Verdict::Allow,
-        rule: "inspection",
-        reason,
-        effects: reading,
-    }
+    (Verdict::Allow, "inspection", reason)
 }
 
 /// What a guarded program must not be given, if it is.
 fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
     let first = args.first().map(String::as_str);
-    let found = options::read(grammar, args);
+    let found = options::read(grammar, &Args::plain(args));
     let words = args.iter().map(String::as_str);
     let by_kind = match &grammar.operands {
         // Options before the subcommand belong to the program itself.
@@ -243,7 +300,24 @@ fn unguarded<'a>(grammar: &Grammar, args: &'a [String]) -> Option<&'a str> {
         Operands::Bundle => words.clone().find(|word| word.contains(':')),
         _ => None,
     };
-    found.danger.or(by_kind).or(found.unknown)
+    // What comes from its input nobody sees: rules for make, source for a compiler.
+    let unseen = words.clone().find(|word| *word == "-" || is_device(word));
+    found.danger.or(by_kind).or(found.unknown).or(unseen)
+}
+
+/// Whether a word can name a descriptor of the program itself, such as `/dev/stdin`, also as
+/// the value of an option.
+fn is_device(word: &str) -> bool {
+    let named = ["/dev/", "/proc/"]
+        .iter()
+        .any(|folder| word.contains(folder));
+    let is_inside = !word.starts_with('-') && WorkspacePath::parse(word).is_ok();
+    word == "-" || named && !is_inside
+}
+
+/// Whether nobody means such a path as one.
+pub(crate) fn is_odd_path(path: &str) -> bool {
+    path.contains(SHELL_SIGNS)
 }
 
 /// Signs that do not stand in a path that somebody means as one.

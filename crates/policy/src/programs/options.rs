@@ -2,6 +2,51 @@
 
 use super::table::{Grammar, Operands, Takes};
 
+/// The words behind a program, and which of them are patterns for names of files.
+#[derive(Debug)]
+pub(super) struct Args<'a> {
+    pub(super) words: &'a [String],
+    pub(super) patterns: Vec<usize>,
+}
+
+impl<'a> Args<'a> {
+    /// Words that are only words.
+    pub(super) fn plain(words: &'a [String]) -> Self {
+        Self {
+            words,
+            patterns: Vec::new(),
+        }
+    }
+
+    /// The first pattern that stands elsewhere than among the paths that are read, where it may
+    /// stand for any number of them.
+    fn misplaced(&self, grammar: &Grammar, paths: &[&'a str]) -> Option<&'a str> {
+        let many = match &grammar.operands {
+            Operands::Text => return None,
+            Operands::Paths { most } => *most == usize::MAX && !grammar.words,
+            Operands::Pattern | Operands::Sed | Operands::Awk => true,
+            Operands::Plus
+            | Operands::Names
+            | Operands::Sub(_)
+            | Operands::Targets
+            | Operands::Sources
+            | Operands::Bundle => false,
+        };
+        let is_path = |word: &str| paths.iter().any(|path| std::ptr::eq(*path, word));
+        self.patterns().find(|word| !many || !is_path(word))
+    }
+
+    /// The same text, not an equal one: an option may have an equal value.
+    fn is_pattern(&self, word: &str) -> bool {
+        self.patterns().any(|pattern| std::ptr::eq(pattern, word))
+    }
+
+    fn patterns(&self) -> impl Iterator<Item = &'a str> {
+        let words = self.patterns.iter().filter_map(|at| self.words.get(*at));
+        words.map(String::as_str)
+    }
+}
+
 /// What the arguments are.
 #[derive(Debug, Default)]
 pub(super) struct Arguments<'a> {
@@ -19,16 +64,19 @@ pub(super) struct Arguments<'a> {
 
 /// Reads the arguments. An option without its value is let pass: the program does nothing
 /// then, and with one more word it is judged by that word.
-pub(super) fn read<'a>(grammar: &Grammar, args: &'a [String]) -> Arguments<'a> {
+pub(super) fn read<'a>(grammar: &Grammar, args: &Args<'a>) -> Arguments<'a> {
     let mut found = Arguments::default();
     if grammar.operands == Operands::Text {
+        // A text is only printed, but looking for names reads folders.
+        found.paths.extend(args.patterns());
         return found;
     }
     found.danger = args
+        .words
         .iter()
         .map(String::as_str)
         .find(|word| is_danger(grammar, word));
-    let mut words = args.iter().map(String::as_str);
+    let mut words = args.words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
             None if grammar.words && ["(", ")", "!", ","].contains(&word) => {}
@@ -42,7 +90,17 @@ pub(super) fn read<'a>(grammar: &Grammar, args: &'a [String]) -> Arguments<'a> {
             Some(letters) => found.letters(grammar, word, letters, &mut words),
         }
     }
+    let values = found.paths.len();
+    let first = found.operands.first().copied();
     found.sort_operands(grammar);
+    // The first of its names would be what is looked for, the others would be looked into.
+    if grammar.operands == Operands::Pattern {
+        found
+            .paths
+            .extend(first.filter(|word| args.is_pattern(word)));
+    }
+    let misplaced = args.misplaced(grammar, &found.paths[values..]);
+    found.unknown = found.unknown.or(misplaced);
     found
 }
 

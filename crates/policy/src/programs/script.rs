@@ -101,7 +101,11 @@ fn function(rest: &mut Rest<'_>) -> bool {
 /// redirection or indirect call, and neither `system` nor `getline`, not even in a text.
 /// There is no other way out of awk (POSIX.1-2024; gawk 5.2 with its `|&` and `/inet`).
 pub(super) fn awk_only_prints(script: &str) -> bool {
-    !script.contains(['|', '>', '<', '@', '`'])
+    // Statements stand in braces. Before the first of them there is a condition, and `<` and
+    // `>` compare.
+    let actions = script.find(['{', '}']).map_or("", |at| &script[at..]);
+    !script.contains(['|', '@', '`'])
+        && !actions.contains(['<', '>'])
         && !script.contains("system")
         && !script.contains("getline")
 }
@@ -261,11 +265,21 @@ mod tests {
 
     #[test]
     fn printing_scripts_of_awk_are_known() {
-        assert!(awk_only_prints("{print $1}") && awk_only_prints("NR==1{s+=$2} END{print s}"));
+        for script in [
+            "{print $1}",
+            "NR==1{s+=$2} END{print s}",
+            "NR>10 && NR<20",
+            "$3 > 100 {print $1}",
+        ] {
+            assert!(awk_only_prints(script), "{script}");
+        }
         for script in [
             r#"BEGIN{system("id")}"#,
             r#"{print|"sh"}"#,
             r#"{print>"x"}"#,
+            r#"/}/{print > "x"}"#,
+            r#"NR>1 {print > "x"}"#,
+            r#"getline < "/etc/passwd""#,
             r#""id"|getline"#,
             r#"{"id"|getline x}"#,
             "@load \"x\"",

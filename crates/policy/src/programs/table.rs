@@ -34,6 +34,8 @@ pub(super) struct Grammar {
     pub(super) dangers: Vec<&'static str>,
     /// Whether `-5` is an option.
     pub(super) numbers: bool,
+    /// Whether its standard input means nothing to it.
+    pub(super) deaf: bool,
 }
 
 /// What the words are that are no options.
@@ -145,16 +147,21 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
             None => return Err(format!("no such operands: {other}")),
         },
     };
-    let style_is_words = rest.first() == Some(&"words");
-    if style_is_words {
-        rest = &rest[1..];
-    }
+    let mut flag = |name| {
+        let there = rest.first() == Some(&name);
+        if there {
+            rest = &rest[1..];
+        }
+        there
+    };
+    let (deaf, style_is_words) = (flag("deaf"), flag("words"));
     let mut grammar = Grammar {
         operands,
         words: style_is_words,
         options: HashMap::new(),
         dangers: Vec::new(),
         numbers: false,
+        deaf,
     };
     rest.iter()
         .try_for_each(|word| option(&mut grammar, word))?;

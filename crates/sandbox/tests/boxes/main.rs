@@ -13,13 +13,16 @@ mod host;
 mod inside;
 mod layers;
 mod lifetime;
+mod script;
 mod service;
 mod view;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
+
+use protocol::script::SCRIPT_FLAG;
 
 type Test = (&'static str, fn(&host::Host));
 
@@ -28,10 +31,11 @@ const TESTS: &[&[Test]] = &[
     groups::TESTS,
     layers::TESTS,
     lifetime::TESTS,
+    script::TESTS,
     service::TESTS,
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[1..] {
@@ -40,8 +44,10 @@ fn main() {
         ["supervised", helper] => service::supervised(Path::new(helper)),
         ["suite", helper] => suite(&host::Host::new(Path::new(helper))),
         [] if args[0] == inside::TOOL => inside::tool(),
+        [SCRIPT_FLAG] if args[0] == inside::TOOL => return tools::inside::main(),
         ref asked => tests(asked),
     }
+    ExitCode::SUCCESS
 }
 
 /// The whole suite again, by somebody who is not root. Only root can become somebody else.

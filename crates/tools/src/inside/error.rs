@@ -62,6 +62,12 @@ pub enum ToolError {
     /// What came in is not a call.
     #[error("standard input holds no tool call: {0}")]
     BadCall(String),
+    /// What came in is no script.
+    #[error("standard input holds no script of programs: {0}")]
+    BadScript(String),
+    /// A program, a pipe or a stream that the kernel did not give.
+    #[error("a program cannot be started: {0}")]
+    Start(std::io::Error),
     /// The kernel gave no random bytes for the name of a temporary file.
     #[error(transparent)]
     NoRandom(#[from] protocol::ids::NoRandom),

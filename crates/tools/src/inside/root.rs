@@ -77,6 +77,11 @@ impl Root {
     ) -> Result<Target<'a>, ToolError> {
         Target::open_or_new(&self.0, path)
     }
+
+    /// A file for the output of a program, which need not be there yet, in a folder that is.
+    pub(super) fn stream_into<'a>(&self, path: &'a WorkspacePath) -> Result<Target<'a>, ToolError> {
+        Target::open_in_folder(&self.0, path)
+    }
 }
 
 /// Opens a path that the kernel keeps below `folder`.

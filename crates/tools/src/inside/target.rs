@@ -37,6 +37,14 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// A file that may be there, in a folder that is there.
+    pub(super) fn open_in_folder(
+        root: &OwnedFd,
+        path: &'a WorkspacePath,
+    ) -> Result<Self, ToolError> {
+        Self::of(path, |folders| open_below(root, folders, FOLDER, OWN))
+    }
+
     /// A file that may be there; its folders are made.
     pub(super) fn open_or_new(root: &OwnedFd, path: &'a WorkspacePath) -> Result<Self, ToolError> {
         Self::of(path, |folders| make_folders(root, folders))
@@ -100,6 +108,43 @@ impl<'a> Target<'a> {
             let _ = fs::unlinkat(&self.folder, temporary.as_str(), AtFlags::empty());
         }
         done
+    }
+
+    /// A handle to write to that begins with nothing in the file.
+    pub(crate) fn emptied(self) -> Result<OwnedFd, ToolError> {
+        let handle = self.handle(OFlags::empty())?;
+        fs::ftruncate(&handle, 0).map_err(|errno| ToolError::of(self.path, errno))?;
+        Ok(handle)
+    }
+
+    /// A handle that writes behind what is in the file.
+    pub(crate) fn at_its_end(self) -> Result<OwnedFd, ToolError> {
+        self.handle(OFlags::APPEND)
+    }
+
+    /// The file itself, opened to write, made if it is not there.
+    fn handle(&self, more: OFlags) -> Result<OwnedFd, ToolError> {
+        let of = |errno| ToolError::of(self.path, errno);
+        let flags = OFlags::WRONLY
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC
+            | more;
+        match self.old {
+            None => {
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                fs::openat(&self.folder, self.name, flags, Mode::from_raw_mode(0o666)).map_err(of)
+            }
+            Some(_) => {
+                let handle =
+                    fs::openat(&self.folder, self.name, flags, Mode::empty()).map_err(of)?;
+                let stat = fs::fstat(&handle).map_err(of)?;
+                self.check(&stat)?;
+                self.same(Some(&stat))?;
+                Ok(handle)
+            }
+        }
     }
 
     fn write(&self, temporary: &str, bytes: &[u8]) -> Result<(), ToolError> {

@@ -11,8 +11,9 @@ use crate::resolve::{Arguments, BadCall, MAX_COMMAND};
 pub(crate) static TOOL: Tool = Tool {
     name: "exec",
     description: "Run a command in a box without network. The workspace is the working directory. \
-        A plain command with arguments runs at once or is asked about once; pipes, variables and \
-        other shell syntax have to be approved by a person every time.",
+        Programs that only read, pipelines of them and output into a file run at once; other \
+        programs are asked about once; variables, substitutions, loops and other shell syntax have \
+        to be approved by a person every time.",
     parameters: || {
         json!({
             "type": "object",
