@@ -5,15 +5,17 @@ use testkit::http::{self, Request};
 use testkit::model::{Script, ScriptedModel};
 use testkit::system::{System, said, wait_for};
 
-use crate::{Browser, log_in_with, next, origin, token};
+use crate::{Browser, log_in_with, next, origin, page_origin, token};
 
 /// The files of the page, which hold nothing of anybody.
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "/",
     "/login",
     "/app.js",
     "/cards.js",
     "/link.js",
+    "/passkey",
+    "/passkeys.js",
     "/markdown.js",
     "/style.css",
     "/mark.svg",
@@ -25,7 +27,7 @@ fn the_link_that_login_prints_is_good_once() {
     let system = System::start(model.port(), "");
     let link = system.login_link();
     assert!(
-        link.starts_with(&format!("{}/login#", origin(system.web_port()))),
+        link.starts_with(&format!("{}/login#", page_origin(system.web_port()))),
         "{link}"
     );
     assert_eq!(log_in_with(&system, &token(&link)).status, 200);
@@ -43,12 +45,16 @@ fn api() -> Vec<(&'static str, Option<Value>)> {
         "approval": "01".repeat(8), "digest": "02".repeat(32), "nonce": "03".repeat(16),
         "answer": "deny",
     });
+    let passkey = json!({ "code": "0".repeat(48), "enrolment": {
+        "credential": "01", "public_key": "02", "authenticator_data": "03", "client_data": "04",
+    }});
     vec![
         ("/events", None),
         ("/transcript", None),
         ("/message", Some(json!({ "id": "m-1", "text": "hello" }))),
         ("/stop", Some(json!({}))),
         ("/answer", Some(answer)),
+        ("/passkey", Some(passkey)),
         ("/logout", Some(json!({}))),
         ("/login", Some(json!({ "token": "0".repeat(48) }))),
     ]
