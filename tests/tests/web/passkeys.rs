@@ -4,7 +4,7 @@ use protocol::ids::Digest;
 use serde_json::{Value, json};
 use testkit::http::{Events, Response};
 use testkit::passkey::{Made, SoftKey};
-use testkit::system::System;
+use testkit::system::{System, wait_for};
 
 use super::{Browser, deleting, next, page_origin, passkey_code, question, with_files};
 
@@ -160,6 +160,9 @@ fn a_passkey_survives_a_restart_and_counts_for_nothing_once_it_is_removed() {
     let passkey = browser.enrols(&system);
     assert!(system.bulkhead(&["down"]).status.success());
     system.up();
+    wait_for("the page is served again", || {
+        (browser.get("/transcript").send().status == 200).then_some(())
+    });
     let mut events = browser.events();
     browser.says("m-1", "delete one");
     browser.signs(&question(&mut events), &passkey);

@@ -42,7 +42,12 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
     match arguments.action.unwrap_or(Action::List) {
         Action::List => list(&operator, arguments.json),
         Action::Add { name } => match operator.ask(&OperatorRequest::PasskeyLink { name })? {
-            OperatorReply::PasskeyLink { url } => output::line(url),
+            OperatorReply::PasskeyLink { url } => {
+                eprintln!(
+                    "Open this within ten minutes in a browser that is logged in (`bulkhead login`):"
+                );
+                output::line(url)
+            }
             _ => Err(Fault::Unexpected("the gateway")),
         },
         Action::Remove { passkey } => {
