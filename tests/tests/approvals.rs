@@ -3,11 +3,16 @@
 use std::fs;
 use std::time::Duration;
 
-use protocol::channel::{ApprovalAnswer, ApprovalCard};
+use config::{Home, read_key};
+use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest};
+use protocol::identity::IdentityKey;
+use protocol::ids::{SenderId, Signature};
 use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::passkey::Proof;
 use serde_json::{Value, json};
 use testkit::model::{Script, ScriptedModel, Step};
-use testkit::operator::operator;
+use testkit::operator::{operator, operator_key, terminal};
+use testkit::passkey::{Made, SoftKey};
 use testkit::system::{Running, System, wait_for};
 
 /// A model that wants this command run, and then says that it is done.
@@ -168,37 +173,132 @@ fn the_gateway_itself_refuses_an_answer_with_one_byte_changed_and_a_replay() {
     let (ask, card) = asked(&system);
     let card: ApprovalCard = serde_json::from_value(card).expect("a card");
     let gateway = operator(&system);
-    let say = |digest, nonce, answer| {
-        let approval = card.approval;
-        let request = OperatorRequest::Answer {
-            approval,
-            digest,
-            nonce,
-            answer,
-        };
+    let key = operator_key(&system);
+    let (approval, right) = (card.approval, key.approve(card.digest));
+    let say = |request| {
         gateway.send(&request).expect("it is sent");
         gateway.receive().expect("an answer")
     };
+    let yes = |digest, nonce, signature| {
+        say(OperatorRequest::Approve {
+            approval,
+            digest,
+            nonce,
+            signature,
+        })
+    };
+    let no = |digest, nonce| {
+        let reason = String::new();
+        say(OperatorRequest::Deny {
+            approval,
+            digest,
+            nonce,
+            reason,
+        })
+    };
     let refused = |reply| matches!(reply, OperatorReply::Refused { .. });
-    for answer in [ApprovalAnswer::Approve, ApprovalAnswer::Deny] {
-        for at in [0, 13, 31] {
-            let mut digest = card.digest;
-            digest.0[at] ^= 1;
-            assert!(refused(say(digest, card.nonce, answer)));
-        }
-        for at in [0, 15] {
-            let mut nonce = card.nonce;
-            nonce.0[at] ^= 0x80;
-            assert!(refused(say(card.digest, nonce, answer)));
-        }
+    for at in [0, 13, 31] {
+        let mut digest = card.digest;
+        digest.0[at] ^= 1;
+        assert!(refused(yes(digest, card.nonce, right)));
+        assert!(refused(yes(digest, card.nonce, key.approve(digest))));
+        assert!(refused(no(digest, card.nonce)));
+        // Signed for another call.
+        assert!(refused(yes(card.digest, card.nonce, key.approve(digest))));
+    }
+    for at in [0, 15] {
+        let mut nonce = card.nonce;
+        nonce.0[at] ^= 0x80;
+        assert!(refused(yes(card.digest, nonce, right)));
+        assert!(refused(no(card.digest, nonce)));
+    }
+    for at in [0, 40, 63] {
+        let mut signature = right;
+        signature.0[at] ^= 1;
+        assert!(refused(yes(card.digest, card.nonce, signature)));
     }
     assert_eq!(system.approvals().len(), 1);
     assert!(answers(&system).is_empty());
-    let yes = ApprovalAnswer::Approve;
-    assert_eq!(say(card.digest, card.nonce, yes), OperatorReply::Done);
-    assert!(refused(say(card.digest, card.nonce, yes)));
+    assert_eq!(yes(card.digest, card.nonce, right), OperatorReply::Done);
+    assert!(refused(yes(card.digest, card.nonce, right)));
     assert_eq!(ask.json()["reply"], "done");
     assert_eq!(system.rows("permit").len(), 1);
+    let answered = system.rows("approval_answered").remove(0);
+    assert_eq!(answered["event"]["signed"], json!({ "by": "operator" }));
+    system.assert_record_is_sound();
+}
+
+/// What stands for a channel's program that was taken over: the link and key of the terminal,
+/// and everything that it was shown, but not the operator key.
+#[test]
+fn whoever_holds_a_channel_s_link_and_key_cannot_approve_tier_3() {
+    let model = wanting("rm made");
+    let system = System::start(model.port(), "");
+    fs::write(system.workspace().join("made"), "x").expect("a file");
+    let (ask, card) = asked(&system);
+    assert_eq!(card["needs"], "signature");
+    let card: ApprovalCard = serde_json::from_value(card).expect("a card");
+    let channel = terminal(&system);
+    let (thief, _) = IdentityKey::generate().expect("a key");
+    let keys = Home::at(system.home()).expect("a home");
+    let terminal_key = read_key(&keys, &"terminal".parse().expect("a name")).expect("its key");
+    for proof in [
+        Proof::Link,
+        Proof::Operator {
+            signature: thief.approve(card.digest),
+        },
+        Proof::Operator {
+            signature: terminal_key.approve(card.digest),
+        },
+        Proof::Operator {
+            signature: Signature([0; 64]),
+        },
+        Proof::Passkey {
+            assertion: SoftKey::generate().sign(&Made::yes(card.digest, "http://localhost:1")),
+        },
+    ] {
+        let sender = SenderId::parse("somebody").expect("an id");
+        let answer = ChannelRequest::Answer {
+            approval: card.approval,
+            digest: card.digest,
+            nonce: card.nonce,
+            sender,
+            answer: ApprovalAnswer::Approve,
+            proof,
+        };
+        channel.send(&answer).expect("it is sent");
+        let told = channel.receive().expect("an answer");
+        assert!(
+            matches!(told, ChannelEvent::AnswerRefused { .. }),
+            "{told:?}"
+        );
+    }
+    assert!(answers(&system).is_empty());
+    assert!(system.workspace().join("made").exists());
+    let card = system.wait_for_approval();
+    assert!(system.approve(&card).status.success());
+    assert_eq!(ask.json()["reply"], "done");
+    assert!(!system.workspace().join("made").exists());
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn a_no_can_have_a_reason_that_the_model_sees() {
+    let model = wanting("rm log");
+    let system = System::start(model.port(), "");
+    fs::write(system.workspace().join("log"), "x").expect("a file");
+    let (ask, card) = asked(&system);
+    let approval = text(&card, "approval");
+    let reason = "not the log, take the copies";
+    let denied = system.bulkhead(&["approvals", "deny", approval, "--reason", reason]);
+    assert!(denied.status.success());
+    assert_eq!(ask.json()["calls"][0]["state"], "refused");
+    let told = model.requests().last().expect("a request").messages();
+    let last = told.last().expect("a message");
+    assert!(
+        last.contains("a person said no: not the log, take the copies"),
+        "{last}"
+    );
     system.assert_record_is_sound();
 }
 

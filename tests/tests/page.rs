@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::browser::Browser;
+use testkit::browser::{Browser, Verifies};
 use testkit::model::{Rule, Script, ScriptedCall, ScriptedModel, Step};
 use testkit::system::{System, wait_for};
 
@@ -23,6 +23,22 @@ fn open(system: &System) -> Browser {
 fn send(browser: &Browser, text: &str) {
     browser.type_into("#text", text);
     browser.click("#send");
+}
+
+/// Makes a passkey on the page with a new one-time code, as a person would.
+fn enrol(browser: &Browser, system: &System) {
+    browser.add_authenticator(Verifies::WhoTouchesIt);
+    browser.open(&passkey_link(system));
+    browser.click("#passkey-make");
+    browser.wait_for_text("Your passkey is enrolled.");
+    browser.click("#passkey-close");
+    browser.find("#status[data-state=ready]");
+}
+
+fn passkey_link(system: &System) -> String {
+    let output = system.bulkhead(&["passkey", "add"]);
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// How many elements match.
@@ -72,7 +88,11 @@ fn a_person_logs_in_by_the_link_and_sees_the_answer_grow() {
     browser.open(&link);
     browser.find("#status[data-state=ready]");
     // The link's token is not left where a glance or the history would show it.
-    let address = format!("http://127.0.0.1:{}/", system.web_port());
+    let address = format!("http://localhost:{}/", system.web_port());
+    assert_eq!(browser.run("return location.href"), address);
+    // Whoever types the number comes to the same page by its name.
+    browser.open(&format!("http://127.0.0.1:{}/", system.web_port()));
+    browser.find("#status[data-state=ready]");
     assert_eq!(browser.run("return location.href"), address);
 
     send(&browser, "Tell me something.");
@@ -113,6 +133,7 @@ fn a_call_runs_when_approve_is_clicked_and_does_not_when_deny_is() {
         std::fs::write(system.workspace().join(name), "x").expect("a file");
     }
     let browser = open(&system);
+    enrol(&browser, &system);
     // When the button came, and when it could first be clicked.
     browser.run(
         "window.seen = {};
@@ -150,6 +171,95 @@ fn a_call_runs_when_approve_is_clicked_and_does_not_when_deny_is() {
     browser.wait_for_text("two is over.");
     browser.find(".call[data-state=refused]");
     assert!(system.workspace().join("two.txt").exists());
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn a_passkey_made_on_the_page_signs_the_one_call_that_it_is_asked_for() {
+    let model = doing(&[("one", "rm one.txt"), ("two", "rm two.txt")]);
+    let system = System::start(model.port(), "");
+    for name in ["one.txt", "two.txt"] {
+        std::fs::write(system.workspace().join(name), "x").expect("a file");
+    }
+    let browser = open(&system);
+    enrol(&browser, &system);
+    assert_eq!(browser.run("return location.hash"), "");
+    assert_eq!(system.json_lines(&["passkey", "list"]).len(), 1);
+    send(&browser, "do one");
+    browser.find(".approval[data-state=open]");
+    let card = system.wait_for_approval();
+    assert_eq!(card["needs"], "signature");
+    browser.click(".approve");
+    browser.find(".approval[data-state=approve]");
+    browser.wait_for_text("one is over.");
+    assert!(!system.workspace().join("one.txt").exists());
+    let answered = system.rows("approval_answered").remove(0);
+    assert_eq!(answered["event"]["approval"], card["approval"]);
+    assert_eq!(answered["event"]["channel"], "web");
+    assert_eq!(answered["event"]["signed"]["by"], "passkey");
+
+    // Each call takes a signature of its own, and a passkey that is removed makes none.
+    assert!(
+        system
+            .bulkhead(&["passkey", "remove", "1"])
+            .status
+            .success()
+    );
+    send(&browser, "do two");
+    browser.click(".approval[data-state=open] .approve");
+    browser.wait_for_text("not enrolled");
+    assert!(system.workspace().join("two.txt").exists());
+    browser.click(".approval[data-state=open] .deny");
+    browser.wait_for_text("two is over.");
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn the_same_click_without_a_passkey_or_with_one_that_knows_nobody_runs_nothing() {
+    let model = doing(&[("one", "rm one.txt")]);
+    let system = System::start(model.port(), "");
+    std::fs::write(system.workspace().join("one.txt"), "x").expect("a file");
+    let browser = open(&system);
+    // It notices a touch, but not whose; a code does not help it.
+    browser.add_authenticator(Verifies::Nobody);
+    browser.open(&passkey_link(&system));
+    browser.click("#passkey-make");
+    browser.wait_for_text("No passkey answered.");
+    browser.click("#passkey-close");
+    assert!(system.rows("passkey_enrolled").is_empty());
+
+    send(&browser, "do one");
+    let open = ".approval[data-state=open]";
+    let approval = system.wait_for_approval()["approval"].clone();
+    let way = format!(
+        "bulkhead approvals approve {}",
+        approval.as_str().expect("an id")
+    );
+    browser.find(open);
+    browser.wait_for_text(&way);
+    browser.click(&format!("{open} .approve"));
+    browser.wait_for_text("No passkey answered.");
+    // Were the page's own code turned round, its session would still not be enough.
+    let card = system.wait_for_approval();
+    let asked = browser.run(&format!(
+        "const key = localStorage.getItem('bulkhead.page_key');
+         const {{ approval, digest, nonce }} = {card};
+         const request = new XMLHttpRequest();
+         request.open('POST', '/answer', false);
+         request.setRequestHeader('Content-Type', 'application/json');
+         request.setRequestHeader('X-Bulkhead-Page-Key', key);
+         request.send(JSON.stringify({{ approval, digest, nonce, answer: 'approve' }}));
+         return request.status;"
+    ));
+    assert_eq!(asked, 202);
+    browser.wait_for_text("this call needs a signature");
+    assert!(system.rows("approval_answered").is_empty());
+    assert!(system.workspace().join("one.txt").exists());
+
+    // No can be said by whoever is logged in.
+    browser.click(&format!("{open} .deny"));
+    browser.wait_for_text("one is over.");
+    assert!(system.workspace().join("one.txt").exists());
     system.assert_record_is_sound();
 }
 
@@ -255,6 +365,7 @@ fn what_a_hostile_model_writes_loads_nothing_and_runs_nothing() {
     let model = ScriptedModel::start(script).expect("a scripted model");
     let system = System::start(model.port(), "");
     let browser = open(&system);
+    enrol(&browser, &system);
     send(&browser, &format!("Show me: {}", text.replace('\n', " ")));
     // Whether the command is asked about is for the rules to say; the card is shown whole.
     wait_for("the answer, or a question before it", || {
@@ -403,6 +514,7 @@ fn a_conversation_as_the_readme_shows_it() {
         std::fs::write(folder.join(name), vec![b'x'; size]).expect("an export");
     }
     let browser = open(&system);
+    enrol(&browser, &system);
     browser.resize(960, 900);
     send(&browser, "Which of my old exports could go?");
     browser.wait_for_text("Shall I delete those two?");

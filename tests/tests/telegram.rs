@@ -131,6 +131,21 @@ fn code_in(text: &str) -> String {
         .collect()
 }
 
+/// A model that runs `touch NAME` for "make NAME", which tier 2 has.
+fn making(names: &[&str]) -> Script {
+    let rule = |name: &&str| Rule {
+        contains: format!("make {name}"),
+        steps: vec![
+            Step::call("exec", json!({ "command": format!("touch {name}") })),
+            Step::text(&format!("That was {name}.")),
+        ],
+    };
+    Script {
+        rules: names.iter().map(rule).collect(),
+        ..Script::echo()
+    }
+}
+
 /// A model that runs `rm NAME` for "delete NAME", and otherwise repeats what it is told.
 fn deleting(names: &[&str]) -> Script {
     let rule = |name: &&str| Rule {
@@ -228,12 +243,9 @@ fn a_long_answer_comes_whole_in_several_messages() {
 
 #[test]
 fn only_the_owner_s_press_of_a_button_counts() {
-    let rig = Rig::paired(deleting(&["one", "two"]));
-    for name in ["one", "two"] {
-        fs::write(rig.system.workspace().join(name), name).expect("a file");
-    }
-    rig.writes(OWNER, "delete one");
-    let asked = rig.question("rm one");
+    let rig = Rig::paired(making(&["one", "two"]));
+    rig.writes(OWNER, "make one");
+    let asked = rig.question("touch one");
     assert_eq!(asked.chat, OWNER);
     for label in ["Approve", "Deny"] {
         let query = rig.presses(STRANGER, &asked, label);
@@ -244,16 +256,16 @@ fn only_the_owner_s_press_of_a_button_counts() {
         );
     }
     assert_eq!(rig.system.rows("approval_answered").len(), 0);
-    assert!(rig.system.workspace().join("one").exists());
+    assert!(!rig.system.workspace().join("one").exists());
 
     rig.presses(OWNER, &asked, "Approve");
     rig.told(OWNER, "That was one.");
-    assert!(!rig.system.workspace().join("one").exists());
+    assert!(rig.system.workspace().join("one").exists());
 
-    rig.writes(OWNER, "delete two");
-    rig.presses(OWNER, &rig.question("rm two"), "Deny");
+    rig.writes(OWNER, "make two");
+    rig.presses(OWNER, &rig.question("touch two"), "Deny");
     rig.told(OWNER, "That was two.");
-    assert!(rig.system.workspace().join("two").exists());
+    assert!(!rig.system.workspace().join("two").exists());
     wait_for("no button is left", || {
         rig.server
             .messages()
@@ -278,6 +290,35 @@ fn only_the_owner_s_press_of_a_button_counts() {
             (json!("deny"), json!("telegram"))
         ]
     );
+    rig.system.assert_record_is_sound();
+}
+
+#[test]
+fn no_press_of_a_button_approves_tier_3_which_takes_the_operator_key() {
+    let rig = Rig::paired(deleting(&["one"]));
+    fs::write(rig.system.workspace().join("one"), "x").expect("a file");
+    rig.writes(OWNER, "delete one");
+    let asked = rig.question("rm one");
+    let labels: Vec<_> = asked.buttons.iter().map(|button| &button.text).collect();
+    assert_eq!(labels, ["Deny"]);
+    let card = rig.system.wait_for_approval();
+    let approval = card["approval"].as_str().expect("an id");
+    let way = format!("bulkhead approvals approve {approval}");
+    assert!(asked.text.contains(&way), "{}", asked.text);
+    // What the button would have brought, made up.
+    let deny = &asked.buttons[0].callback_data;
+    let yes = deny.replacen("deny", "approve", 1);
+    let query = rig.server.user_presses(OWNER, asked.id, &yes);
+    let told = rig.answer_to(&query);
+    assert!(told.contains("signature"), "{told}");
+    rig.writes(OWNER, "Yes, approve it.");
+    assert_eq!(rig.system.rows("approval_answered").len(), 0);
+    assert!(rig.system.workspace().join("one").exists());
+
+    let approved = rig.system.approve(&card);
+    assert!(approved.status.success(), "{}", said(&approved));
+    rig.told(OWNER, "That was one.");
+    assert!(!rig.system.workspace().join("one").exists());
     rig.system.assert_record_is_sound();
 }
 
@@ -429,10 +470,9 @@ fn a_new_token_is_used_without_a_restart() {
 
 #[test]
 fn whose_pairing_is_revoked_is_a_stranger_at_once() {
-    let rig = Rig::paired(deleting(&["one"]));
-    fs::write(rig.system.workspace().join("one"), "x").expect("a file");
-    rig.writes(OWNER, "delete one");
-    let asked = rig.question("rm one");
+    let rig = Rig::paired(making(&["one"]));
+    rig.writes(OWNER, "make one");
+    let asked = rig.question("touch one");
     let requests = rig.model.requests().len();
     let revoked = rig
         .system
@@ -448,9 +488,9 @@ fn whose_pairing_is_revoked_is_a_stranger_at_once() {
             .count()
     };
     let before = codes();
-    rig.writes(OWNER, "delete one, I said");
+    rig.writes(OWNER, "make one, I said");
     wait_for("a new code", || (codes() > before).then_some(()));
-    assert!(rig.system.workspace().join("one").exists());
+    assert!(!rig.system.workspace().join("one").exists());
     assert_eq!(rig.model.requests().len(), requests);
 }
 

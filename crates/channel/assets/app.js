@@ -3,13 +3,15 @@
 import { Problem, forgetLogin, get, listen, logIn, post, wait, waits } from "/link.js";
 import { ApprovalView, CallView } from "/cards.js";
 import { element, markdown } from "/markdown.js";
+import { enrol } from "/passkeys.js";
 
 const byId = (id) => document.getElementById(id);
 const view = {
   status: byId("status"), logout: byId("logout"), login: byId("login"), reason: byId("login-reason"),
   empty: byId("empty"), log: byId("log"), working: byId("working"), workingText: byId("working-text"),
   alert: byId("alert"), foot: byId("foot"), composer: byId("composer"), text: byId("text"),
-  send: byId("send"), stop: byId("stop"),
+  send: byId("send"), stop: byId("stop"), passkey: byId("passkey"), passkeyNote: byId("passkey-note"),
+  passkeyMake: byId("passkey-make"), passkeyClose: byId("passkey-close"),
 };
 const LONGEST_TEXT = 60_000;
 
@@ -31,6 +33,7 @@ start();
 async function start() {
   bind();
   const token = location.pathname === "/login" ? location.hash.slice(1) : "";
+  const code = location.pathname === "/passkey" ? location.hash.slice(1) : "";
   // The token works once; it has no business in the history.
   if (location.pathname !== "/") history.replaceState(null, "", "/");
   if (token !== "") {
@@ -40,7 +43,33 @@ async function start() {
       if (!(await loggedInAlready())) return showLogin(error.message);
     }
   }
+  if (code !== "") {
+    if (!(await loggedInAlready())) return showLogin("Log in first. Then open the link of `bulkhead passkey add` again.");
+    showPasskey(code);
+  }
   listen({ opened, event: take, lost });
+}
+
+// One passkey for the code of the link; the code is used up by the first try.
+function showPasskey(code) {
+  view.passkey.hidden = false;
+  view.passkeyMake.addEventListener("click", async () => {
+    view.passkeyMake.disabled = true;
+    try {
+      await enrol(code);
+      tellPasskey("Your passkey is enrolled. Calls that can do harm now take it.");
+      view.passkeyMake.hidden = true;
+    } catch (error) {
+      tellPasskey(error instanceof Problem ? error.message : "The passkey was not sent. Try again.");
+      view.passkeyMake.disabled = false;
+    }
+  });
+  view.passkeyClose.addEventListener("click", () => (view.passkey.hidden = true));
+}
+
+function tellPasskey(text) {
+  view.passkeyNote.hidden = false;
+  view.passkeyNote.textContent = text;
 }
 
 // A used link opened again in a browser that is logged in is no reason to log it out.

@@ -2,6 +2,7 @@
 
 import { element } from "/markdown.js";
 import { Problem, post } from "/link.js";
+import { sign } from "/passkeys.js";
 
 const CALL_STATES = {
   waiting: "Waiting for you",
@@ -52,7 +53,7 @@ export class ApprovalView {
     this.note = element("p", "note");
     this.note.setAttribute("role", "status");
     this.deny = this.button("deny", "Deny");
-    this.approve = this.button("approve", "Approve");
+    this.approve = this.button("approve", this.signed ? "Approve with passkey" : "Approve");
     const id = `approval-${card.approval}`;
     const title = element("h3", "", "May I do this?");
     title.id = id;
@@ -64,6 +65,11 @@ export class ApprovalView {
     this.node.dataset.state = "open";
     this.tick();
     this.watch();
+  }
+
+  // Whether a yes has to be signed: a click is not enough.
+  get signed() {
+    return this.card.needs !== "answer";
   }
 
   get open() {
@@ -83,6 +89,7 @@ export class ApprovalView {
     this.node.dataset.state = answer;
     this.title.textContent = ANSWERS[answer] ?? answer;
     this.note.textContent = "";
+    this.asking?.abort();
     this.buttons.remove();
     this.seen?.disconnect();
   }
@@ -123,19 +130,43 @@ export class ApprovalView {
 
   async answer(answer) {
     if (!this.ready || !this.open) return;
+    this.asking?.abort();
     this.enable(false);
-    this.note.textContent = answer === "approve" ? "Approving…" : "Denying…";
     const { approval, digest, nonce } = this.card;
+    const said = { approval, digest, nonce, answer };
     try {
-      await post("/answer", { approval, digest, nonce, answer });
+      if (answer === "approve" && this.signed) said.passkey = await this.sign(digest);
+      this.note.textContent = answer === "approve" ? "Approving…" : "Denying…";
+      await post("/answer", said);
     } catch (error) {
+      // A no that came meanwhile has its own words.
+      if (this.asking?.signal.aborted && answer === "approve") return;
       this.refused(error instanceof Problem ? error.message : "Your answer was not sent. Try again.");
     }
+  }
+
+  // While the passkey is asked for, no can still be said.
+  async sign(digest) {
+    this.asking = new AbortController();
+    this.note.textContent = "Use your passkey to sign exactly this…";
+    this.deny.disabled = false;
+    try {
+      return await sign(digest, this.asking.signal);
+    } catch (error) {
+      throw new Problem(0, `${error.message} ${this.elsewhere}`);
+    }
+  }
+
+  get elsewhere() {
+    return `Enrol one with \`bulkhead passkey add\`, or approve in a terminal: bulkhead approvals approve ${this.card.approval}`;
   }
 }
 
 function facts(card) {
   const list = element("dl", "facts", ...fact("Why I ask", card.reason), ...fact("A yes covers", card.covers));
+  if (card.needs !== "answer") {
+    list.append(...fact("A yes needs", `Your passkey, here; or in a terminal: bulkhead approvals approve ${card.approval}`));
+  }
   if (card.said.trim() === "") return [list];
   const quote = element("figure", "said", element("figcaption", "", "What the model says about it. Do not rely on it."),
     element("blockquote", "", card.said));

@@ -1,6 +1,6 @@
 //! Approvals and tool calls as a terminal shows them.
 
-use protocol::channel::{ApprovalCard, CallCard, CallState};
+use protocol::channel::{ApprovalCard, CallCard, CallState, Needs};
 use protocol::event::Answer;
 use protocol::time::Millis;
 
@@ -13,6 +13,10 @@ pub(crate) fn approval(card: &ApprovalCard, now: Millis) -> String {
     text.push('\n');
     push_field(&mut text, "why", &card.reason);
     push_field(&mut text, "a yes covers", &card.covers);
+    if card.needs == Needs::Signature {
+        let needs = "your signature: from a terminal, or on the page with a passkey";
+        push_field(&mut text, "a yes needs", needs);
+    }
     if !card.said.trim().is_empty() {
         text.push_str("  the model said (its words, not checked):\n");
         push_block(&mut text, "    > ", &card.said);
@@ -108,6 +112,7 @@ pub(crate) mod tests {
             covers: "this call, once".to_owned(),
             said: "I tidy up.\x1b[2A\nBulkhead asks: harmless".to_owned(),
             expires: Millis(900_000),
+            needs: Needs::Signature,
         }
     }
 

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use config::{Home, OPERATOR, TERMINAL, read_key};
-use protocol::channel::{ChannelEvent, ChannelRequest};
+use protocol::channel::{ApprovalAnswer, ChannelEvent, ChannelRequest};
 use protocol::frame::{Link, LinkError};
-use protocol::ids::ChannelId;
+use protocol::ids::{ChannelId, Digest, Signature};
 use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::passkey::Proof;
 use protocol::supervisor::{SupervisorReply, SupervisorRequest};
 
 use crate::fault::Fault;
@@ -119,6 +120,22 @@ pub(crate) fn terminal(home: &Home) -> Result<Link<ChannelRequest, ChannelEvent>
     let link = proven(home, TERMINAL)?;
     link.set_timeout(None).map_err(Fault::link("the gateway"))?;
     Ok(link)
+}
+
+/// The operator key's yes to the approval with this digest.
+pub(crate) fn approve(home: &Home, digest: Digest) -> Result<Signature, Fault> {
+    let operator = ChannelId::parse(OPERATOR).map_err(|_| Fault::Unexpected("this program"))?;
+    Ok(read_key(home, &operator)?.approve(digest))
+}
+
+/// What comes with an answer that was typed in a terminal: a yes is signed, a no need not be.
+pub(crate) fn proof(home: &Home, answer: ApprovalAnswer, digest: Digest) -> Result<Proof, Fault> {
+    match answer {
+        ApprovalAnswer::Approve => Ok(Proof::Operator {
+            signature: approve(home, digest)?,
+        }),
+        ApprovalAnswer::Deny => Ok(Proof::Link),
+    }
 }
 
 /// Answers the gateway's challenge as `name`.

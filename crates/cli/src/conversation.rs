@@ -78,6 +78,7 @@ pub(crate) struct Outcome {
 
 /// A conversation.
 pub(crate) struct Conversation {
+    home: Home,
     link: Link<ChannelRequest, ChannelEvent>,
     happenings: Receiver<Happening>,
     conversation: ConversationId,
@@ -102,6 +103,7 @@ impl Conversation {
             None => new_conversation()?,
         };
         Ok(Self {
+            home: home.clone(),
             link,
             happenings,
             conversation,
@@ -206,6 +208,7 @@ impl Conversation {
             nonce: card.nonce,
             sender: self.sender.clone(),
             answer,
+            proof: connect::proof(&self.home, answer, card.digest)?,
         })?;
         Ok(None)
     }
@@ -325,6 +328,8 @@ impl Conversation {
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
             | ChannelEvent::LoggedOut { .. }
+            | ChannelEvent::PasskeyEnrolled { .. }
+            | ChannelEvent::PasskeyRefused { .. }
             | ChannelEvent::Transcript { .. }) => {
                 drop(out_of_order);
                 return Err(Fault::Unexpected("the gateway"));
@@ -361,6 +366,8 @@ impl Conversation {
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
             | ChannelEvent::LoggedOut { .. }
+            | ChannelEvent::PasskeyEnrolled { .. }
+            | ChannelEvent::PasskeyRefused { .. }
             | ChannelEvent::Transcript { .. } => return Err(Fault::Unexpected("the gateway")),
         };
         if conversation == self.conversation {

@@ -1,7 +1,7 @@
 //! Rows of the record in words.
 
 use protocol::call::Verdict;
-use protocol::event::{Answer, CallOutcome, Event, Ground, TurnEnd, UndoOutcome};
+use protocol::event::{Answer, CallOutcome, Event, Ground, Signer, TurnEnd, UndoOutcome};
 use protocol::ids::{CallId, TurnId};
 use protocol::runner::{Changes, Fate, RunEnd};
 use protocol::workspace::Origin;
@@ -42,6 +42,8 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::GrantMade { .. }
         | Event::GrantRevoked { .. }
         | Event::LoggedIn { .. }
+        | Event::PasskeyEnrolled { .. }
+        | Event::PasskeyRemoved { .. }
         | Event::ChannelUp { .. }
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
@@ -113,6 +115,7 @@ pub(crate) fn summary(event: &Event) -> String {
             by,
             channel,
             after_ms,
+            signed,
             ..
         } => {
             let by = by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
@@ -120,8 +123,13 @@ pub(crate) fn summary(event: &Event) -> String {
                 .as_ref()
                 .map_or(String::new(), |it| format!(" on {it}"));
             let seconds = after_ms / 1000;
+            let signed = match signed {
+                None => "",
+                Some(Signer::Operator) => ", signed with the operator key",
+                Some(Signer::Passkey { .. }) => ", signed with a passkey",
+            };
             format!(
-                "approval {approval}: {}{by}{over} after {seconds} s",
+                "approval {approval}: {}{by}{over} after {seconds} s{signed}",
                 answer_word(*answer)
             )
         }
@@ -155,6 +163,15 @@ pub(crate) fn summary(event: &Event) -> String {
             format!("{principal}: {}", piece(key))
         }
         Event::LoggedIn { channel, principal } => format!("{principal} on {channel}"),
+        Event::PasskeyEnrolled {
+            principal,
+            credential,
+            ..
+        }
+        | Event::PasskeyRemoved {
+            principal,
+            credential,
+        } => format!("{credential} of {principal}"),
         Event::ChannelUp { channel } | Event::ChannelDown { channel } => channel.to_string(),
         Event::TunnelOpened {
             channel,

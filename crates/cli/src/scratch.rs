@@ -186,6 +186,7 @@ pub(crate) enum End {
 
 /// A conversation as the terminal holds it, without a terminal.
 pub(crate) struct Speaker {
+    home: Home,
     link: Link<ChannelRequest, ChannelEvent>,
     sender: SenderId,
     conversation: ConversationId,
@@ -199,6 +200,7 @@ impl Speaker {
             .map_err(Fault::link("the gateway"))?;
         let (sender, conversation) = somebody()?;
         Ok(Self {
+            home: home.clone(),
             link,
             sender,
             conversation,
@@ -239,6 +241,7 @@ impl Speaker {
                         nonce: card.nonce,
                         sender: self.sender.clone(),
                         answer,
+                        proof: connect::proof(&self.home, answer, card.digest)?,
                     })?;
                 }
                 ChannelEvent::Call { card, .. } => {
@@ -271,6 +274,8 @@ impl Speaker {
                 | ChannelEvent::LoggedIn { .. }
                 | ChannelEvent::LoginRefused { .. }
                 | ChannelEvent::LoggedOut { .. }
+                | ChannelEvent::PasskeyEnrolled { .. }
+                | ChannelEvent::PasskeyRefused { .. }
                 | ChannelEvent::Transcript { .. } => return Err(Fault::Unexpected("the gateway")),
             }
         }

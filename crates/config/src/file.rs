@@ -50,7 +50,7 @@ pub struct Config {
 /// The web page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Web {
-    /// On 127.0.0.1.
+    /// On the loopback addresses.
     pub port: u16,
 }
 

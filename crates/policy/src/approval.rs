@@ -1,13 +1,14 @@
 //! A question to a person, bound to one exact call.
 
 use protocol::call::{ToolCall, Verdict};
-use protocol::channel::ApprovalCard;
+use protocol::channel::{ApprovalCard, Needs};
 use protocol::event::Event;
 use protocol::ids::{ApprovalId, CallRef, Digest, Nonce, PrincipalId};
 use protocol::record::{NewRow, Recordable};
 use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 
+use crate::consent::Consent;
 use crate::decision::Question;
 use crate::exact::Exact;
 use crate::judge::{Judgement, judge};
@@ -61,6 +62,14 @@ pub enum WhyRefused {
     /// It came too late.
     #[error("the request has expired; the call has to be asked for again")]
     Expired,
+    /// Nobody signed it, and it needs that.
+    #[error(
+        "this call needs a signature: approve it on the page with a passkey, or in a terminal with `bulkhead approvals approve`"
+    )]
+    NotSigned,
+    /// What was signed is another call.
+    #[error("the signature is over another call than the one that is asked about")]
+    OtherSigned,
 }
 
 impl ApprovalRequest {
@@ -75,8 +84,13 @@ impl ApprovalRequest {
     }
 
     /// Turns a yes into the permit. The request is used up by it.
-    pub fn approved(self, yes: &Approved, now: Millis) -> Result<Permit, ApprovalRefused> {
-        match self.check(yes, now) {
+    pub fn approved(
+        self,
+        yes: &Approved,
+        consent: &Consent,
+        now: Millis,
+    ) -> Result<Permit, ApprovalRefused> {
+        match self.check_yes(yes, consent, now) {
             Ok(()) => Ok(Permit::approved(
                 self.exact,
                 self.judgement,
@@ -87,6 +101,32 @@ impl ApprovalRequest {
                 request: Box::new(self),
                 why,
             }),
+        }
+    }
+
+    /// Whether a yes counts: it is to this request, in time, and signed if it has to be.
+    pub fn check_yes(
+        &self,
+        yes: &Approved,
+        consent: &Consent,
+        now: Millis,
+    ) -> Result<(), WhyRefused> {
+        self.check(yes, now)?;
+        match (self.needs(), consent) {
+            (_, Consent::Signed(signed)) if signed.digest() != self.digest => {
+                Err(WhyRefused::OtherSigned)
+            }
+            (Needs::Answer | Needs::Signature, Consent::Signed(_))
+            | (Needs::Answer, Consent::Unsigned) => Ok(()),
+            (Needs::Signature, Consent::Unsigned) => Err(WhyRefused::NotSigned),
+        }
+    }
+
+    /// What a yes takes. Whatever is not tier 2 takes a signature.
+    pub fn needs(&self) -> Needs {
+        match self.judgement.verdict {
+            Verdict::AskOnce => Needs::Answer,
+            Verdict::Allow | Verdict::AskAlways | Verdict::Deny => Needs::Signature,
         }
     }
 
@@ -189,6 +229,7 @@ impl ApprovalRequest {
             covers: self.covers(),
             said: visible::text(said),
             expires: self.question.expires,
+            needs: self.needs(),
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! A [`Permit`] is the only thing that makes a call run, and it cannot be had without this
 //! crate: [`decide`] makes one where the rules allow the call or a grant covers it, and
-//! [`ApprovalRequest::approved`] makes one from a fresh yes to exactly that call.
+//! [`ApprovalRequest::approved`] makes one from a fresh yes to exactly that call, which for
+//! tier 3 has to be [`Signed`].
 //!
 //! ```compile_fail,E0451
 //! # fn forge(other: bulkhead_policy::Permit, digest: protocol::ids::Digest) -> bulkhead_policy::Permit {
@@ -28,20 +29,28 @@
 //! ```
 //!
 //! ```compile_fail,E0382
-//! # use bulkhead_policy::{ApprovalRequest, Approved};
-//! # fn twice(request: ApprovalRequest, yes: Approved, again: Approved, now: protocol::time::Millis) {
-//! let first = request.approved(&yes, now);
-//! let second = request.approved(&again, now);
+//! # use bulkhead_policy::{ApprovalRequest, Approved, Consent};
+//! # fn twice(request: ApprovalRequest, yes: Approved, by: Consent, now: protocol::time::Millis) {
+//! let first = request.approved(&yes, &by, now);
+//! let second = request.approved(&yes, &by, now);
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! # fn forge(other: bulkhead_policy::Signed, digest: protocol::ids::Digest) -> bulkhead_policy::Signed {
+//! bulkhead_policy::Signed { digest, ..other }
 //! # }
 //! ```
 
 mod approval;
 pub mod command;
+mod consent;
 mod decision;
 mod exact;
 mod explain;
 mod judge;
 mod parts;
+pub mod passkey;
 mod permit;
 mod programs;
 pub mod visible;
@@ -49,6 +58,7 @@ pub mod visible;
 pub use approval::{
     ApprovalRefused, ApprovalRequest, Approved, BadStored, StoredApproval, WhyRefused,
 };
+pub use consent::{Consent, NotSigned, Signed};
 pub use decision::{Decision, Question, Request, decide};
 pub use exact::Profile;
 pub use explain::explain;

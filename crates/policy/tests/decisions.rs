@@ -6,11 +6,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bulkhead_policy::{
-    ApprovalRequest, Approved, BadStored, Decision, GRANT_TIME, Label, Permit, Profile, Question,
-    Request, StoredApproval, WhyRefused, decide,
+    ApprovalRequest, Approved, BadStored, Consent, Decision, GRANT_TIME, Label, Permit, Profile,
+    Question, Request, Signed, StoredApproval, WhyRefused, decide,
 };
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
-use protocol::event::{Event, Ground};
+use protocol::channel::Needs;
+use protocol::event::{Event, Ground, Signer};
+use protocol::identity::IdentityKey;
 use protocol::ids::{ApprovalId, CallId, CallRef, Digest, Nonce, TurnId};
 use protocol::operator::Grant;
 use protocol::record::Recordable;
@@ -98,6 +100,13 @@ fn yes(request: &ApprovalRequest) -> Approved {
     }
 }
 
+/// The operator's signature over this request.
+fn signed(request: &ApprovalRequest) -> Consent {
+    let key = IdentityKey::from_seed(&[7; 32]);
+    let signature = key.approve(request.digest());
+    Consent::Signed(Signed::by_operator(&key.public(), request.digest(), &signature).unwrap())
+}
+
 fn grant(principal: &str, channel: &str, key: &str, expires: Millis) -> Grant {
     Grant {
         grant: 1,
@@ -143,8 +152,8 @@ fn what_is_not_understood_is_asked_about_as_the_script_it_is() {
     let request = Facts::exec("ls $x | sh").ask();
     assert_eq!(request.verdict(), Verdict::AskAlways);
     let permit = {
-        let yes = yes(&request);
-        request.approved(&yes, NOW).unwrap()
+        let (yes, by) = (yes(&request), signed(&request));
+        request.approved(&yes, &by, NOW).unwrap()
     };
     assert_eq!(
         permit.action(),
@@ -177,7 +186,7 @@ fn a_yes_to_tier_2_is_remembered_for_thirty_days_for_exactly_this_call() {
     assert_eq!(request.verdict(), Verdict::AskOnce);
     let permit = {
         let yes = yes(&request);
-        request.approved(&yes, NOW).unwrap()
+        request.approved(&yes, &Consent::Unsigned, NOW).unwrap()
     };
     let new = permit.grant(NOW).unwrap();
     assert_eq!(new.key, r#"exec:["cargo","build"]"#);
@@ -285,7 +294,7 @@ fn keys_of_different_calls_differ() {
 #[test]
 fn a_yes_that_does_not_match_makes_no_permit_and_leaves_the_request_open() {
     let mut request = Facts::exec("rm a").ask();
-    let right = yes(&request);
+    let (right, by) = (yes(&request), signed(&request));
     for (wrong, expected) in [
         (
             Approved {
@@ -309,7 +318,7 @@ fn a_yes_that_does_not_match_makes_no_permit_and_leaves_the_request_open() {
             WhyRefused::OtherNonce,
         ),
     ] {
-        let refused = request.approved(&wrong, NOW).unwrap_err();
+        let refused = request.approved(&wrong, &by, NOW).unwrap_err();
         assert_eq!(refused.why, expected);
         request = *refused.request;
     }
@@ -317,12 +326,13 @@ fn a_yes_that_does_not_match_makes_no_permit_and_leaves_the_request_open() {
         let mut digest = right.digest;
         digest.0[bit / 8] ^= 1 << (bit % 8);
         let refused = request
-            .approved(&Approved { digest, ..right }, NOW)
+            .approved(&Approved { digest, ..right }, &by, NOW)
             .unwrap_err();
         assert_eq!(refused.why, WhyRefused::OtherCall);
         request = *refused.request;
     }
-    let permit = request.approved(&right, Millis(EXPIRES.0 - 1)).unwrap();
+    let in_time = Millis(EXPIRES.0 - 1);
+    let permit = request.approved(&right, &by, in_time).unwrap();
     assert_eq!(permit.digest(), right.digest);
 }
 
@@ -330,12 +340,57 @@ fn a_yes_that_does_not_match_makes_no_permit_and_leaves_the_request_open() {
 fn a_yes_that_comes_too_late_is_a_no() {
     for now in [EXPIRES, Millis(EXPIRES.0 + 1), Millis(u64::MAX)] {
         let request = Facts::exec("rm a").ask();
-        let yes = yes(&request);
+        let (yes, by) = (yes(&request), signed(&request));
         assert!(request.is_expired(now));
         assert_eq!(
-            request.approved(&yes, now).unwrap_err().why,
+            request.approved(&yes, &by, now).unwrap_err().why,
             WhyRefused::Expired
         );
+    }
+}
+
+#[test]
+fn tier_3_takes_a_signature_over_its_digest_and_nothing_less() {
+    let request = Facts::exec("rm a").ask();
+    assert_eq!(request.needs(), Needs::Signature);
+    assert_eq!(request.card("").needs, Needs::Signature);
+    let (yes, by) = (yes(&request), signed(&request));
+    let refused = request.approved(&yes, &Consent::Unsigned, NOW).unwrap_err();
+    assert_eq!(refused.why, WhyRefused::NotSigned);
+    // A signature that holds, over the same command asked about under another number.
+    let mut again = Facts::exec("rm a");
+    again.question.nonce = Nonce([3; 16]);
+    let other = signed(&again.ask());
+    let refused = refused.request.approved(&yes, &other, NOW).unwrap_err();
+    assert_eq!(refused.why, WhyRefused::OtherSigned);
+    let permit = refused.request.approved(&yes, &by, NOW).unwrap();
+    assert_eq!(permit.digest(), yes.digest);
+    let Consent::Signed(signed) = by else {
+        panic!("it is signed")
+    };
+    assert_eq!(signed.by(), Signer::Operator);
+
+    let tier_2 = Facts::exec("cargo build").ask();
+    assert_eq!(tier_2.needs(), Needs::Answer);
+    // A signature over something else shows that something is wrong, whether or not it is needed.
+    let yes = self::yes(&tier_2);
+    let refused = tier_2.approved(&yes, &other, NOW).unwrap_err();
+    assert_eq!(refused.why, WhyRefused::OtherSigned);
+}
+
+#[test]
+fn only_the_operator_key_signs_as_the_operator() {
+    let digest = Facts::exec("rm a").ask().digest();
+    let (key, other) = (
+        IdentityKey::from_seed(&[7; 32]),
+        IdentityKey::from_seed(&[8; 32]),
+    );
+    assert!(Signed::by_operator(&key.public(), digest, &key.approve(digest)).is_ok());
+    assert!(Signed::by_operator(&key.public(), digest, &other.approve(digest)).is_err());
+    for bit in 0..512 {
+        let mut altered = key.approve(digest);
+        altered.0[bit / 8] ^= 1 << (bit % 8);
+        assert!(Signed::by_operator(&key.public(), digest, &altered).is_err());
     }
 }
 
@@ -403,10 +458,10 @@ fn a_stored_approval_comes_back_as_it_was() {
         assert_eq!(back.digest(), request.digest());
         assert_eq!(back.card(""), request.card(""));
         assert_eq!(back.verdict(), request.verdict());
-        let yes = yes(&request);
+        let (yes, by) = (yes(&request), signed(&request));
         assert_eq!(
-            back.approved(&yes, NOW).unwrap().action(),
-            request.approved(&yes, NOW).unwrap().action()
+            back.approved(&yes, &by, NOW).unwrap().action(),
+            request.approved(&yes, &by, NOW).unwrap().action()
         );
     }
 }

@@ -12,6 +12,7 @@ use crate::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, Nonce, SenderId, SessionId,
     Signature, TurnId,
 };
+use crate::passkey::{Enrolment, Proof};
 use crate::time::Millis;
 
 /// The longest message taken in, in bytes.
@@ -53,6 +54,8 @@ pub enum ChannelRequest {
         sender: SenderId,
         /// What.
         answer: ApprovalAnswer,
+        /// What shows that a person gave it.
+        proof: Proof,
     },
     /// Somebody wants the turn of this conversation stopped.
     Cancel {
@@ -84,6 +87,17 @@ pub enum ChannelRequest {
     Logout {
         /// Which browser.
         sender: SenderId,
+    },
+    /// A browser made a passkey. Answered by `PasskeyEnrolled` or `PasskeyRefused`.
+    EnrolPasskey {
+        /// A number the channel chose; the answer carries it.
+        id: u64,
+        /// Which browser.
+        sender: SenderId,
+        /// The one-time code that the owner was given in a terminal.
+        code: String,
+        /// The passkey.
+        enrolment: Enrolment,
     },
     /// What was said in this conversation, and what is pending. Answered by `Transcript`.
     History {
@@ -224,6 +238,18 @@ pub enum ChannelEvent {
         /// Of this request.
         id: u64,
     },
+    /// The passkey counts from now on.
+    PasskeyEnrolled {
+        /// Of this request.
+        id: u64,
+    },
+    /// The passkey was not taken.
+    PasskeyRefused {
+        /// Of this request.
+        id: u64,
+        /// For the person.
+        text: String,
+    },
     /// The owner revoked a browser: its pages are closed, and its cookie is good no more.
     LoggedOut {
         /// Which browser.
@@ -336,4 +362,16 @@ pub struct ApprovalCard {
     pub said: String,
     /// After this it counts as no.
     pub expires: Millis,
+    /// What a yes takes.
+    pub needs: Needs,
+}
+
+/// What a yes to an approval takes. A no is taken from whoever may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// An answer over a channel.
+    Answer,
+    /// A signature over the digest that no channel's program can make: tier 3.
+    Signature,
 }

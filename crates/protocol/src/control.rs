@@ -128,7 +128,7 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Which kind of box.
     pub backend: Backend,
-    /// Where the web page is, `http://127.0.0.1:4880`; none if there is no page.
+    /// Where the web page is, `http://localhost:4880`; none if there is no page.
     pub web_origin: Option<String>,
 }
 

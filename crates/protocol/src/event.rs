@@ -133,6 +133,9 @@ pub enum Event {
         channel: Option<ChannelId>,
         /// How long it took, in milliseconds.
         after_ms: u64,
+        /// What signed it; absent if nothing did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed: Option<Signer>,
     },
     /// This call may run, exactly so. Written before it runs.
     Permit {
@@ -215,6 +218,22 @@ pub enum Event {
         channel: ChannelId,
         /// Who.
         principal: PrincipalId,
+    },
+    /// A passkey was enrolled: what it signs is this person's yes.
+    PasskeyEnrolled {
+        /// Whose it is.
+        principal: PrincipalId,
+        /// SHA-256 of its id.
+        credential: Digest,
+        /// SHA-256 of its public key, as SEC 1 writes points uncompressed.
+        key: Digest,
+    },
+    /// A passkey was removed: what it signs counts for nothing.
+    PasskeyRemoved {
+        /// Whose it was.
+        principal: PrincipalId,
+        /// SHA-256 of its id.
+        credential: Digest,
     },
     /// A channel's program proved who it is.
     ChannelUp {
@@ -321,6 +340,19 @@ pub enum Answer {
     Expired,
     /// The turn was stopped while it was asked.
     Cancelled,
+}
+
+/// What signed a yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Signer {
+    /// The operator key.
+    Operator,
+    /// A passkey.
+    Passkey {
+        /// SHA-256 of its id.
+        credential: Digest,
+    },
 }
 
 /// Why a call may run.

@@ -1,11 +1,15 @@
-//! How one side of a link proves who it is: Ed25519 (RFC 8032) over a challenge.
+//! How one side of a link proves who it is, and how the operator says yes: Ed25519 (RFC 8032)
+//! over a challenge, and over the digest of an approval.
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use crate::ids::{ChannelId, NoRandom, Nonce, PublicKey, Signature, random};
+use crate::ids::{ChannelId, Digest, NoRandom, Nonce, PublicKey, Signature, random};
 
 /// Separates these signatures from all others that such a key could make.
 const DOMAIN: &[u8] = b"bulkhead/link-proof/v1";
+
+/// Likewise, for a yes to an approval.
+const APPROVAL_DOMAIN: &[u8] = b"bulkhead/approval/v1";
 
 /// The private half of an identity. Has no Debug, Display, Clone or Serialize; wiped when dropped.
 pub struct IdentityKey(SigningKey);
@@ -31,6 +35,11 @@ impl IdentityKey {
     pub fn prove(&self, channel: &ChannelId, nonce: Nonce) -> Signature {
         Signature(self.0.sign(&statement(channel, nonce)).to_bytes())
     }
+
+    /// A yes to the approval with this digest, which holds its call, nonce and expiry.
+    pub fn approve(&self, digest: Digest) -> Signature {
+        Signature(self.0.sign(&yes(digest)).to_bytes())
+    }
 }
 
 /// Whether `signature` proves that the owner of `key` answered this challenge as this channel.
@@ -42,6 +51,20 @@ pub fn proves(key: &PublicKey, channel: &ChannelId, nonce: Nonce, signature: &Si
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
     key.verify_strict(&statement(channel, nonce), &signature)
         .is_ok()
+}
+
+/// Whether `signature` is a yes of the owner of `key` to the approval with this digest.
+#[must_use]
+pub fn approves(key: &PublicKey, digest: Digest, signature: &Signature) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(&key.0) else {
+        return false;
+    };
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    key.verify_strict(&yes(digest), &signature).is_ok()
+}
+
+fn yes(digest: Digest) -> Vec<u8> {
+    [APPROVAL_DOMAIN, &digest.0].concat()
 }
 
 /// What is signed: every field has a fixed length or carries its length.
@@ -72,5 +95,23 @@ mod tests {
         assert!(!proves(&other.public(), &web, Nonce([1; 16]), &proof));
         assert!(!proves(&key.public(), &tg, Nonce([1; 16]), &proof));
         assert!(!proves(&key.public(), &web, Nonce([2; 16]), &proof));
+    }
+
+    #[test]
+    fn a_yes_holds_for_its_key_and_digest_only_and_is_no_proof_for_a_link() {
+        let (key, _) = IdentityKey::generate().unwrap();
+        let (other, _) = IdentityKey::generate().unwrap();
+        let (digest, changed) = (Digest([1; 32]), Digest([2; 32]));
+        let yes = key.approve(digest);
+        assert!(approves(&key.public(), digest, &yes));
+        assert!(!approves(&other.public(), digest, &yes));
+        assert!(!approves(&key.public(), changed, &yes));
+        let mut altered = yes;
+        altered.0[9] ^= 1;
+        assert!(!approves(&key.public(), digest, &altered));
+        let operator = ChannelId::parse("operator").unwrap();
+        let proof = key.prove(&operator, Nonce([1; 16]));
+        assert!(!approves(&key.public(), digest, &proof));
+        assert!(!proves(&key.public(), &operator, Nonce([1; 16]), &yes));
     }
 }

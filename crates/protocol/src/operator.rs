@@ -6,13 +6,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{ApprovalAnswer, ApprovalCard};
+use crate::channel::ApprovalCard;
 use crate::event::UndoOutcome;
 use crate::ids::{
-    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, TurnId,
+    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, Signature,
+    TurnId,
 };
+use crate::passkey::Enrolled;
 use crate::time::Millis;
 use crate::workspace::{Diff, Entry, Preview, UndoTo};
+
+/// The longest reason for a no, in bytes.
+pub const MAX_REASON: usize = 1000;
+
+/// The longest name of a passkey, in bytes.
+pub const MAX_NAME: usize = 64;
 
 /// From `bulkhead`, after the proof. Each gets one reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,16 +30,27 @@ pub enum OperatorRequest {
     Status,
     /// What waits for an answer.
     Approvals,
-    /// Answer an approval.
-    Answer {
-        /// Which.
+    /// Let a call run.
+    Approve {
+        /// Which approval.
         approval: ApprovalId,
         /// The digest that was shown.
         digest: Digest,
         /// The nonce that came with it.
         nonce: Nonce,
-        /// What.
-        answer: ApprovalAnswer,
+        /// The operator key's, over the digest; see [`crate::identity`].
+        signature: Signature,
+    },
+    /// Do not let a call run.
+    Deny {
+        /// Which approval.
+        approval: ApprovalId,
+        /// The digest that was shown.
+        digest: Digest,
+        /// The nonce that came with it.
+        nonce: Nonce,
+        /// Why, for the model; at most [`MAX_REASON`] bytes. Empty if nothing was said.
+        reason: String,
     },
     /// Who is known, and who asked to be.
     Pairs,
@@ -58,6 +77,18 @@ pub enum OperatorRequest {
     },
     /// A new one-time link to the web page.
     LoginLink,
+    /// A new one-time link with which the page enrols a passkey.
+    PasskeyLink {
+        /// What it is to be called; at most [`MAX_NAME`] bytes.
+        name: String,
+    },
+    /// The passkeys.
+    Passkeys,
+    /// Forget a passkey.
+    PasskeyRemove {
+        /// Its number in the list.
+        passkey: u64,
+    },
     /// What can be undone.
     History {
         /// At most so many entries, newest first.
@@ -113,6 +144,16 @@ pub enum OperatorReply {
     LoginLink {
         /// With its token; good once, for ten minutes.
         url: String,
+    },
+    /// The link.
+    PasskeyLink {
+        /// With its code; good once, for ten minutes.
+        url: String,
+    },
+    /// The passkeys.
+    Passkeys {
+        /// By number.
+        passkeys: Vec<Enrolled>,
     },
     /// What can be undone.
     History {

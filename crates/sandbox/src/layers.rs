@@ -434,9 +434,12 @@ impl Layers for Discarding {
     }
 
     fn forget(&self, layer: LayerId) {
-        // Overlayfs leaves a folder that its owner may not enter either.
-        let closed = self.of(layer).join("work/work");
-        let _ = fs::set_permissions(closed, fs::Permissions::from_mode(0o700));
+        // Overlayfs leaves folders that their owner may not enter either, one in the other.
+        let mut closed = self.of(layer).join("work");
+        for name in ["work", "incompat", "volatile"] {
+            closed.push(name);
+            let _ = fs::set_permissions(&closed, fs::Permissions::from_mode(0o700));
+        }
         // What cannot be removed goes with the folder.
         let _ = fs::remove_dir_all(self.of(layer));
     }

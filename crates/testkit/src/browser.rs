@@ -31,6 +31,15 @@ const ARGUMENTS: [&str; 13] = [
 /// The key under which WebDriver gives the name of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// What an authenticator finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verifies {
+    /// By finger, face or PIN, who touches it.
+    WhoTouchesIt,
+    /// Only that somebody touches it.
+    Nobody,
+}
+
 /// A browser with one window.
 pub struct Browser {
     driver: Child,
@@ -70,6 +79,17 @@ impl Browser {
             .unwrap_or_else(|| panic!("{answer}"))
             .to_owned();
         browser
+    }
+
+    /// From here on the page finds an authenticator that keeps passkeys and, if it `knows` who
+    /// touches it, says so (Web Authentication Level 2, section 11, "User Agent Automation").
+    pub fn add_authenticator(&self, knows: Verifies) {
+        let wanted = json!({
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+            "isUserConsenting": true, "hasUserVerification": true,
+            "isUserVerified": knows == Verifies::WhoTouchesIt,
+        });
+        self.post("webauthn/authenticator", &wanted);
     }
 
     /// Opens an address.

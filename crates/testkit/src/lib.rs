@@ -5,5 +5,6 @@ pub mod browser;
 pub mod http;
 pub mod model;
 pub mod operator;
+pub mod passkey;
 pub mod system;
 pub mod telegram;

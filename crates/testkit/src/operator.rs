@@ -1,8 +1,9 @@
 //! The gateway as the owner's commands speak to it, without what they check themselves.
 
-use config::{Home, OPERATOR, read_key};
+use config::{Home, OPERATOR, TERMINAL, read_key};
 use protocol::channel::{ChannelEvent, ChannelRequest};
 use protocol::frame::Link;
+use protocol::identity::IdentityKey;
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest};
 
@@ -10,17 +11,35 @@ use crate::system::System;
 
 /// A link on which requests are answered.
 pub fn operator(system: &System) -> Link<OperatorRequest, OperatorReply> {
+    Link::new(proven(system, OPERATOR).into_stream())
+}
+
+/// A terminal: a channel whose program may do anything but read the operator key.
+pub fn terminal(system: &System) -> Link<ChannelRequest, ChannelEvent> {
+    proven(system, TERMINAL)
+}
+
+/// The operator key.
+pub fn operator_key(system: &System) -> IdentityKey {
+    key(system, OPERATOR)
+}
+
+fn proven(system: &System, name: &str) -> Link<ChannelRequest, ChannelEvent> {
     let home = Home::at(system.home()).expect("a home");
     let link: Link<ChannelRequest, ChannelEvent> =
         Link::new(home.connect("operator.sock").expect("it listens"));
-    let channel = ChannelId::parse(OPERATOR).expect("a name");
+    let channel = ChannelId::parse(name).expect("a name");
     let Ok(ChannelEvent::Challenge { nonce }) = link.receive() else {
         panic!("no challenge")
     };
-    let key = read_key(&home, &channel).expect("the key");
-    let signature = key.prove(&channel, nonce);
+    let signature = key(system, name).prove(&channel, nonce);
     link.send(&ChannelRequest::Prove { channel, signature })
         .expect("it is sent");
     assert_eq!(link.receive().expect("an answer"), ChannelEvent::Welcome);
-    Link::new(link.into_stream())
+    link
+}
+
+fn key(system: &System, name: &str) -> IdentityKey {
+    let home = Home::at(system.home()).expect("a home");
+    read_key(&home, &ChannelId::parse(name).expect("a name")).expect("the key")
 }

@@ -101,6 +101,7 @@ fn a_call_runs_after_a_yes_and_not_after_a_no() {
     let system = with_files(&model, &["one", "two"]);
     let browser = Browser::log_in(&system);
     let mut events = browser.events();
+    let passkey = browser.enrols(&system);
 
     browser.says("m-1", "delete one");
     let card = question(&mut events);
@@ -112,7 +113,7 @@ fn a_call_runs_after_a_yes_and_not_after_a_no() {
         "{card}"
     );
     assert!(system.workspace().join("one").exists());
-    browser.answers(&card, "approve");
+    browser.signs(&card, &passkey);
     assert_eq!(next(&mut events, "approval_closed")["answer"], "approve");
     assert_eq!(next(&mut events, "reply")["text"], "That was one.");
     assert!(!system.workspace().join("one").exists());
@@ -146,6 +147,7 @@ fn an_answer_with_one_byte_changed_or_given_again_does_not_count() {
     let system = with_files(&model, &["one"]);
     let browser = Browser::log_in(&system);
     let mut events = browser.events();
+    let passkey = browser.enrols(&system);
     browser.says("m-1", "delete one");
     let card = question(&mut events);
     for field in ["approval", "digest", "nonce"] {
@@ -153,16 +155,16 @@ fn an_answer_with_one_byte_changed_or_given_again_does_not_count() {
         let text = changed[field].as_str().expect("hexadecimal digits");
         let last = if text.ends_with('0') { "1" } else { "0" };
         changed[field] = json!(format!("{}{last}", &text[..text.len() - 1]));
-        browser.answers(&changed, "approve");
+        browser.signs(&changed, &passkey);
         let refused = next(&mut events, "answer_refused");
         assert_eq!(refused["approval"], changed["approval"], "{field}");
     }
     assert_eq!(system.rows("approval_answered").len(), 0);
     assert!(system.workspace().join("one").exists());
 
-    browser.answers(&card, "approve");
+    browser.signs(&card, &passkey);
     next(&mut events, "reply");
-    browser.answers(&card, "approve");
+    browser.signs(&card, &passkey);
     assert_eq!(
         next(&mut events, "answer_refused")["approval"],
         card["approval"]
@@ -178,6 +180,7 @@ fn of_two_answers_at_once_exactly_one_counts_and_both_sides_hear_which() {
     let system = with_files(&model, &NAMES);
     let browser = Browser::log_in(&system);
     let mut events = browser.events();
+    let passkey = browser.enrols(&system);
     for (round, name) in NAMES.into_iter().enumerate() {
         browser.says(&format!("m-{round}"), &format!("delete {name}"));
         let card = question(&mut events);
@@ -186,7 +189,7 @@ fn of_two_answers_at_once_exactly_one_counts_and_both_sides_hear_which() {
             let denied = scope.spawn(|| system.bulkhead(&["approvals", "deny", &approval]));
             // The command takes a while to start; who comes first differs from round to round.
             thread::sleep(Duration::from_millis(8 * round as u64));
-            browser.answers(&card, "approve");
+            browser.signs(&card, &passkey);
             denied.join().expect("the other answer")
         });
         let closed = next(&mut events, "approval_closed");
@@ -229,7 +232,8 @@ fn two_browsers_see_the_same_and_either_can_answer() {
     assert_eq!(next(&mut at_second, "said")["text"], "delete one");
     let card = question(&mut at_second);
     assert_eq!(question(&mut at_first), card);
-    second.answers(&card, "approve");
+    // Whose browser it is says nothing; the passkey is the owner's.
+    second.signs(&card, &first.enrols(&system));
     for events in [&mut at_first, &mut at_second] {
         assert_eq!(next(events, "approval_closed")["answer"], "approve");
         assert_eq!(next(events, "reply")["text"], "That was one.");

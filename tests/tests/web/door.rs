@@ -1,19 +1,24 @@
 //! Who gets in, and who is put out again.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+
 use serde_json::{Value, json};
 use testkit::http::{self, Request};
 use testkit::model::{Script, ScriptedModel};
 use testkit::system::{System, said, wait_for};
 
-use crate::{Browser, log_in_with, next, origin, token};
+use crate::{Browser, log_in_with, next, origin, page_origin, token};
 
 /// The files of the page, which hold nothing of anybody.
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "/",
     "/login",
     "/app.js",
     "/cards.js",
     "/link.js",
+    "/passkey",
+    "/passkeys.js",
     "/markdown.js",
     "/style.css",
     "/mark.svg",
@@ -25,7 +30,7 @@ fn the_link_that_login_prints_is_good_once() {
     let system = System::start(model.port(), "");
     let link = system.login_link();
     assert!(
-        link.starts_with(&format!("{}/login#", origin(system.web_port()))),
+        link.starts_with(&format!("{}/login#", page_origin(system.web_port()))),
         "{link}"
     );
     assert_eq!(log_in_with(&system, &token(&link)).status, 200);
@@ -43,12 +48,16 @@ fn api() -> Vec<(&'static str, Option<Value>)> {
         "approval": "01".repeat(8), "digest": "02".repeat(32), "nonce": "03".repeat(16),
         "answer": "deny",
     });
+    let passkey = json!({ "code": "0".repeat(48), "enrolment": {
+        "credential": "01", "public_key": "02", "authenticator_data": "03", "client_data": "04",
+    }});
     vec![
         ("/events", None),
         ("/transcript", None),
         ("/message", Some(json!({ "id": "m-1", "text": "hello" }))),
         ("/stop", Some(json!({}))),
         ("/answer", Some(answer)),
+        ("/passkey", Some(passkey)),
         ("/logout", Some(json!({}))),
         ("/login", Some(json!({ "token": "0".repeat(48) }))),
     ]
@@ -171,4 +180,33 @@ fn a_browser_whose_pairing_was_revoked_hears_and_says_nothing_more() {
         assert_eq!(request.stream().0.status, 401);
     }
     assert_eq!(model.requests().len(), 1);
+}
+
+#[test]
+fn nobody_else_can_listen_where_browsers_look_for_the_page() {
+    let model = ScriptedModel::start(Script::echo()).expect("a scripted model");
+    let system = System::start(model.port(), "");
+    let port = system.web_port();
+    // Where there is no IPv6, nobody can listen on it.
+    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).expect_err("somebody has it");
+    let there = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if there {
+        assert_eq!(six.kind(), ErrorKind::AddrInUse);
+        let mut page = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("the page");
+        let ask = format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+        page.write_all(ask.as_bytes()).expect("it listens");
+        let mut reply = String::new();
+        page.read_to_string(&mut reply).expect("an answer");
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        assert!(reply.contains("<title>Bulkhead</title>"), "{reply}");
+
+        // Whoever was there first is not let be.
+        assert!(system.bulkhead(&["down"]).status.success());
+        let squatter = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).expect("it is free");
+        let refused = system.bulkhead(&["up", "--detach"]);
+        assert!(!refused.status.success());
+        assert!(said(&refused).contains("::1"), "{}", said(&refused));
+        drop(squatter);
+        system.up();
+    }
 }

@@ -2,10 +2,16 @@
 
 mod chat;
 mod door;
+mod passkeys;
 
+use std::cell::Cell;
+
+use protocol::ids::Digest;
+use protocol::passkey::Assertion;
 use serde_json::{Value, json};
 use testkit::http::{self, Events, Request, Response};
 use testkit::model::{Rule, Script, ScriptedModel, Step};
+use testkit::passkey::{Made, SoftKey};
 use testkit::system::{System, wait_for};
 
 /// A browser that is logged in.
@@ -65,6 +71,30 @@ impl Browser {
         assert_eq!(taken.status, 202, "{taken:?}");
     }
 
+    /// Enrols a passkey, as a browser with an authenticator would.
+    fn enrols(&self, system: &System) -> Passkey {
+        let (key, code) = (SoftKey::generate(), passkey_code(system));
+        let enrolment = key.enrol(&Made::enrolment(&code, &page_origin(self.port)));
+        let body = json!({ "code": code, "enrolment": enrolment });
+        let taken = self.post("/passkey", &body).send();
+        assert_eq!(taken.status, 202, "{taken:?}");
+        let uses = Cell::new(0);
+        Passkey { key, uses }
+    }
+
+    /// Says yes with a passkey.
+    fn signs(&self, card: &Value, passkey: &Passkey) {
+        passkey.uses.set(passkey.uses.get() + 1);
+        self.sends_signed(card, &passkey.key.sign(&passkey.yes(card, self.port)));
+    }
+
+    fn sends_signed(&self, card: &Value, assertion: &Assertion) {
+        let mut body = answer_to(card, "approve");
+        body["passkey"] = json!(assertion);
+        let taken = self.post("/answer", &body).send();
+        assert_eq!(taken.status, 202, "{taken:?}");
+    }
+
     fn transcript(&self) -> Vec<Value> {
         let answer = self.get("/transcript").send();
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -83,6 +113,39 @@ impl Browser {
             entries.as_array()?.iter().any(said).then_some(())
         });
     }
+}
+
+/// A passkey in software, and how often it was used.
+struct Passkey {
+    key: SoftKey,
+    uses: Cell<u32>,
+}
+
+impl Passkey {
+    /// What a yes to this question is, right in every part.
+    fn yes(&self, card: &Value, port: u16) -> Made {
+        let digest = card["digest"].as_str().expect("a digest");
+        let digest = Digest::parse(digest).expect("a digest");
+        Made {
+            counter: self.uses.get(),
+            ..Made::yes(digest, &page_origin(port))
+        }
+    }
+}
+
+/// A one-time code from the terminal.
+fn passkey_code(system: &System) -> String {
+    let output = system.bulkhead(&["passkey", "add", "a key"]);
+    let link = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let page = page_origin(system.web_port());
+    let code = link.strip_prefix(&format!("{page}/passkey#"));
+    code.unwrap_or_else(|| panic!("no link but {link}"))
+        .to_owned()
+}
+
+/// Where a browser has the page.
+fn page_origin(port: u16) -> String {
+    format!("http://localhost:{port}")
 }
 
 fn origin(port: u16) -> String {

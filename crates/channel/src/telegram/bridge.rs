@@ -11,6 +11,7 @@ use protocol::event::Answer;
 use protocol::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, SenderId, TurnId,
 };
+use protocol::passkey::Proof;
 use tokio::sync::mpsc;
 
 use super::api::Me;
@@ -230,12 +231,16 @@ impl Bridge {
             );
             return;
         }
-        if open.card.scope == Scope::DenyOnly && pressed.choice.answer == ApprovalAnswer::Approve {
-            self.close_press(
-                pressed,
-                "This is too long to be approved here.",
-                PressNotice::Alert,
-            );
+        let why_not = match (pressed.choice.answer, open.card.scope) {
+            (ApprovalAnswer::Deny, _) | (ApprovalAnswer::Approve, Scope::Both) => None,
+            (ApprovalAnswer::Approve, Scope::TooLong) => {
+                Some("This is too long to be approved here.")
+            }
+            // There is no such button; whoever made this one up gets the gateway's answer.
+            (ApprovalAnswer::Approve, Scope::SignedElsewhere) => None,
+        };
+        if let Some(why_not) = why_not {
+            self.close_press(pressed, why_not, PressNotice::Alert);
             return;
         }
         let answer = ChannelRequest::Answer {
@@ -244,6 +249,7 @@ impl Bridge {
             nonce: open.asked.nonce,
             sender: pressed.press.sender.clone(),
             answer: pressed.choice.answer,
+            proof: Proof::Link,
         };
         if self.gateway.send(answer).is_err() {
             self.close_press(
@@ -316,6 +322,8 @@ impl Bridge {
             | ChannelEvent::LoggedIn { .. }
             | ChannelEvent::LoginRefused { .. }
             | ChannelEvent::LoggedOut { .. }
+            | ChannelEvent::PasskeyEnrolled { .. }
+            | ChannelEvent::PasskeyRefused { .. }
             | ChannelEvent::Transcript { .. } => {}
         }
     }

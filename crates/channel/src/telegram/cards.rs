@@ -4,7 +4,7 @@
 //! button brings the approval's id and the beginning of the digest that was shown; whether
 //! the person who pressed may answer is for the gateway to decide.
 
-use protocol::channel::{ApprovalAnswer, ApprovalCard};
+use protocol::channel::{ApprovalAnswer, ApprovalCard, Needs};
 use protocol::event::Answer;
 use protocol::ids::{ApprovalId, Digest};
 
@@ -41,7 +41,9 @@ pub(super) enum Scope {
     /// Yes and no.
     Both,
     /// Only no: the action is too long to be shown here, and what is not shown is not approved.
-    DenyOnly,
+    TooLong,
+    /// Only no: a yes takes a signature, and none is made in a chat.
+    SignedElsewhere,
 }
 
 /// What a button brought.
@@ -82,7 +84,11 @@ impl Choice {
 pub(super) fn card(card: &ApprovalCard) -> Card {
     let whole = split(&question(card, &card.action), MAX_UNITS - OUTCOME_UNITS);
     let (parts, scope) = if whole.len() <= MAX_PARTS {
-        (whole, Scope::Both)
+        let scope = match card.needs {
+            Needs::Answer => Scope::Both,
+            Needs::Signature => Scope::SignedElsewhere,
+        };
+        (whole, scope)
     } else {
         let instead = format!(
             "(too long to be shown here: {} characters, SHA-256 of the call {})\n\nSee it whole with: bulkhead approvals show {}",
@@ -92,7 +98,7 @@ pub(super) fn card(card: &ApprovalCard) -> Card {
         );
         (
             split(&question(card, &instead), MAX_UNITS - OUTCOME_UNITS),
-            Scope::DenyOnly,
+            Scope::TooLong,
         )
     };
     Card {
@@ -148,6 +154,15 @@ fn question(card: &ApprovalCard, action: &str) -> Styled {
         ),
         &plain,
     );
+    if card.needs == Needs::Signature {
+        text.push(
+            &format!(
+                "\nA yes needs your signature and cannot be said here: approve it on the page with a passkey, or in a terminal with: bulkhead approvals approve {}",
+                card.approval
+            ),
+            &bold,
+        );
+    }
     if !card.said.trim().is_empty() {
         let quote = Style {
             quote: Some(1),
@@ -179,7 +194,7 @@ fn keyboard(card: &ApprovalCard, scope: Scope) -> Keyboard {
     };
     let row = match scope {
         Scope::Both => vec![button("Approve", "approve"), button("Deny", "deny")],
-        Scope::DenyOnly => vec![button("Deny", "deny")],
+        Scope::TooLong | Scope::SignedElsewhere => vec![button("Deny", "deny")],
     };
     Keyboard {
         inline_keyboard: vec![row],
@@ -230,6 +245,7 @@ mod tests {
             covers: "this call, once".to_owned(),
             said: said.to_owned(),
             expires: Millis(1_795_367_109_123),
+            needs: Needs::Answer,
         }
     }
 
@@ -289,7 +305,26 @@ mod tests {
         let shown = card(&asked(&"x ".repeat(100_000), ""));
         assert_eq!(
             (shown.scope, shown.keyboard.inline_keyboard[0].len()),
-            (Scope::DenyOnly, 1)
+            (Scope::TooLong, 1)
+        );
+    }
+
+    #[test]
+    fn what_takes_a_signature_has_no_button_for_yes_and_says_where_to_go() {
+        let shown = card(&ApprovalCard {
+            needs: Needs::Signature,
+            ..asked("rm x", "")
+        });
+        assert_eq!(shown.scope, Scope::SignedElsewhere);
+        let [row] = shown.keyboard.inline_keyboard.as_slice() else {
+            panic!("{shown:?}")
+        };
+        let words: Vec<_> = row.iter().map(|button| button.text).collect();
+        assert_eq!(words, ["Deny"]);
+        let text = &shown.parts[0].text;
+        assert!(
+            text.contains("bulkhead approvals approve 0101010101010101"),
+            "{text}"
         );
     }
 

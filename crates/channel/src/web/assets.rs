@@ -6,13 +6,20 @@ pub(super) struct Asset {
     pub(super) bytes: &'static [u8],
 }
 
+impl Asset {
+    /// Whether it is the page itself.
+    pub(super) fn is_page(&self) -> bool {
+        self.media_type == HTML
+    }
+}
+
+/// The page's own media type.
+const HTML: &str = "text/html; charset=utf-8";
+
 /// The file at this path. The page is the same for everybody; what it shows is behind the login.
 pub(super) fn at(path: &str) -> Option<Asset> {
     let (media_type, bytes): (_, &[u8]) = match path {
-        "/" | "/login" => (
-            "text/html; charset=utf-8",
-            include_bytes!("../../assets/index.html"),
-        ),
+        "/" | "/login" | "/passkey" => (HTML, include_bytes!("../../assets/index.html")),
         "/app.js" => (
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/app.js"),
@@ -20,6 +27,10 @@ pub(super) fn at(path: &str) -> Option<Asset> {
         "/cards.js" => (
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/cards.js"),
+        ),
+        "/passkeys.js" => (
+            "text/javascript; charset=utf-8",
+            include_bytes!("../../assets/passkeys.js"),
         ),
         "/link.js" => (
             "text/javascript; charset=utf-8",

@@ -79,6 +79,18 @@ impl Guard {
         }
     }
 
+    /// Whether a request is for `localhost` by name; browsers have no passkeys for numbers.
+    pub(super) fn is_by_name(&self, request: &Parts) -> bool {
+        let [_, name] = &self.hosts;
+        self.host(&request.headers) == Ok(name)
+    }
+
+    /// The same path under that name. A fragment stays with it (RFC 9110, section 10.2.2).
+    pub(super) fn by_name(&self, path: &str) -> String {
+        let [_, name] = &self.hosts;
+        format!("http://{name}{path}")
+    }
+
     fn host<'a>(&'a self, headers: &HeaderMap) -> Result<&'a str, Refusal> {
         let Some(Some(host)) = only(headers, &HOST) else {
             return Err(Refusal::Host);

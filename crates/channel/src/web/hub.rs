@@ -38,6 +38,8 @@ pub(super) enum Answer {
         conversation: ConversationId,
     },
     LoginRefused,
+    PasskeyEnrolled,
+    PasskeyRefused(String),
     Transcript {
         entries: Vec<TranscriptEntry>,
         running: Option<TurnId>,
@@ -181,6 +183,10 @@ impl Hub {
             }
             ChannelEvent::LoginRefused { id } => self.answer(id, Answer::LoginRefused),
             ChannelEvent::LoggedOut { sender } => self.close_tabs(&sender),
+            ChannelEvent::PasskeyEnrolled { id } => self.answer(id, Answer::PasskeyEnrolled),
+            ChannelEvent::PasskeyRefused { id, text } => {
+                self.answer(id, Answer::PasskeyRefused(text));
+            }
             ChannelEvent::Transcript {
                 id,
                 entries,

@@ -1,6 +1,6 @@
-//! The web page on 127.0.0.1.
+//! The web page on `localhost`.
 //!
-//! The program is handed a listening socket and has no right to make one. Every request passes
+//! The program is handed its listening sockets and has no right to make one. Every request passes
 //! [`guard`] first, which looks at names and origins and never at the peer's address: that a
 //! request comes from this machine says nothing about who made it. Who a browser is, the gateway
 //! decides ([`browsers`]); what happens in a conversation goes to its browsers only ([`hub`]).

@@ -146,6 +146,23 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     }
 }
 
+/// It is at another address.
+pub(super) fn moved(address: &str) -> Reply {
+    let mut reply = reply(
+        StatusCode::TEMPORARY_REDIRECT,
+        "text/plain",
+        Body::Whole(Bytes::new()),
+    );
+    match HeaderValue::from_str(address) {
+        Ok(address) => {
+            reply.headers_mut().insert(header::LOCATION, address);
+        }
+        // An address of ours is ASCII without line breaks.
+        Err(_) => *reply.status_mut() = StatusCode::NOT_FOUND,
+    }
+    reply
+}
+
 /// Done; there is nothing to say.
 pub(super) fn done() -> Reply {
     json(StatusCode::ACCEPTED, &serde_json::Map::new())

@@ -9,6 +9,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, StatusCode};
 use protocol::channel::{ApprovalAnswer, ChannelEvent, ChannelRequest, MAX_TEXT, TranscriptEntry};
 use protocol::ids::{ApprovalId, Digest, MessageId, Nonce, TurnId};
+use protocol::passkey::{Assertion, Enrolment, Proof};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,7 @@ enum Api {
     Message,
     Stop,
     Answer,
+    Passkey,
 }
 
 impl Api {
@@ -85,6 +87,7 @@ impl Api {
             ("POST", "/message") => Some(Self::Message),
             ("POST", "/stop") => Some(Self::Stop),
             ("POST", "/answer") => Some(Self::Answer),
+            ("POST", "/passkey") => Some(Self::Passkey),
             _ => None,
         }
     }
@@ -116,6 +119,16 @@ struct AnswerBody {
     digest: Digest,
     nonce: Nonce,
     answer: ApprovalAnswer,
+    /// What a passkey signed, if one did.
+    #[serde(default)]
+    passkey: Option<Assertion>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasskeyBody {
+    code: String,
+    enrolment: Enrolment,
 }
 
 /// What was said, for the page.
@@ -185,6 +198,10 @@ impl Site {
         let path = head.uri.path();
         let Some(api) = Api::at(&head.method, path) else {
             let file = assets::at(path).filter(|_| head.method == Method::GET);
+            let is_page = file.as_ref().is_some_and(|file| file.is_page());
+            if is_page && !self.guard.is_by_name(&head) {
+                return Ok(reply::moved(&self.guard.by_name(path)));
+            }
             return file.map(reply::asset).ok_or(Problem::NotFound);
         };
         self.guard.check_own_page(&head)?;
@@ -203,7 +220,11 @@ impl Site {
                     .await
             }
             Api::Stop => self.stop(browser),
-            Api::Answer => self.answer(browser, &read(&head.headers, body).await?),
+            Api::Answer => self.answer(browser, read(&head.headers, body).await?),
+            Api::Passkey => {
+                self.passkey(browser, read(&head.headers, body).await?)
+                    .await
+            }
         }
     }
 
@@ -235,7 +256,10 @@ impl Site {
                 let reply = reply::json(StatusCode::OK, &LoginReply { page_key: page });
                 self.with_cookie(reply, cookie, COOKIE_AGE)
             }
-            Answer::LoginRefused | Answer::Transcript { .. } => Err(Problem::LinkUsed),
+            Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_)
+            | Answer::Transcript { .. } => Err(Problem::LinkUsed),
         }
     }
 
@@ -266,7 +290,10 @@ impl Site {
                 self.door().browsers.keep(browser.clone(), Instant::now());
                 Ok(browser)
             }
-            Answer::LoginRefused | Answer::Transcript { .. } => Err(Problem::NotLoggedIn),
+            Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_)
+            | Answer::Transcript { .. } => Err(Problem::NotLoggedIn),
         }
     }
 
@@ -303,7 +330,36 @@ impl Site {
                 StatusCode::OK,
                 &TranscriptReply { entries, running },
             )),
-            Answer::LoggedIn { .. } | Answer::LoginRefused => Err(Problem::GatewayGone),
+            Answer::LoggedIn { .. }
+            | Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_) => Err(Problem::GatewayGone),
+        }
+    }
+
+    /// Passes a new passkey on; whether it counts is for the gateway to say.
+    async fn passkey(
+        &self,
+        Browser { sender, .. }: Browser,
+        PasskeyBody { code, enrolment }: PasskeyBody,
+    ) -> Result<Reply, Problem> {
+        if code.is_empty() || code.len() > MAX_TOKEN {
+            return Err(Problem::NotUnderstood);
+        }
+        let answer = self
+            .ask(|id| ChannelRequest::EnrolPasskey {
+                id,
+                sender,
+                code,
+                enrolment,
+            })
+            .await?;
+        match answer {
+            Answer::PasskeyEnrolled => Ok(reply::done()),
+            Answer::PasskeyRefused(text) => Err(Problem::NotTaken(text)),
+            Answer::LoggedIn { .. } | Answer::LoginRefused | Answer::Transcript { .. } => {
+                Err(Problem::GatewayGone)
+            }
         }
     }
 
@@ -355,19 +411,23 @@ impl Site {
         Ok(reply::done())
     }
 
-    fn answer(&self, browser: Browser, body: &AnswerBody) -> Result<Reply, Problem> {
+    /// Passes an answer on, with what was signed if anything was; neither is looked at here.
+    fn answer(&self, browser: Browser, body: AnswerBody) -> Result<Reply, Problem> {
         let AnswerBody {
             approval,
             digest,
             nonce,
             answer,
-        } = *body;
+            passkey,
+        } = body;
+        let proof = passkey.map_or(Proof::Link, |assertion| Proof::Passkey { assertion });
         self.gateway.send(ChannelRequest::Answer {
             approval,
             digest,
             nonce,
             sender: browser.sender,
             answer,
+            proof,
         })?;
         Ok(reply::done())
     }

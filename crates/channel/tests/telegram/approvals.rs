@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use protocol::channel::{
-    ApprovalAnswer, ApprovalCard, CallCard, CallState, ChannelEvent, ChannelRequest,
+    ApprovalAnswer, ApprovalCard, CallCard, CallState, ChannelEvent, ChannelRequest, Needs,
 };
 use protocol::event::Answer;
 use protocol::ids::{ApprovalId, CallId, Digest, Nonce, SenderId, TurnId};
+use protocol::passkey::Proof;
 use protocol::time::Millis;
 use testkit::telegram::BotMessage;
 
@@ -27,6 +28,7 @@ fn asked(action: &str) -> ApprovalCard {
         covers: "this call, once".to_owned(),
         said: "It is harmless.".to_owned(),
         expires: Millis::now().after(Duration::from_secs(600)),
+        needs: Needs::Answer,
     }
 }
 
@@ -82,6 +84,7 @@ fn a_press_goes_to_the_gateway_in_the_name_of_who_pressed() {
         nonce: Nonce([2; 16]),
         sender: SenderId::parse(sender).unwrap(),
         answer,
+        proof: Proof::Link,
     };
     assert_eq!(
         gateway.receive().unwrap(),

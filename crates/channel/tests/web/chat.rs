@@ -1,7 +1,8 @@
 //! A conversation: messages in, events out, answers to approvals.
 
-use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest, Retry};
+use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest, Needs, Retry};
 use protocol::ids::{ApprovalId, CallId, Digest, MessageId, Nonce, SessionId, TurnId};
+use protocol::passkey::Proof;
 use protocol::time::Millis;
 use serde_json::json;
 
@@ -110,6 +111,53 @@ fn an_answer_streams_to_every_page_of_its_conversation_and_to_no_other() {
 }
 
 #[test]
+fn a_passkey_passes_with_its_code_and_the_gateway_s_word_comes_back() {
+    let page = Page::up();
+    let session = page.log_in("anna");
+    let body = json!({ "code": "abc", "enrolment": {
+        "credential": "01", "public_key": "02", "authenticator_data": "03", "client_data": "04",
+    }});
+    let enrols = |gateway: &crate::page::GatewayEnd| {
+        let ChannelRequest::EnrolPasskey {
+            id,
+            sender: whose,
+            code,
+            enrolment,
+        } = gateway.receive().unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((whose, code.as_str()), (sender("anna"), "abc"));
+        assert_eq!(enrolment.public_key.as_slice(), [2]);
+        id
+    };
+    let taken = page.ask(session.of(page.post("/passkey", &body)), |gateway| {
+        let id = enrols(gateway);
+        gateway.send(&ChannelEvent::PasskeyEnrolled { id }).unwrap();
+    });
+    assert_eq!(taken.status, 202);
+    let refused = page.ask(session.of(page.post("/passkey", &body)), |gateway| {
+        let id = enrols(gateway);
+        let text = "That is no passkey.".to_owned();
+        gateway
+            .send(&ChannelEvent::PasskeyRefused { id, text })
+            .unwrap();
+    });
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (422, "That is no passkey.")
+    );
+    for wrong in [
+        json!({ "code": "abc" }),
+        json!({ "code": "", "enrolment": body["enrolment"] }),
+        json!({ "code": "a".repeat(300), "enrolment": body["enrolment"] }),
+        json!({ "code": "abc", "enrolment": { "credential": "0G" } }),
+    ] {
+        assert_eq!(session.of(page.post("/passkey", &wrong)).send().status, 400);
+    }
+}
+
+#[test]
 fn an_answer_to_an_approval_passes_with_the_digest_and_nonce_that_were_shown() {
     let page = Page::up();
     let session = page.log_in("anna");
@@ -127,6 +175,7 @@ fn an_answer_to_an_approval_passes_with_the_digest_and_nonce_that_were_shown() {
         covers: "this call".to_owned(),
         said: "</pre><script>alert(1)</script>".to_owned(),
         expires: Millis(1),
+        needs: Needs::Signature,
     };
     page.gateway
         .send(&ChannelEvent::Approval {
@@ -147,13 +196,29 @@ fn an_answer_to_an_approval_passes_with_the_digest_and_nonce_that_were_shown() {
             nonce: card.nonce,
             sender: sender("anna"),
             answer: ApprovalAnswer::Approve,
+            proof: Proof::Link,
         };
         assert_eq!(gateway.receive().unwrap(), expected);
     });
     assert_eq!(reply.status, 202);
+    // What a passkey signed passes as it came, good or not.
+    let assertion = json!({
+        "credential": "01", "authenticator_data": "02", "client_data": "03", "signature": "",
+    });
+    let mut signed = body.clone();
+    signed["passkey"] = assertion.clone();
+    page.ask(session.of(page.post("/answer", &signed)), |gateway| {
+        let ChannelRequest::Answer { proof, .. } = gateway.receive().unwrap() else {
+            panic!()
+        };
+        let assertion = serde_json::from_value(assertion).unwrap();
+        assert_eq!(proof, Proof::Passkey { assertion });
+    });
     for wrong in [
         json!({ "answer": "approve" }),
         json!({ "approval": "01", "digest": "", "nonce": "", "answer": "approve" }),
+        json!({ "approval": body["approval"], "digest": body["digest"], "nonce": body["nonce"],
+                "answer": "approve", "passkey": { "credential": "01" } }),
     ] {
         assert_eq!(session.of(page.post("/answer", &wrong)).send().status, 400);
     }

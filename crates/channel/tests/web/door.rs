@@ -11,12 +11,16 @@ use crate::page::{Page, logged_in, secret, transcript};
 /// Every address that reads or changes something, but the login itself.
 fn api(page: &Page) -> Vec<Request> {
     let answer = json!({ "approval": "01".repeat(8), "digest": "02".repeat(32), "nonce": "03".repeat(16), "answer": "deny" });
+    let passkey = json!({ "code": "abc", "enrolment": {
+        "credential": "01", "public_key": "02", "authenticator_data": "03", "client_data": "04",
+    }});
     vec![
         page.get("/events"),
         page.get("/transcript"),
         page.post("/message", &json!({ "id": "m1", "text": "hello" })),
         page.post("/stop", &json!({})),
         page.post("/answer", &answer),
+        page.post("/passkey", &passkey),
         page.post("/logout", &json!({})),
     ]
 }
@@ -28,11 +32,16 @@ fn files(page: &Page) -> Vec<Request> {
         "/app.js",
         "/cards.js",
         "/link.js",
+        "/passkey",
+        "/passkeys.js",
         "/markdown.js",
         "/style.css",
         "/mark.svg",
     ];
-    paths.map(|path| page.get(path)).to_vec()
+    let by_name = format!("localhost:{}", page.port);
+    paths
+        .map(|path| page.get(path).with("Host", &by_name))
+        .to_vec()
 }
 
 /// All of them, and an address where there is nothing.
@@ -203,6 +212,24 @@ fn a_rebound_name_is_refused_on_every_address() {
             .send();
         assert!([400, 421].contains(&doubled.status), "{request:?}");
     }
+}
+
+#[test]
+fn the_page_by_its_number_is_the_page_by_its_name_elsewhere_and_nothing_more() {
+    let page = Page::up();
+    for path in ["/", "/login", "/passkey"] {
+        let moved = page.get(path).send();
+        let there = format!("http://localhost:{}{path}", page.port);
+        assert_eq!(
+            (moved.status, moved.header("location")),
+            (307, Some(there.as_str()))
+        );
+    }
+    // Not what is asked for with it, which would end in logs.
+    let moved = page.get("/login?to=http://evil.example").send();
+    let there = format!("http://localhost:{}/login", page.port);
+    assert_eq!(moved.header("location"), Some(there.as_str()));
+    assert_eq!(page.get("//evil.example/").send().status, 404);
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use config::Home;
-use protocol::channel::{ApprovalAnswer, ApprovalCard};
+use protocol::channel::ApprovalCard;
 use protocol::ids::ApprovalId;
-use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::operator::{MAX_REASON, OperatorReply, OperatorRequest};
 use protocol::time::Millis;
 
-use crate::connect::Operator;
+use crate::connect::{self, Operator};
 use crate::fault::Fault;
 use crate::terminal::{self, YesNo, harmless_line};
 use crate::{cards, output};
@@ -53,6 +53,9 @@ enum Action {
     Deny {
         /// Its id.
         approval: ApprovalId,
+        /// Why; the model is told so.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
     },
     /// Show each in full as it comes, until Ctrl-C.
     Watch,
@@ -66,12 +69,12 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         Action::Approve {
             approval,
             confirm_digest,
-        } => approve(&operator, &find(&operator, approval)?, confirm_digest),
-        Action::Deny { approval } => {
+        } => {
             let card = find(&operator, approval)?;
-            answer(&operator, &card, ApprovalAnswer::Deny)?;
-            output::line("denied")
+            confirm(&card, confirm_digest)?;
+            approve(&operator, home, &card)
         }
+        Action::Deny { approval, reason } => deny(&operator, &find(&operator, approval)?, reason),
         Action::Watch => watch(&operator, arguments.json),
     }
 }
@@ -135,9 +138,10 @@ fn show(card: &ApprovalCard, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn approve(operator: &Operator, card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
+/// Whether the person means what this card says.
+fn confirm(card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
     match digest {
-        Some(typed) => confirms(&typed, card)?,
+        Some(typed) => confirms(&typed, card),
         None => {
             if !terminal::can_ask() {
                 return Err(Fault::Usage(format!(
@@ -152,10 +156,35 @@ fn approve(operator: &Operator, card: &ApprovalCard, digest: Option<String>) -> 
                     "not approved; it still waits. `bulkhead approvals deny` ends it".to_owned(),
                 ));
             }
+            Ok(())
         }
     }
-    answer(operator, card, ApprovalAnswer::Approve)?;
+}
+
+/// Signs the digest of this very card: a yes that only the holder of the operator key can say.
+fn approve(operator: &Operator, home: &Home, card: &ApprovalCard) -> Result<(), Fault> {
+    operator.tell(&OperatorRequest::Approve {
+        approval: card.approval,
+        digest: card.digest,
+        nonce: card.nonce,
+        signature: connect::approve(home, card.digest)?,
+    })?;
     output::line("approved")
+}
+
+fn deny(operator: &Operator, card: &ApprovalCard, reason: String) -> Result<(), Fault> {
+    if reason.len() > MAX_REASON {
+        return Err(Fault::Usage(format!(
+            "--reason has at most {MAX_REASON} bytes"
+        )));
+    }
+    operator.tell(&OperatorRequest::Deny {
+        approval: card.approval,
+        digest: card.digest,
+        nonce: card.nonce,
+        reason,
+    })?;
+    output::line("denied")
 }
 
 /// Whether these digits are those of the card.
@@ -171,15 +200,6 @@ fn confirms(typed: &str, card: &ApprovalCard) -> Result<(), Fault> {
         ));
     }
     Ok(())
-}
-
-fn answer(operator: &Operator, card: &ApprovalCard, answer: ApprovalAnswer) -> Result<(), Fault> {
-    operator.tell(&OperatorRequest::Answer {
-        approval: card.approval,
-        digest: card.digest,
-        nonce: card.nonce,
-        answer,
-    })
 }
 
 fn watch(operator: &Operator, json: bool) -> Result<(), Fault> {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use config::{Config, Home, TERMINAL, ensure_key};
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest};
+use protocol::passkey::RP_ID;
 use protocol::vault::{SecretText, Subject};
 use serde::Serialize;
 
@@ -207,7 +208,7 @@ fn list(home: &Home, json: bool) -> Result<(), Fault> {
         "bulkhead ask, bulkhead chat".to_owned(),
     )];
     if let Some(web) = &config.web {
-        entries.push(("web".to_owned(), format!("http://127.0.0.1:{}", web.port)));
+        entries.push(("web".to_owned(), format!("http://{RP_ID}:{}", web.port)));
     }
     if let Some(telegram) = &config.telegram {
         let detail = format!("{}, token in the vault: {}", telegram.api, telegram.token);

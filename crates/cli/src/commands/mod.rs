@@ -12,6 +12,7 @@ mod down;
 mod grants;
 mod login;
 mod pair;
+mod passkey;
 mod policy;
 mod sandbox;
 mod setup;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Pair(pair::Arguments),
     /// What waits for your answer: list, show, approve, deny, watch.
     Approvals(approvals::Arguments),
+    /// Passkeys, which sign your yes on the web page: list, add, remove.
+    Passkey(passkey::Arguments),
     /// Remembered approvals: list, revoke.
     Grants(grants::Arguments),
     /// Secrets: add, list, rotate, remove. No command shows one.
@@ -97,6 +100,7 @@ impl Command {
             Self::Channel(arguments) => channel::run(arguments, home),
             Self::Pair(arguments) => pair::run(arguments, home),
             Self::Approvals(arguments) => approvals::run(arguments, home),
+            Self::Passkey(arguments) => passkey::run(arguments, home),
             Self::Grants(arguments) => grants::run(arguments, home),
             Self::Vault(arguments) => vault::run(arguments, home),
             Self::Policy(arguments) => policy::run(&arguments, home),

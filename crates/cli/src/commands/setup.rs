@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// The model's window, in tokens.
     #[arg(long, value_name = "TOKENS")]
     context_tokens: Option<u32>,
-    /// The port of the web page on 127.0.0.1.
+    /// The port of the web page on this machine.
     #[arg(long, value_name = "PORT")]
     web_port: Option<u16>,
 }

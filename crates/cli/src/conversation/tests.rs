@@ -16,6 +16,7 @@ fn conversation() -> (Conversation, Gateway) {
     let (to_self, happenings) = channel();
     thread::spawn(move || listen(&reader, &to_self));
     let conversation = Conversation {
+        home: Home::at(std::path::Path::new("/nowhere")).unwrap(),
         link,
         happenings,
         conversation: ConversationId::parse("c-1").unwrap(),

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use policy::{ApprovalRequest, Approved};
-use protocol::channel::{ApprovalAnswer, ApprovalCard, CallState, ChannelEvent};
-use protocol::event::{Answer, Event as Fact};
-use protocol::ids::{ApprovalId, ChannelId, ConversationId, Digest, Nonce, PrincipalId, SessionId};
+use policy::{ApprovalRequest, Approved, Consent};
+use protocol::channel::{ApprovalCard, CallState, ChannelEvent};
+use protocol::event::{Answer, Event as Fact, Signer};
+use protocol::ids::{ApprovalId, ChannelId, ConversationId, PrincipalId, SessionId};
+use protocol::passkey::Proof;
 use protocol::record::Recordable as _;
 use protocol::time::Millis;
 
 use super::inbound::owner;
 use super::state::Place;
 use super::wire::LinkId;
-use super::{Fatal, Gateway};
+use super::{Fatal, Gateway, texts};
 
 /// A question that waits for its answer.
 pub(super) struct Pending {
@@ -30,9 +31,17 @@ impl Pending {
 }
 
 /// Who answered, and over what.
-struct Answerer<'a> {
-    principal: &'a PrincipalId,
-    channel: &'a ChannelId,
+pub(super) struct Answerer<'a> {
+    pub(super) principal: &'a PrincipalId,
+    pub(super) channel: &'a ChannelId,
+}
+
+/// What they said.
+pub(super) enum Said {
+    /// Run it.
+    Yes(Proof),
+    /// Do not; why, for the model, if they say so.
+    No(String),
 }
 
 impl Gateway {
@@ -69,58 +78,55 @@ impl Gateway {
     /// Takes an answer; the error is for whoever gave it.
     pub(super) fn answer_approval(
         &mut self,
-        approval: ApprovalId,
-        digest: Digest,
-        nonce: Nonce,
-        answer: ApprovalAnswer,
-        by: &PrincipalId,
-        channel: &ChannelId,
+        given: &Approved,
+        said: Said,
+        who: &Answerer<'_>,
     ) -> Result<Result<(), String>, Fatal> {
         let Some(index) = self
             .pending
             .iter()
-            .position(|pending| pending.request.id() == approval)
+            .position(|pending| pending.request.id() == given.approval)
         else {
             return Ok(Err("That question is closed already.".to_owned()));
         };
-        if *by != owner() && by != self.pending[index].request.principal() {
+        let request = &self.pending[index].request;
+        if *who.principal != owner() && who.principal != request.principal() {
             return Ok(Err(
                 "Only the owner or whoever asked for it can answer that.".to_owned(),
             ));
         }
-        let given = Approved {
-            approval,
-            digest,
-            nonce,
-        };
         let now = Millis::now();
-        if let Err(why) = self.pending[index].request.check(&given, now) {
-            return Ok(Err(format!("That does not count: {why}.")));
-        }
-        let pending = self.pending.swap_remove(index);
-        let who = Answerer {
-            principal: by,
-            channel,
-        };
-        match answer {
-            ApprovalAnswer::Deny => self.denied(&pending, &who)?,
-            ApprovalAnswer::Approve => self.approved(pending, &given, &who, now)?,
+        let does_not_count = |why: &dyn std::fmt::Display| Ok(Err(texts::does_not_count(why)));
+        match said {
+            Said::No(reason) => {
+                if let Err(why) = request.check(given, now) {
+                    return does_not_count(&why);
+                }
+                let pending = self.pending.swap_remove(index);
+                self.denied(&pending, who, &reason)?;
+            }
+            Said::Yes(proof) => {
+                let consent = match self.consent(&proof, request.digest(), who.principal)? {
+                    Ok(consent) => consent,
+                    Err(why) => return does_not_count(&why),
+                };
+                if let Err(why) = request.check_yes(given, &consent, now) {
+                    return does_not_count(&why);
+                }
+                let pending = self.pending.swap_remove(index);
+                self.approved(pending, given, &consent, who, now)?;
+            }
         }
         Ok(Ok(()))
     }
 
-    fn denied(&mut self, pending: &Pending, who: &Answerer<'_>) -> Result<(), Fatal> {
-        let facts = vec![answered(
-            &pending.card,
-            Answer::Deny,
-            Some(who),
-            pending.asked,
-        )];
+    fn denied(&mut self, pending: &Pending, who: &Answerer<'_>, reason: &str) -> Result<(), Fatal> {
+        let fact = answered(&pending.card, Answer::Deny, Some(who), pending.asked, None);
         self.show_closed(&pending.place, pending.card.approval, Answer::Deny);
         self.refuse(
             pending.request.reference(),
-            facts,
-            "a person said no".to_owned(),
+            vec![fact],
+            texts::said_no(reason),
         )
     }
 
@@ -128,16 +134,22 @@ impl Gateway {
         &mut self,
         pending: Pending,
         yes: &Approved,
+        consent: &Consent,
         who: &Answerer<'_>,
         now: Millis,
     ) -> Result<(), Fatal> {
+        let signer = match consent {
+            Consent::Signed(signed) => Some(signed.by()),
+            Consent::Unsigned => None,
+        };
         let facts = vec![answered(
             &pending.card,
             Answer::Approve,
             Some(who),
             pending.asked,
+            signer,
         )];
-        let permit = match pending.request.approved(yes, now) {
+        let permit = match pending.request.approved(yes, consent, now) {
             Ok(permit) => permit,
             // It was checked with the same facts; whatever else it is, it is not a yes.
             Err(refused) => {
@@ -199,7 +211,7 @@ impl Gateway {
             self.show_closed(&place, card.approval, how);
             self.refuse(
                 &reference,
-                vec![answered(&card, how, None, asked)],
+                vec![answered(&card, how, None, asked, None)],
                 reason.to_owned(),
             )?;
         }
@@ -273,6 +285,7 @@ fn answered(
     answer: Answer,
     who: Option<&Answerer<'_>>,
     asked: Millis,
+    signed: Option<Signer>,
 ) -> Fact {
     let after = Millis::now().since(asked);
     Fact::ApprovalAnswered {
@@ -283,5 +296,6 @@ fn answered(
         by: who.map(|who| who.principal.clone()),
         channel: who.map(|who| who.channel.clone()),
         after_ms: Duration::as_millis(&after).try_into().unwrap_or(u64::MAX),
+        signed,
     }
 }

@@ -88,7 +88,8 @@ impl Gateway {
         );
     }
 
-    fn is_page(&self, link: LinkId) -> bool {
+    /// Whether this is the link to the page's program.
+    pub(super) fn is_page(&self, link: LinkId) -> bool {
         self.surfaces.channel(link) == Some(&page().channel)
     }
 }

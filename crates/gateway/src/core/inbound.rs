@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use config::TERMINAL;
-use protocol::channel::{ChannelEvent, ChannelRequest, MAX_TEXT, Retry};
+use policy::Approved;
+use protocol::channel::{ApprovalAnswer, ChannelEvent, ChannelRequest, MAX_TEXT, Retry};
 use protocol::event::Event as Fact;
 use protocol::ids::{
     ChannelId, ConversationId, MessageId, PrincipalId, SenderId, SessionId, TurnId, hex, random,
@@ -11,6 +12,7 @@ use protocol::ids::{
 use protocol::record::system_session;
 use protocol::time::Millis;
 
+use super::approvals::{Answerer, Said};
 use super::limits::Room;
 use super::past::{self, Message};
 use super::session::{MAX_WAITING, Session};
@@ -85,24 +87,18 @@ impl Gateway {
                 nonce,
                 sender,
                 answer,
+                proof,
             } => {
-                let by = self.principal(&channel, &sender)?;
-                let refused = match by {
-                    Some(by) => {
-                        self.answer_approval(approval, digest, nonce, answer, &by, &channel)?
-                    }
-                    None => Err(texts::STRANGER_ANSWERS.to_owned()),
+                let said = match answer {
+                    ApprovalAnswer::Approve => Said::Yes(proof),
+                    ApprovalAnswer::Deny => Said::No(String::new()),
                 };
-                if let Err(text) = refused {
-                    self.surfaces.answer(
-                        link,
-                        ChannelEvent::AnswerRefused {
-                            approval,
-                            sender,
-                            text,
-                        },
-                    );
-                }
+                let given = Approved {
+                    approval,
+                    digest,
+                    nonce,
+                };
+                self.channel_answer(link, &channel, sender, &given, said)?;
             }
             ChannelRequest::Cancel {
                 sender,
@@ -116,6 +112,12 @@ impl Gateway {
             ChannelRequest::Login { id, token } => self.login(link, id, &token)?,
             ChannelRequest::Resume { id, cookie } => self.resume(link, id, cookie)?,
             ChannelRequest::Logout { sender } => self.logout(link, sender)?,
+            ChannelRequest::EnrolPasskey {
+                id,
+                sender,
+                code,
+                enrolment,
+            } => self.enrol_passkey(link, id, &sender, &code, &enrolment)?,
             ChannelRequest::History {
                 id,
                 sender,
@@ -123,6 +125,36 @@ impl Gateway {
             } => {
                 self.transcript(link, id, &channel, &sender, &conversation)?;
             }
+        }
+        Ok(())
+    }
+
+    fn channel_answer(
+        &mut self,
+        link: LinkId,
+        channel: &ChannelId,
+        sender: SenderId,
+        given: &Approved,
+        said: Said,
+    ) -> Result<(), Fatal> {
+        let refused = match self.principal(channel, &sender)? {
+            Some(by) => {
+                let who = Answerer {
+                    principal: &by,
+                    channel,
+                };
+                self.answer_approval(given, said, &who)?
+            }
+            None => Err(texts::STRANGER_ANSWERS.to_owned()),
+        };
+        if let Err(text) = refused {
+            let approval = given.approval;
+            let event = ChannelEvent::AnswerRefused {
+                approval,
+                sender,
+                text,
+            };
+            self.surfaces.answer(link, event);
         }
         Ok(())
     }

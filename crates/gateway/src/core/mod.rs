@@ -8,6 +8,7 @@ mod inbound;
 mod limits;
 mod operator;
 mod outlet;
+mod passkeys;
 mod past;
 mod record;
 mod recovery;

@@ -3,19 +3,21 @@
 use std::sync::mpsc::Sender;
 
 use config::OPERATOR;
+use policy::Approved;
 use protocol::channel::ChannelEvent;
 use protocol::event::Event as Fact;
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest, SessionStatus};
+use protocol::passkey::Proof;
 use protocol::record::system_session;
 use protocol::time::Millis;
 
-use super::approvals::page;
+use super::approvals::{Answerer, Said, page};
 use super::inbound::owner;
 use super::record::RecordLost;
 use super::session::Agent;
 use super::state::Known;
-use super::{Fatal, Gateway};
+use super::{Fatal, Gateway, texts};
 
 impl Gateway {
     /// Answers, or has it answered when the program that keeps the workspace has.
@@ -45,17 +47,31 @@ impl Gateway {
                 cards.sort_by_key(|card| card.expires);
                 OperatorReply::Approvals { cards }
             }
-            OperatorRequest::Answer {
+            OperatorRequest::Approve {
                 approval,
                 digest,
                 nonce,
-                answer,
+                signature,
             } => {
-                let channel = ChannelId::parse(OPERATOR).expect("it has only letters");
-                match self.answer_approval(approval, digest, nonce, answer, &owner(), &channel)? {
-                    Ok(()) => OperatorReply::Done,
-                    Err(reason) => OperatorReply::Refused { reason },
-                }
+                let given = Approved {
+                    approval,
+                    digest,
+                    nonce,
+                };
+                self.operator_answer(&given, Said::Yes(Proof::Operator { signature }))?
+            }
+            OperatorRequest::Deny {
+                approval,
+                digest,
+                nonce,
+                reason,
+            } => {
+                let given = Approved {
+                    approval,
+                    digest,
+                    nonce,
+                };
+                self.operator_answer(&given, Said::No(reason))?
             }
             OperatorRequest::Pairs => OperatorReply::Pairs {
                 pairs: self.state.pairs(now)?,
@@ -129,15 +145,40 @@ impl Gateway {
                 Some(origin) => OperatorReply::LoginLink {
                     url: self.new_link(&origin)?,
                 },
-                None => refused(
-                    "there is no page; set `enabled = true` under [channel.web] and start again"
-                        .to_owned(),
-                ),
+                None => refused(texts::NO_PAGE.to_owned()),
+            },
+            OperatorRequest::PasskeyLink { name } => match self.passkey_link(&name)? {
+                Ok(url) => OperatorReply::PasskeyLink { url },
+                Err(reason) => refused(reason),
+            },
+            OperatorRequest::Passkeys => OperatorReply::Passkeys {
+                passkeys: self.state.passkeys()?,
+            },
+            OperatorRequest::PasskeyRemove { passkey } => match self.remove_passkey(passkey)? {
+                Known::Already => OperatorReply::Done,
+                Known::New => refused(format!(
+                    "there is no passkey {passkey}; see `bulkhead passkey list`"
+                )),
             },
         };
         // Who asked may be gone; that is their business.
         let _ = answer_to.send(reply);
         Ok(())
+    }
+
+    fn operator_answer(&mut self, given: &Approved, said: Said) -> Result<OperatorReply, Fatal> {
+        let (owner, channel) = (
+            owner(),
+            ChannelId::parse(OPERATOR).expect("it has only letters"),
+        );
+        let who = Answerer {
+            principal: &owner,
+            channel: &channel,
+        };
+        Ok(match self.answer_approval(given, said, &who)? {
+            Ok(()) => OperatorReply::Done,
+            Err(reason) => refused(reason),
+        })
     }
 
     fn fact(&mut self, fact: Fact) -> Result<(), RecordLost> {

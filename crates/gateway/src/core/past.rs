@@ -121,6 +121,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::GrantMade { .. }
             | Event::GrantRevoked { .. }
             | Event::LoggedIn { .. }
+            | Event::PasskeyEnrolled { .. }
+            | Event::PasskeyRemoved { .. }
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }

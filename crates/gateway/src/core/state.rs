@@ -1,5 +1,7 @@
 //! What the gateway remembers beside the record: who is who, which conversation is which
-//! session, grants, and what has not reached its platform yet.
+//! session, grants, passkeys, and what has not reached its platform yet.
+
+mod passkeys;
 
 use std::path::Path;
 
@@ -78,6 +80,7 @@ impl State {
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "cache_size", -256)?;
         db.execute_batch(SCHEMA)?;
+        db.execute_batch(passkeys::SCHEMA)?;
         let state = Self { db };
         state.forget_expired(Millis::now())?;
         Ok(state)
@@ -86,7 +89,7 @@ impl State {
     fn forget_expired(&self, now: Millis) -> Result<()> {
         let (seen, now) = (int(now.0.saturating_sub(SEEN_MS)), int(now.0));
         self.db.execute("DELETE FROM seen WHERE at < ?1", [seen])?;
-        for table in ["strangers", "grants", "logins", "browsers"] {
+        for table in ["strangers", "grants", "logins", "browsers", "passkey_codes"] {
             self.db
                 .execute(&format!("DELETE FROM {table} WHERE expires < ?1"), [now])?;
         }

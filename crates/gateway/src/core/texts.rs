@@ -4,6 +4,7 @@
 use protocol::agent::TurnFault;
 use protocol::channel::CallState;
 use protocol::event::{CallOutcome, TurnEnd};
+use protocol::operator::MAX_REASON;
 use protocol::runner::{Fate, RunEnd, RunOutcome};
 
 use super::changes;
@@ -72,6 +73,31 @@ pub(super) const NO_RUNNER: &str =
 /// For somebody who presses a button without being known.
 pub(super) const STRANGER_ANSWERS: &str =
     "Only somebody who is paired with Bulkhead can answer that.";
+
+/// For somebody whose passkey is not enrolled, or not theirs.
+pub(super) const PASSKEY_UNKNOWN: &str = "this passkey is not enrolled for you; enrol one with `bulkhead passkey add`, or approve with `bulkhead approvals approve`";
+
+/// For a browser with a code that is not good.
+pub(super) const CODE_USED: &str =
+    "This link was used before or is too old. Run `bulkhead passkey add` for a new one.";
+
+/// For the owner, where there is no page.
+pub(super) const NO_PAGE: &str =
+    "there is no page; set `enabled = true` under [channel.web] and start again";
+
+/// Why an answer does not count.
+pub(super) fn does_not_count(why: &dyn std::fmt::Display) -> String {
+    format!("That does not count: {why}.")
+}
+
+/// For the model, of a call to which a person said no.
+pub(super) fn said_no(reason: &str) -> String {
+    let reason = shortened(&visible(reason.trim()), MAX_REASON);
+    match reason.is_empty() {
+        true => "a person said no".to_owned(),
+        false => format!("a person said no: {reason}"),
+    }
+}
 
 /// For a stranger.
 pub(super) fn pairing(code: &str) -> String {

@@ -96,7 +96,7 @@ impl Child {
                 config: plan.config.clone(),
             })
             .map_err(io::Error::other)?;
-        if let Some(listener) = &plan.listener {
+        for listener in &plan.listeners {
             child
                 .hand(&Control::Listener, listener.try_clone()?)
                 .map_err(io::Error::other)?;

@@ -32,7 +32,7 @@ pub enum StartError {
     AlreadyRuns,
     /// The port of the web page is taken.
     #[error(
-        "cannot listen on 127.0.0.1:{port}: {error}. Choose another `port` under [channel.web] in bulkhead.toml, or stop what uses it"
+        "cannot listen on port {port} of 127.0.0.1 and ::1: {error}. Choose another `port` under [channel.web] in bulkhead.toml, or stop what uses it"
     )]
     Port {
         /// Which.

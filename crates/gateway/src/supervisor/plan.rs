@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use protocol::control::{
 };
 use protocol::engine::EngineConfig;
 use protocol::ids::ChannelId;
+use protocol::passkey::RP_ID;
 use serde::Serialize;
 
 use super::StartError;
@@ -25,7 +26,7 @@ pub(super) struct Sockets {
     pub(super) supervisor: UnixListener,
     operator: UnixListener,
     vault: UnixListener,
-    web: Option<TcpListener>,
+    web: Vec<TcpListener>,
 }
 
 impl Sockets {
@@ -44,16 +45,35 @@ impl Sockets {
             home.listen(name)
                 .map_err(StartError::system(format!("listen on {name}")))
         };
-        let page = |port| {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .map_err(|error| StartError::Port { port, error })
-        };
         Ok(Self {
             supervisor,
             operator: listen("operator.sock")?,
             vault: listen("vault.sock")?,
-            web: config.web.as_ref().map(|web| page(web.port)).transpose()?,
+            web: config
+                .web
+                .as_ref()
+                .map_or(Ok(Vec::new()), |web| page(web.port))?,
         })
+    }
+}
+
+/// Both addresses that browsers take `localhost` for, so that nobody else on this machine can
+/// listen on one of them and pass for the page.
+fn page(port: u16) -> Result<Vec<TcpListener>, StartError> {
+    let failed = |error| StartError::Port { port, error };
+    let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
+    match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
+        Ok(six) => Ok(vec![four, six]),
+        // Without IPv6 there is no such address for anybody.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+            ) || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
+        {
+            Ok(vec![four])
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -70,7 +90,7 @@ pub(super) struct Plan {
     /// Whom it has links to; stands at one of the two ends.
     pub(super) links: Vec<Peer>,
     /// What it listens on.
-    pub(super) listener: Option<OwnedFd>,
+    pub(super) listeners: Vec<OwnedFd>,
     /// What it is told at its start.
     pub(super) config: serde_json::Value,
     /// In which round it is stopped; those of a round together.
@@ -103,11 +123,11 @@ pub(super) fn plans(
         arguments: Vec::new(),
         peer,
         links: Vec::new(),
-        listener: None,
+        listeners: Vec::new(),
         config: told(&NoConfig {}),
         stop_round,
     };
-    let copy = |fd: io::Result<OwnedFd>| fd.map(Some).map_err(StartError::system("copy a socket"));
+    let copy = |fd: io::Result<OwnedFd>| fd.map_err(StartError::system("copy a socket"));
 
     let mut vault_arguments = dir(home.vault());
     vault_arguments.extend([
@@ -126,7 +146,7 @@ pub(super) fn plans(
         Plan {
             arguments: vault_arguments,
             links: vec![Peer::Ledger],
-            listener: copy(sockets.vault.try_clone().map(Into::into))?,
+            listeners: vec![copy(sockets.vault.try_clone().map(Into::into))?],
             ..plan("bulkhead-vault", Peer::Vault, 3)
         },
         Plan {
@@ -171,16 +191,20 @@ pub(super) fn plans(
         Plan {
             arguments: dir(home.gateway()),
             links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace],
-            listener: copy(sockets.operator.try_clone().map(Into::into))?,
+            listeners: vec![copy(sockets.operator.try_clone().map(Into::into))?],
             config: told(&gateway(home, config)?),
             ..plan("bulkhead-gateway", Peer::Gateway, 1)
         },
     ];
-    if let Some((web, listener)) = config.web.as_ref().zip(sockets.web.as_ref()) {
+    if let Some(web) = &config.web {
         plans.push(Plan {
             arguments: key("web"),
             links: vec![Peer::Gateway],
-            listener: copy(listener.try_clone().map(Into::into))?,
+            listeners: sockets
+                .web
+                .iter()
+                .map(|listener| copy(listener.try_clone().map(Into::into)))
+                .collect::<Result<_, _>>()?,
             config: told(&ChannelConfig::Web {
                 channel: channel("web"),
                 port: web.port,
@@ -219,7 +243,7 @@ pub(super) fn agent(programs: &Path, peer: Peer) -> Plan {
         arguments: Vec::new(),
         peer,
         links: vec![Peer::Gateway, Peer::Egress],
-        listener: None,
+        listeners: Vec::new(),
         config: told(&NoConfig {}),
         stop_round: 1,
     }
@@ -269,7 +293,7 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
         web_origin: config
             .web
             .as_ref()
-            .map(|web| format!("http://127.0.0.1:{}", web.port)),
+            .map(|web| format!("http://{RP_ID}:{}", web.port)),
     })
 }
 

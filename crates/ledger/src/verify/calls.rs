@@ -108,6 +108,8 @@ impl Calls {
             | Event::GrantMade { .. }
             | Event::GrantRevoked { .. }
             | Event::LoggedIn { .. }
+            | Event::PasskeyEnrolled { .. }
+            | Event::PasskeyRemoved { .. }
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }

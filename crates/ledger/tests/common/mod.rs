@@ -102,6 +102,7 @@ pub(crate) fn answered(answer: Answer) -> Event {
         by: None,
         channel: None,
         after_ms: 5,
+        signed: None,
     }
 }
 
