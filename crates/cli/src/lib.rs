@@ -18,6 +18,7 @@ mod demo;
 mod events;
 mod fault;
 mod folder;
+mod habits;
 mod http;
 mod interrupt;
 mod model_server;

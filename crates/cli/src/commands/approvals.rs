@@ -11,8 +11,10 @@ use protocol::ids::ApprovalId;
 use protocol::operator::{MAX_REASON, OperatorReply, OperatorRequest};
 use protocol::time::Millis;
 
+use super::audit::habits;
 use crate::connect::{self, Operator};
 use crate::fault::Fault;
+use crate::habits::Questions;
 use crate::terminal::{self, YesNo, harmless_line};
 use crate::{cards, output};
 
@@ -59,11 +61,24 @@ enum Action {
     },
     /// Show each in full as it comes, until Ctrl-C.
     Watch,
+    /// How many questions there are, and how they are answered; read from the record.
+    Stats {
+        /// Of the last so many days.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    if let Some(Action::Stats { days }) = arguments.action {
+        return stats(
+            &habits(home, days)?.questions(Millis::now()),
+            arguments.json,
+        );
+    }
     let operator = Operator::connect(home)?;
     match arguments.action.unwrap_or(Action::List) {
+        Action::Stats { .. } => Ok(()),
         Action::List => list(&pending(&operator)?, arguments.json),
         Action::Show { approval } => show(&find(&operator, approval)?, arguments.json),
         Action::Approve {
@@ -77,6 +92,33 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         Action::Deny { approval, reason } => deny(&operator, &find(&operator, approval)?, reason),
         Action::Watch => watch(&operator, arguments.json),
     }
+}
+
+fn stats(questions: &Questions, json: bool) -> Result<(), Fault> {
+    if json {
+        return output::json(questions);
+    }
+    output::line(format!(
+        "{} questions about {} calls in {} days, {:.1} a day",
+        questions.questions, questions.calls, questions.days, questions.a_day
+    ))?;
+    for (answer, count) in &questions.answers {
+        output::line(format!("  {count:>5}  {answer}"))?;
+    }
+    if let Some(median) = questions.median_ms {
+        output::line(format!(
+            "half of the answers came within {:.1} s; {} in less than two seconds, which is too soon to have read it",
+            median as f64 / 1000.0,
+            questions.under_two_seconds
+        ))?;
+    }
+    if !questions.rules.is_empty() {
+        output::line("asked by rule:")?;
+    }
+    for (rule, count) in &questions.rules {
+        output::line(format!("  {count:>5}  {}", harmless_line(rule)))?;
+    }
+    Ok(())
 }
 
 fn pending(operator: &Operator) -> Result<Vec<ApprovalCard>, Fault> {

@@ -10,8 +10,10 @@ use ledger::read::{Filter, Reader};
 use ledger::{key, verify};
 use protocol::ids::SessionId;
 use protocol::record::Row;
+use protocol::time::Millis;
 
 use crate::fault::Fault;
+use crate::habits::Habits;
 use crate::terminal::harmless_line;
 use crate::{cards, events, output};
 
@@ -53,14 +55,7 @@ enum Action {
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
-    let db = arguments
-        .db
-        .unwrap_or_else(|| home.ledger().join("ledger.db"));
-    if !db.is_file() {
-        return Err(Fault::Refused(format!(
-            "there is no record at {db:?}; the first `bulkhead up` begins one"
-        )));
-    }
+    let db = there(arguments.db, home)?;
     let json = arguments.json;
     match arguments.action {
         Action::Log { session, last } => log(&db, session, last, json),
@@ -70,6 +65,34 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
             check(&db, &key, json)
         }
     }
+}
+
+/// The record of this home, or another, if there is one.
+fn there(db: Option<PathBuf>, home: &Home) -> Result<PathBuf, Fault> {
+    let db = db.unwrap_or_else(|| home.ledger().join("ledger.db"));
+    match db.is_file() {
+        true => Ok(db),
+        false => Err(Fault::Refused(format!(
+            "there is no record at {db:?}; the first `bulkhead up` begins one"
+        ))),
+    }
+}
+
+/// What the record of this home says of the last days.
+pub(super) fn habits(home: &Home, days: u32) -> Result<Habits, Fault> {
+    let db = there(None, home)?;
+    let back = u64::from(days) * 24 * 60 * 60 * 1000;
+    let mut habits = Habits::since(Millis(Millis::now().0.saturating_sub(back)));
+    let filter = Filter {
+        session: None,
+        after: 0,
+        last: None,
+    };
+    each(&db, &filter, |row| {
+        habits.add(&row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(habits)
 }
 
 fn log(db: &Path, session: Option<SessionId>, last: Option<u32>, json: bool) -> Result<(), Fault> {

@@ -5,10 +5,15 @@ use config::Home;
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::time::Millis;
 
+use super::audit::habits;
 use crate::connect::Operator;
 use crate::fault::Fault;
+use crate::habits::Unneeded;
 use crate::terminal::harmless_line;
 use crate::{cards, output};
+
+/// As long as a grant lasts, in days.
+const MONTH: u32 = 30;
 
 /// What can be said with `grants`.
 #[derive(Debug, Args)]
@@ -29,17 +34,49 @@ enum Action {
         /// Its number in the list.
         grant: u64,
     },
+    /// Which of them nobody uses; read from the record.
+    Advise,
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    if matches!(arguments.action, Some(Action::Advise)) {
+        return advise(
+            &habits(home, MONTH)?.unneeded(Millis::now()),
+            arguments.json,
+        );
+    }
     let operator = Operator::connect(home)?;
     match arguments.action.unwrap_or(Action::List) {
+        Action::Advise => Ok(()),
         Action::List => list(&operator, arguments.json),
         Action::Revoke { grant } => {
             operator.tell(&OperatorRequest::GrantRevoke { grant })?;
             output::line("revoked")
         }
     }
+}
+
+fn advise(unneeded: &[Unneeded], json: bool) -> Result<(), Fault> {
+    if json {
+        return unneeded.iter().try_for_each(output::json);
+    }
+    if unneeded.is_empty() {
+        return output::line("every remembered answer is used, or younger than a week");
+    }
+    let rows: Vec<_> = unneeded
+        .iter()
+        .map(|grant| {
+            [
+                grant.principal.clone(),
+                harmless_line(&grant.key).into_owned(),
+                cards::shown(grant.made),
+            ]
+        })
+        .collect();
+    output::table(["PRINCIPAL", "CALLS", "GIVEN"], &rows)?;
+    output::line(
+        "nobody used these; see `bulkhead grants list`, then `bulkhead grants revoke GRANT`",
+    )
 }
 
 fn list(operator: &Operator, json: bool) -> Result<(), Fault> {

@@ -7,7 +7,9 @@ use config::{Config, Home};
 use protocol::call::Verdict;
 use serde_json::{Value, json};
 
+use super::audit::habits;
 use crate::fault::Fault;
+use crate::habits::Otherwise;
 use crate::output;
 use crate::terminal::harmless_line;
 
@@ -31,6 +33,24 @@ enum Action {
     },
     /// Whether bulkhead.toml is sound.
     Check,
+    /// Decide the calls of the record again, and show which would be decided otherwise. What a session had read
+    /// and who may do what without being asked is left out. Exit code 1 if a call would be treated less strictly.
+    Test {
+        /// How far back: days, such as 30d.
+        #[arg(long, value_name = "DAYS", value_parser = days)]
+        against: u32,
+        /// Print one line of JSON for each.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('d').unwrap_or(text).parse();
+    number
+        .ok()
+        .filter(|days| (1..=3650).contains(days))
+        .ok_or_else(|| "days from 1d to 3650d".to_owned())
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
@@ -40,10 +60,48 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             let out = BufWriter::new(io::stdout().lock());
             explain(BufReader::new(io::stdin().lock()), out, form)
         }
+        Action::Test { against, json } => {
+            let workspace = Config::load(home)?.workspace;
+            let workspace = workspace
+                .to_str()
+                .ok_or_else(|| Fault::Refused("the workspace's path is not UTF-8".to_owned()))?;
+            test(&habits(home, against)?.otherwise(workspace), json)
+        }
         Action::Check => {
             Config::load(home)?;
             output::line(format!("{:?} is sound", home.config_file()))
         }
+    }
+}
+
+fn test((all, otherwise): &(usize, Vec<Otherwise>), json: bool) -> Result<(), Fault> {
+    for one in otherwise {
+        if json {
+            output::json(one)?;
+        } else {
+            output::line(format!(
+                "row {}: {} {}: {} ({}) was {:?} ({})",
+                one.row,
+                harmless_line(&one.tool),
+                harmless_line(&one.args),
+                one.is.as_str().unwrap_or_default(),
+                one.is_by.as_str().unwrap_or_default(),
+                one.was,
+                one.was_by,
+            ))?;
+        }
+    }
+    if !json {
+        output::line(format!(
+            "{} of {all} calls would be decided otherwise",
+            otherwise.len()
+        ))?;
+    }
+    match otherwise.iter().filter(|one| one.is_looser()).count() {
+        0 => Ok(()),
+        looser => Err(Fault::Refused(format!(
+            "{looser} calls would be treated less strictly than they were"
+        ))),
     }
 }
 
