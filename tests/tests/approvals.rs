@@ -43,7 +43,7 @@ fn text<'a>(card: &'a Value, key: &str) -> &'a str {
 
 #[test]
 fn a_yes_lets_exactly_this_run_once() {
-    let model = wanting("echo x >> log");
+    let model = wanting("sh -c 'echo x >> log'");
     let system = System::start(model.port(), "");
     let (ask, card) = asked(&system);
     assert!(text(&card, "action").contains("echo x >> log"));
@@ -100,7 +100,7 @@ fn silence_is_no() {
 
 #[test]
 fn of_many_answers_at_once_exactly_one_counts() {
-    let model = wanting("echo x >> log");
+    let model = wanting("sh -c 'echo x >> log'");
     let system = System::start(model.port(), "");
     let (ask, card) = asked(&system);
     let (approval, digest) = (text(&card, "approval"), text(&card, "digest"));

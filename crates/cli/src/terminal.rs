@@ -138,10 +138,12 @@ fn readable(input: &impl AsFd, wait: Duration) -> Result<bool, Fault> {
     }
 }
 
-/// Asks on standard error and waits for a line; `None` at the end of input.
+/// Asks on standard error and waits for a line; `None` at the end of input. What was typed at a terminal
+/// before the question is no answer to it.
 pub(crate) fn ask_line(question: &str) -> Result<Option<String>, Fault> {
     eprint!("{question}");
     let mut lines = Lines::default();
+    lines.forget();
     loop {
         match lines.next(Duration::from_secs(3600))? {
             Typed::Line(line) => return Ok(Some(line.trim().to_owned())),

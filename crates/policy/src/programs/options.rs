@@ -24,7 +24,7 @@ impl<'a> Args<'a> {
         let many = match &grammar.operands {
             Operands::Text => return None,
             Operands::Paths { most } => *most == usize::MAX && !grammar.words,
-            Operands::Pattern | Operands::Sed | Operands::Awk => true,
+            Operands::Pattern | Operands::Sed | Operands::Awk | Operands::Jq => true,
             Operands::Plus
             | Operands::Names
             | Operands::Sub(_)
@@ -79,6 +79,7 @@ pub(super) fn read<'a>(grammar: &Grammar, args: &Args<'a>) -> Arguments<'a> {
     let mut words = args.words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
+            _ if grammar.ordered && !found.operands.is_empty() => found.operands.push(word),
             None if grammar.words && ["(", ")", "!", ","].contains(&word) => {}
             None | Some("") => found.operands.push(word),
             Some("-") if !grammar.words => {
@@ -116,7 +117,13 @@ impl<'a> Arguments<'a> {
             None => (word, None),
         };
         match grammar.options.get(name) {
-            None => self.unknown(word),
+            None => {
+                // Shortened, it may be one that takes a script.
+                if gives_script(grammar, |option| option.starts_with(name)) {
+                    self.danger.get_or_insert(word);
+                }
+                self.unknown(word);
+            }
             Some(Takes::Nothing | Takes::NoPattern) if attached.is_some() => self.unknown(word),
             Some(Takes::Attached) => {}
             Some(takes) => self.option(*takes, || attached.or_else(|| words.next())),
@@ -135,19 +142,28 @@ impl<'a> Arguments<'a> {
             match grammar.options.get(&letters[at..end]) {
                 Some(takes @ (Takes::Nothing | Takes::NoPattern)) => self.option(*takes, || None),
                 Some(Takes::Attached) => return,
+                Some(_) if grammar.apart && end < letters.len() => {
+                    return self.unknown_letters(grammar, word, &letters[end..]);
+                }
                 Some(takes) => {
                     let attached = Some(&letters[end..]).filter(|rest| !rest.is_empty());
                     return self.option(*takes, || attached.or_else(|| words.next()));
                 }
-                None => {
-                    // What a letter that is not known does with the rest is not known either.
-                    if is_danger_letter(grammar, letter) {
-                        self.danger.get_or_insert(word);
-                    }
-                    return self.unknown(word);
-                }
+                None => return self.unknown_letters(grammar, word, &letters[at..]),
             }
         }
+    }
+
+    /// What a letter that is not known does with those behind it is not known either.
+    fn unknown_letters(&mut self, grammar: &Grammar, word: &'a str, letters: &str) {
+        let danger = letters.chars().any(|letter| {
+            let is_it = |option: &str| option.chars().eq([letter]);
+            is_danger_letter(grammar, letter) || gives_script(grammar, is_it)
+        });
+        if danger {
+            self.danger.get_or_insert(word);
+        }
+        self.unknown(word);
     }
 
     fn whole_word(
@@ -159,8 +175,10 @@ impl<'a> Arguments<'a> {
         if let Some(takes) = grammar.options.get(word) {
             return self.option(*takes, || words.next());
         }
+        let with_value = matches!(grammar.operands, Operands::Sub(_) | Operands::Sources);
         if let Some((name, _)) = word.split_once('=')
             && let Some(Takes::Text) = grammar.options.get(name)
+            && with_value
         {
             return;
         }
@@ -200,12 +218,14 @@ impl<'a> Arguments<'a> {
                 if let Some(word) = operands.get(*most) {
                     self.unknown(word);
                 }
+                // Some programs read more arguments from a file @NAME, some take +NUMBER for an option.
+                self.refuse(operands.iter().find(|word| word.starts_with(['@', '+'])));
                 self.paths.extend(operands);
             }
             Operands::Pattern => self
                 .paths
                 .extend(operands.iter().skip(usize::from(!self.has_pattern))),
-            Operands::Sed | Operands::Awk => {
+            Operands::Sed | Operands::Awk | Operands::Jq => {
                 let scripts = usize::from(!self.has_pattern);
                 self.scripts.extend(operands.iter().take(scripts));
                 self.paths.extend(operands.iter().skip(scripts));
@@ -254,4 +274,11 @@ fn is_danger_letter(grammar: &Grammar, letter: char) -> bool {
             .strip_prefix('-')
             .is_some_and(|d| d.chars().eq([letter]))
     })
+}
+
+/// Whether such an option takes a pattern or script.
+fn gives_script(grammar: &Grammar, such: impl Fn(&str) -> bool) -> bool {
+    let scripts = |takes: &Takes| matches!(takes, Takes::Pattern | Takes::PatternFile);
+    let mut options = grammar.options.iter();
+    options.any(|(option, takes)| scripts(takes) && such(option))
 }

@@ -98,8 +98,8 @@ fn function(rest: &mut Rest<'_>) -> bool {
 }
 
 /// Whether an awk program only computes and prints to its own output: it holds no pipe,
-/// redirection or indirect call, and neither `system` nor `getline`, not even in a text.
-/// There is no other way out of awk (POSIX.1-2024; gawk 5.2 with its `|&` and `/inet`).
+/// redirection or indirect call, and neither `system` nor `getline`, not even in a text, nor
+/// the names under which it finds its files (POSIX.1-2024; gawk 5.2 with its `|&` and `/inet`).
 pub(super) fn awk_only_prints(script: &str) -> bool {
     // Statements stand in braces. Before the first of them there is a condition, and `<` and
     // `>` compare.
@@ -108,6 +108,16 @@ pub(super) fn awk_only_prints(script: &str) -> bool {
         && !actions.contains(['<', '>'])
         && !script.contains("system")
         && !script.contains("getline")
+        && !script.contains("ARG")
+        && !script.contains("SYMTAB")
+}
+
+/// Whether a jq program reads its operands and nothing else: no modules, which lie in folders that
+/// it names itself (jq 1.8 manual, "Modules").
+pub(super) fn jq_only_prints(script: &str) -> bool {
+    !["import", "include", "modulemeta"]
+        .iter()
+        .any(|word| script.contains(word))
 }
 
 /// What is left of a script.

@@ -36,6 +36,10 @@ pub(super) struct Grammar {
     pub(super) numbers: bool,
     /// Whether its standard input means nothing to it.
     pub(super) deaf: bool,
+    /// Whether every word behind the first operand is an operand.
+    pub(super) ordered: bool,
+    /// Whether what an option of one letter takes is always the next word.
+    pub(super) apart: bool,
 }
 
 /// What the words are that are no options.
@@ -46,6 +50,7 @@ pub(super) enum Operands {
     Pattern,
     Sed,
     Awk,
+    Jq,
     Plus,
     Names,
     Sub(Vec<&'static str>),
@@ -137,6 +142,7 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
         "pattern" => Operands::Pattern,
         "sed" => Operands::Sed,
         "awk" => Operands::Awk,
+        "jq" => Operands::Jq,
         "plus" => Operands::Plus,
         "names" => Operands::Names,
         "targets" => Operands::Targets,
@@ -155,6 +161,7 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
         there
     };
     let (deaf, style_is_words) = (flag("deaf"), flag("words"));
+    let (ordered, apart) = (flag("ordered"), flag("apart"));
     let mut grammar = Grammar {
         operands,
         words: style_is_words,
@@ -162,6 +169,8 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
         dangers: Vec::new(),
         numbers: false,
         deaf,
+        ordered,
+        apart,
     };
     rest.iter()
         .try_for_each(|word| option(&mut grammar, word))?;

@@ -49,10 +49,10 @@ fn joined(before: &OsStr, name: &OsStr) -> OsString {
     path
 }
 
-/// A path that cannot be read as an option.
+/// A path that cannot be read as an option, or as the name of a file of them.
 fn no_option(path: OsString) -> OsString {
     match path.as_bytes().first() {
-        Some(b'-') => joined(OsStr::new("./"), &path),
+        Some(b'-' | b'+' | b'@') => joined(OsStr::new("./"), &path),
         _ => path,
     }
 }
