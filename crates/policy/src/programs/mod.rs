@@ -15,7 +15,7 @@ use protocol::script::Simple;
 
 use crate::judge::Effects;
 use options::{Args, Arguments};
-use table::{Class, Grammar, Operands};
+use table::{Class, Grammar, Habit, Operands};
 
 /// Counts the changes of the rules that are not in the table.
 const RULES: u32 = 4;
@@ -176,7 +176,7 @@ impl Program<'_> {
 /// Nobody pipes anything into a program that does not read it, but to have it run.
 fn heard(grammar: &Grammar, name: &str, input: Input, finding: Finding) -> Finding {
     match finding.verdict {
-        Verdict::Allow if grammar.deaf && input == Input::Pipe => Finding {
+        Verdict::Allow if grammar.has(Habit::Deaf) && input == Input::Pipe => Finding {
             verdict: Verdict::AskOnce,
             rule: "odd-pipe",
             reason: format!("{name} does not read what is piped into it"),

@@ -1,6 +1,6 @@
 //! Reading the arguments of a program by its grammar.
 
-use super::table::{Grammar, Operands, Takes};
+use super::table::{Grammar, Habit, Operands, Takes};
 
 /// The words behind a program, and which of them are patterns for names of files.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl<'a> Args<'a> {
     fn misplaced(&self, grammar: &Grammar, paths: &[&'a str]) -> Option<&'a str> {
         let many = match &grammar.operands {
             Operands::Text => return None,
-            Operands::Paths { most } => *most == usize::MAX && !grammar.words,
+            Operands::Paths { most } => *most == usize::MAX && !grammar.has(Habit::Words),
             Operands::Pattern | Operands::Sed | Operands::Awk | Operands::Jq => true,
             Operands::Plus
             | Operands::Names
@@ -79,14 +79,17 @@ pub(super) fn read<'a>(grammar: &Grammar, args: &Args<'a>) -> Arguments<'a> {
     let mut words = args.words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match word.strip_prefix('-') {
-            _ if grammar.ordered && !found.operands.is_empty() => found.operands.push(word),
-            None if grammar.words && ["(", ")", "!", ","].contains(&word) => {}
+            _ if grammar.has(Habit::Ordered) && !found.operands.is_empty() => {
+                found.operands.push(word)
+            }
+            None if grammar.has(Habit::Words) && ["(", ")", "!", ","].contains(&word) => {}
             None | Some("") => found.operands.push(word),
-            Some("-") if !grammar.words => {
+            Some("-") if !grammar.has(Habit::Words) => {
                 found.operands.extend(words.by_ref());
             }
-            Some(digits) if grammar.numbers && digits.bytes().all(|b| b.is_ascii_digit()) => {}
-            Some(_) if grammar.words => found.whole_word(grammar, word, &mut words),
+            Some(digits)
+                if grammar.has(Habit::Numbers) && digits.bytes().all(|b| b.is_ascii_digit()) => {}
+            Some(_) if grammar.has(Habit::Words) => found.whole_word(grammar, word, &mut words),
             Some(long) if long.starts_with('-') => found.long(grammar, word, &mut words),
             Some(letters) => found.letters(grammar, word, letters, &mut words),
         }
@@ -142,7 +145,7 @@ impl<'a> Arguments<'a> {
             match grammar.options.get(&letters[at..end]) {
                 Some(takes @ (Takes::Nothing | Takes::NoPattern)) => self.option(*takes, || None),
                 Some(Takes::Attached) => return,
-                Some(_) if grammar.apart && end < letters.len() => {
+                Some(_) if grammar.has(Habit::Apart) && end < letters.len() => {
                     return self.unknown_letters(grammar, word, &letters[end..]);
                 }
                 Some(takes) => {

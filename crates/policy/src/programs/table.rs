@@ -26,20 +26,33 @@ pub(super) enum Class {
 #[derive(Debug)]
 pub(super) struct Grammar {
     pub(super) operands: Operands,
-    /// Options have one dash and a whole word.
-    pub(super) words: bool,
     /// By name with its dashes; an option of one letter by its letter.
     pub(super) options: HashMap<&'static str, Takes>,
     /// Options that execute, write or fetch.
     pub(super) dangers: Vec<&'static str>,
-    /// Whether `-5` is an option.
-    pub(super) numbers: bool,
-    /// Whether its standard input means nothing to it.
-    pub(super) deaf: bool,
-    /// Whether every word behind the first operand is an operand.
-    pub(super) ordered: bool,
-    /// Whether what an option of one letter takes is always the next word.
-    pub(super) apart: bool,
+    pub(super) habits: Vec<Habit>,
+}
+
+/// How a program reads its arguments otherwise than most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// Options have one dash and a whole word.
+    Words,
+    /// `-5` is an option.
+    Numbers,
+    /// Its standard input means nothing to it.
+    Deaf,
+    /// Every word behind the first operand is an operand.
+    Ordered,
+    /// What an option of one letter takes is always the next word.
+    Apart,
+}
+
+impl Grammar {
+    /// Whether the program reads them so.
+    pub(super) fn has(&self, habit: Habit) -> bool {
+        self.habits.contains(&habit)
+    }
 }
 
 /// What the words are that are no options.
@@ -153,24 +166,23 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
             None => return Err(format!("no such operands: {other}")),
         },
     };
-    let mut flag = |name| {
-        let there = rest.first() == Some(&name);
-        if there {
+    let mut habits = Vec::new();
+    for (name, habit) in [
+        ("deaf", Habit::Deaf),
+        ("words", Habit::Words),
+        ("ordered", Habit::Ordered),
+        ("apart", Habit::Apart),
+    ] {
+        if rest.first() == Some(&name) {
             rest = &rest[1..];
+            habits.push(habit);
         }
-        there
-    };
-    let (deaf, style_is_words) = (flag("deaf"), flag("words"));
-    let (ordered, apart) = (flag("ordered"), flag("apart"));
+    }
     let mut grammar = Grammar {
         operands,
-        words: style_is_words,
         options: HashMap::new(),
         dangers: Vec::new(),
-        numbers: false,
-        deaf,
-        ordered,
-        apart,
+        habits,
     };
     rest.iter()
         .try_for_each(|word| option(&mut grammar, word))?;
@@ -179,7 +191,7 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
 
 fn option(grammar: &mut Grammar, word: &'static str) -> Result<(), String> {
     if word == "-NUM" {
-        grammar.numbers = true;
+        grammar.habits.push(Habit::Numbers);
         return Ok(());
     }
     if let Some(danger) = word.strip_prefix('!') {
@@ -199,7 +211,7 @@ fn option(grammar: &mut Grammar, word: &'static str) -> Result<(), String> {
         .strip_prefix('-')
         .filter(|name| !name.is_empty() && name.is_ascii());
     let letters = letters.ok_or_else(|| format!("not an option: {word}"))?;
-    if grammar.words || letters.starts_with('-') {
+    if grammar.has(Habit::Words) || letters.starts_with('-') {
         grammar.options.insert(name, takes);
         return Ok(());
     }
