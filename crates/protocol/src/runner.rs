@@ -316,3 +316,28 @@ pub enum FileKind {
     /// A device node.
     Device,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::encode;
+
+    #[test]
+    fn what_is_too_long_for_a_frame_is_cut_and_said_to_be() {
+        let outcome = RunOutcome {
+            end: RunEnd::Exited { code: 0 },
+            // Each character is escaped.
+            stdout: "\u{1}".repeat(512 * 1024),
+            stderr: "\u{1}".repeat(512 * 1024),
+            truncated: false,
+            duration_ms: 1,
+            receipt: Receipt::default(),
+            changes: Changes::default(),
+        };
+        assert!(encode(&outcome).is_err());
+        let short = outcome.shortened();
+        assert!(encode(&short).unwrap().len() < 512 * 1024);
+        assert!(short.truncated);
+        assert_eq!(short.end, RunEnd::Exited { code: 0 });
+    }
+}

@@ -260,29 +260,21 @@ fn chmod(dir: BorrowedFd<'_>, name: &Name, mode: u32) -> io::Result<()> {
 
 /// Removes overlayfs' own attributes.
 fn strip(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let list = attributes(fd)?;
-    let names = list.split(|b| *b == 0);
+    let mut list = vec![0_u8; 4096];
+    let len = loop {
+        match rustix::fs::flistxattr(fd, list.as_mut_slice()) {
+            Ok(len) => break len,
+            // 64 KiB is the most that the kernel lists, xattr(7).
+            Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let names = list[..len].split(|b| *b == 0);
     for name in names.filter(|name| name.starts_with(OVERLAY)) {
         rustix::fs::fremovexattr(fd, name)?;
     }
     Ok(())
-}
-
-/// The names of extended attributes, each with a NUL behind it.
-fn attributes(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    let mut list = vec![0_u8; 4096];
-    loop {
-        match rustix::fs::flistxattr(fd, list.as_mut_slice()) {
-            Ok(len) => {
-                list.truncate(len);
-                return Ok(list);
-            }
-            // 64 KiB is the most that the kernel lists, xattr(7).
-            Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// What overlayfs says of a folder in an upper layer.

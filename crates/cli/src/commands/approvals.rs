@@ -70,27 +70,26 @@ enum Action {
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
-    if let Some(Action::Stats { days }) = arguments.action {
-        return stats(
-            &habits(home, days)?.questions(Millis::now()),
-            arguments.json,
-        );
-    }
-    let operator = Operator::connect(home)?;
+    let (json, operator) = (arguments.json, || Operator::connect(home));
     match arguments.action.unwrap_or(Action::List) {
-        Action::Stats { .. } => Ok(()),
-        Action::List => list(&pending(&operator)?, arguments.json),
-        Action::Show { approval } => show(&find(&operator, approval)?, arguments.json),
+        // From the record, which is there also when no program runs.
+        Action::Stats { days } => stats(&habits(home, days)?.questions(Millis::now()), json),
+        Action::List => list(&pending(&operator()?)?, json),
+        Action::Show { approval } => show(&find(&operator()?, approval)?, json),
         Action::Approve {
             approval,
             confirm_digest,
         } => {
+            let operator = operator()?;
             let card = find(&operator, approval)?;
             confirm(&card, confirm_digest)?;
             approve(&operator, home, &card)
         }
-        Action::Deny { approval, reason } => deny(&operator, &find(&operator, approval)?, reason),
-        Action::Watch => watch(&operator, arguments.json),
+        Action::Deny { approval, reason } => {
+            let operator = operator()?;
+            deny(&operator, &find(&operator, approval)?, reason)
+        }
+        Action::Watch => watch(&operator()?, json),
     }
 }
 

@@ -39,18 +39,13 @@ enum Action {
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
-    if matches!(arguments.action, Some(Action::Advise)) {
-        return advise(
-            &habits(home, MONTH)?.unneeded(Millis::now()),
-            arguments.json,
-        );
-    }
-    let operator = Operator::connect(home)?;
+    let json = arguments.json;
     match arguments.action.unwrap_or(Action::List) {
-        Action::Advise => Ok(()),
-        Action::List => list(&operator, arguments.json),
+        // From the record, which is there also when no program runs.
+        Action::Advise => advise(&habits(home, MONTH)?.unneeded(Millis::now()), json),
+        Action::List => list(&Operator::connect(home)?, json),
         Action::Revoke { grant } => {
-            operator.tell(&OperatorRequest::GrantRevoke { grant })?;
+            Operator::connect(home)?.tell(&OperatorRequest::GrantRevoke { grant })?;
             output::line("revoked")
         }
     }
