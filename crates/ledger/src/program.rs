@@ -64,10 +64,10 @@ fn serve(control: &ProgramEnd<NoConfig>, dir: &Path) -> Result<(), String> {
         Err(error) => return Err(format!("the supervisor did not say start: {error}")),
     }
     let store = Store::open(dir).map_err(|error| error.to_string())?;
-    let writer =
+    let mut writer =
         Writer::start(store).map_err(|error| format!("no thread for the record: {error}"))?;
     let ended = match control.send(&Report::Ready) {
-        Ok(()) => take_links(control, &writer),
+        Ok(()) => take_links(control, &mut writer),
         Err(error) => Err(error),
     };
     writer.stop();
@@ -78,7 +78,7 @@ fn serve(control: &ProgramEnd<NoConfig>, dir: &Path) -> Result<(), String> {
     }
 }
 
-fn take_links(control: &ProgramEnd<NoConfig>, writer: &Writer) -> Result<(), LinkError> {
+fn take_links(control: &ProgramEnd<NoConfig>, writer: &mut Writer) -> Result<(), LinkError> {
     let unexpected = |got| LinkError::OutOfOrder {
         expected: "link",
         got,

@@ -1,5 +1,6 @@
 //! Links to the record, and the one thread that writes it.
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::thread;
@@ -36,6 +37,14 @@ enum Message {
 pub struct Writer {
     queue: SyncSender<Message>,
     thread: thread::JoinHandle<()>,
+    links: Vec<Serving>,
+}
+
+/// A link that is served, and the thread that does it.
+struct Serving {
+    peer: Peer,
+    socket: UnixStream,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Writer {
@@ -45,22 +54,47 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || write_loop(store, &messages))?;
-        Ok(Self { queue, thread })
+        Ok(Self {
+            queue,
+            thread,
+            links: Vec::new(),
+        })
     }
 
     /// Serves a link in a thread of its own until the peer closes it or breaks the protocol.
-    pub fn serve(&self, peer: Peer, stream: UnixStream) -> std::io::Result<()> {
+    ///
+    /// A peer has one link, the newest. What it still said on the one before is written before
+    /// this returns, or never: otherwise a row that its sender has given up could come after
+    /// rows that the sender wrote because of that.
+    pub fn serve(&mut self, peer: Peer, stream: UnixStream) -> std::io::Result<()> {
+        let ended = |link: &mut Serving| link.peer == peer || link.thread.is_finished();
+        for old in self.links.extract_if(.., ended) {
+            // One that its peer closed has nothing left to shut down.
+            let _ = old.socket.shutdown(Shutdown::Both);
+            if old.thread.join().is_err() {
+                eprintln!(
+                    "bulkhead-ledger: the link to {:?} ended in a panic",
+                    old.peer
+                );
+            }
+        }
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        let (queue, link) = (self.queue.clone(), Link::new(stream));
-        thread::Builder::new()
+        let socket = stream.try_clone()?;
+        let (queue, link, of) = (self.queue.clone(), Link::new(stream), peer.clone());
+        let thread = thread::Builder::new()
             .name("link".to_owned())
             .spawn(move || {
-                match link_loop(&peer, &link, &queue) {
+                match link_loop(&of, &link, &queue) {
                     LinkError::Closed => {}
-                    error => eprintln!("bulkhead-ledger: dropped the link to {peer:?}: {error}"),
+                    error => eprintln!("bulkhead-ledger: dropped the link to {of:?}: {error}"),
                 }
                 link.close();
             })?;
+        self.links.push(Serving {
+            peer,
+            socket,
+            thread,
+        });
         Ok(())
     }
 

@@ -299,15 +299,8 @@ fn rows_that_do_not_fit_one_frame_are_read_in_several() {
 fn many_links_write_at_once_and_the_record_is_one_chain() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::start(dir.path());
-    let clients: Vec<_> = (0..8)
-        .map(|n| {
-            program.client(if n % 2 == 0 {
-                Peer::Gateway
-            } else {
-                Peer::Egress
-            })
-        })
-        .collect();
+    let links = [Peer::Gateway, Peer::Egress].map(|peer| program.client(peer));
+    let clients: Vec<_> = (0..8).map(|n| &links[n % 2]).collect();
     let mut firsts: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = clients
             .iter()
@@ -366,6 +359,24 @@ fn a_ledger_that_is_stopped_reads_as_unavailable_and_answers_on_a_new_link_when_
     ));
     gateway.replace(program.link(Peer::Gateway));
     gateway.append(vec![row("a", reply(1, "x"))]).unwrap();
+}
+
+#[test]
+fn what_a_peer_said_on_its_last_link_is_never_written_after_what_it_says_on_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path());
+    let old = program.link(Peer::Gateway);
+    // Many, so that some are not read yet when the next link is there.
+    for _ in 0..200 {
+        let rows = vec![request("given up")];
+        frame::write(&old, &LedgerRequest::Append { rows }).unwrap();
+    }
+    let gateway = program.client(Peer::Gateway);
+    let seen = gateway.read(&session("a"), RowId(0), 1000).unwrap().len();
+    assert!(seen < 200, "all was written before there was a second link");
+    std::thread::sleep(Duration::from_millis(100));
+    let next = gateway.append(vec![request("next")]).unwrap();
+    assert_eq!(next, RowId(seen as u64 + 1));
 }
 
 #[test]
