@@ -36,6 +36,8 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::Permit { turn, call, .. }
         | Event::Outcome { turn, call, .. } => Place::Call(*turn, *call),
         Event::Inbound { .. }
+        | Event::Labelled { .. }
+        | Event::RulesInForce { .. }
         | Event::StrangerSeen { .. }
         | Event::Paired { .. }
         | Event::Unpaired { .. }
@@ -152,6 +154,8 @@ pub(crate) fn summary(event: &Event) -> String {
                 format!("the agent broke the protocol: {}", piece(detail))
             }
         },
+        Event::Labelled { label, why } => format!("{}: {}", label.name(), piece(why)),
+        Event::RulesInForce { sha256 } => format!("rules {sha256}"),
         Event::StrangerSeen { channel, sender } => format!("{sender} on {channel}"),
         Event::Paired {
             channel,

@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Rules(#[from] policy::BadRules),
+    #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
     NoRandom(#[from] NoRandom),

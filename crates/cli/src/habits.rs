@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use policy::Rules;
 use protocol::call::Verdict;
 use protocol::event::{Answer, Event, Ground};
 use protocol::ids::{CallId, SessionId, TurnId};
@@ -286,11 +287,11 @@ impl Habits {
 
     /// How many calls were decided, and which of them the rules of today decide otherwise. `workspace` is where
     /// the workspace is on the host.
-    pub(crate) fn otherwise(&self, workspace: &str) -> (usize, Vec<Otherwise>) {
+    pub(crate) fn otherwise(&self, rules: &Rules, workspace: &str) -> (usize, Vec<Otherwise>) {
         let changed = self.decided.iter().filter_map(|one| {
             let args: Value = serde_json::from_str(&one.args).unwrap_or(Value::Null);
             let line = json!({ "tool": one.name, "args": args, "workspace": workspace });
-            let said: Value = serde_json::from_str(&policy::explain(&line.to_string())).ok()?;
+            let said: Value = serde_json::from_str(&policy::explain(rules, &line.to_string())).ok()?;
             let was = serde_json::to_value(one.verdict).ok()?;
             (said["decision"] != was).then(|| Otherwise {
                 row: one.row,
@@ -453,7 +454,7 @@ mod tests {
         record.call(ago(1), 1, "rm -r x", (Verdict::Allow, "older"));
         record.call(ago(1), 2, "ls", (Verdict::AskAlways, "older"));
         record.call(ago(1), 3, "rm y", (Verdict::AskAlways, "high-risk"));
-        let (all, otherwise) = record.habits(30).otherwise("/w");
+        let (all, otherwise) = record.habits(30).otherwise(Rules::shipped(), "/w");
         assert_eq!((all, otherwise.len()), (3, 2));
         let looser: Vec<_> = otherwise.iter().map(Otherwise::is_looser).collect();
         assert_eq!(looser, [false, true]);

@@ -6,9 +6,11 @@ use std::{fs, io};
 use protocol::agent::{ModelApi, ModelSpec, ToolCalling};
 use protocol::control::{HistoryLimits, MemoryPolicy, ModelRoute, Reach, Scheme};
 use protocol::ids::SecretName;
+use protocol::rules::OwnerRules;
 use protocol::runner::{Backend, Limits};
 use serde::Deserialize;
 
+use crate::rules::{PolicyFile, owner_rules};
 use crate::{BadUrl, BaseUrl, Home};
 
 /// The largest file read, in bytes.
@@ -45,6 +47,8 @@ pub struct Config {
     pub spare_boxes: u32,
     /// How much of the workspace's past is kept.
     pub history: HistoryLimits,
+    /// What the owner adds to the rules that are shipped.
+    pub rules: OwnerRules,
 }
 
 /// The web page.
@@ -118,6 +122,8 @@ struct File {
     agent: Agent,
     #[serde(default, rename = "box")]
     in_box: BoxFile,
+    #[serde(default)]
+    policy: PolicyFile,
 }
 
 #[derive(Deserialize)]
@@ -316,6 +322,7 @@ impl Config {
             backend: file.in_box.backend,
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
+            rules: owner_rules(file.policy, &home.rules())?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,

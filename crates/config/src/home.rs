@@ -137,6 +137,11 @@ impl Home {
         self.config.join("bulkhead.toml")
     }
 
+    /// The owner's Cedar files, beside the configuration.
+    pub fn rules(&self) -> PathBuf {
+        self.config.join("rules")
+    }
+
     /// Identity keys: `NAME.key` and `NAME.pub`.
     pub fn keys(&self) -> PathBuf {
         self.data.join("keys")
@@ -186,7 +191,7 @@ impl Home {
     /// The folders and the file that no tool may reach.
     pub fn own(&self) -> Vec<PathBuf> {
         let rooms = ROOMS.map(|name| self.data.join(name));
-        let others = [self.run.clone(), self.config_file()];
+        let others = [self.run.clone(), self.config_file(), self.rules()];
         rooms.into_iter().chain(others).collect()
     }
 

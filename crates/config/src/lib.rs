@@ -6,6 +6,7 @@
 mod file;
 mod home;
 mod keys;
+mod rules;
 mod url;
 
 pub use file::{Config, ConfigError, Telegram, Web};

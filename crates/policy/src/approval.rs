@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::consent::Consent;
 use crate::decision::Question;
 use crate::exact::Exact;
-use crate::judge::{Judgement, judge};
+use crate::judge::Judgement;
 use crate::permit::Permit;
-use crate::{programs, visible};
+use crate::rules::Rules;
+use crate::visible;
 
 /// Asks whether one exact call may run. Becomes a [`Permit`] by a matching yes in time, and
 /// never by anything else.
@@ -236,7 +237,6 @@ impl ApprovalRequest {
     /// The form that survives a restart.
     pub fn stored(&self) -> StoredApproval {
         let stored = Stored {
-            policy: programs::version().to_owned(),
             exact: self.exact.clone(),
             approval: self.question.approval,
             nonce: self.question.nonce,
@@ -303,10 +303,10 @@ impl StoredApproval {
     }
 
     /// The request again, exactly as it was.
-    pub fn load(&self) -> Result<ApprovalRequest, BadStored> {
+    pub fn load(&self, rules: &Rules) -> Result<ApprovalRequest, BadStored> {
         let stored: Stored =
             serde_json::from_str(&self.0).map_err(|e| BadStored::Broken(e.to_string()))?;
-        if stored.policy != programs::version() {
+        if stored.exact.policy != rules.version() {
             return Err(BadStored::OtherRules);
         }
         let Stored {
@@ -316,7 +316,7 @@ impl StoredApproval {
             expires,
             ..
         } = stored;
-        let judgement = judge(&exact.call, &exact.workspace, &exact.labels);
+        let judgement = rules.judge(&exact.call, &exact.workspace, &exact.session());
         match judgement.verdict {
             Verdict::AskOnce | Verdict::AskAlways => {}
             Verdict::Allow | Verdict::Deny => return Err(BadStored::Changed),
@@ -342,7 +342,6 @@ impl StoredApproval {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
-    policy: String,
     exact: Exact,
     approval: ApprovalId,
     nonce: Nonce,

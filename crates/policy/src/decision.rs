@@ -2,14 +2,15 @@
 
 use protocol::call::{ToolCall, Verdict};
 use protocol::event::Ground;
-use protocol::ids::{ApprovalId, CallRef, ChannelId, Nonce, PrincipalId};
+use protocol::ids::{ApprovalId, CallRef, Nonce};
 use protocol::operator::Grant;
 use protocol::time::Millis;
 
 use crate::approval::ApprovalRequest;
 use crate::exact::{Exact, Profile};
-use crate::judge::{Judgement, Label, Reason, judge};
+use crate::judge::{Judgement, Reason};
 use crate::permit::Permit;
+use crate::rules::{Rules, Session};
 
 /// What is decided about, and all that the decision may depend on.
 #[derive(Clone, Debug)]
@@ -18,14 +19,12 @@ pub struct Request<'a> {
     pub call: &'a ToolCall,
     /// Which call it is.
     pub reference: &'a CallRef,
-    /// Who asked for the turn.
-    pub principal: &'a PrincipalId,
-    /// Over which channel.
-    pub channel: &'a ChannelId,
+    /// By what is decided.
+    pub rules: &'a Rules,
+    /// Who asks, where, and what the session has touched.
+    pub session: Session<'a>,
     /// Where the workspace is on the host; a path below it is a path in the workspace.
     pub workspace: &'a str,
-    /// What the session has touched.
-    pub labels: &'a [Label],
     /// The box that it would run in.
     pub profile: &'a Profile,
     /// The grants in force; those of others, for other calls or out of date count for nothing.
@@ -72,7 +71,7 @@ impl Decision {
 
 /// Decides.
 pub fn decide(request: &Request<'_>) -> Decision {
-    let judgement = judge(request.call, request.workspace, request.labels);
+    let judgement = request.rules.judge(request.call, request.workspace, &request.session);
     let exact = Exact::of(request);
     match judgement.verdict {
         Verdict::Allow => Decision::Allow(Permit::new(exact, judgement, Ground::Policy)),
@@ -86,12 +85,15 @@ pub fn decide(request: &Request<'_>) -> Decision {
     }
 }
 
-/// Whether this principal was allowed calls with this key on this channel, and still is.
+/// Whether this principal was allowed calls of this agent with this key on this channel, and
+/// still is.
 fn granted(request: &Request<'_>, key: &str) -> bool {
+    let session = &request.session;
     request.grants.iter().any(|grant| {
         grant.key == key
-            && grant.principal == *request.principal
-            && grant.channel == *request.channel
+            && grant.principal == *session.principal
+            && grant.channel == *session.channel
+            && grant.agent == *session.agent
             && request.now < grant.expires
     })
 }

@@ -1,17 +1,17 @@
 //! The exact call: everything that a yes is said to, as bytes.
 
 use protocol::call::{Action, ToolCall, WORKSPACE};
-use protocol::ids::{ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
+use protocol::rules::Label;
+use protocol::ids::{AgentId, ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
 use protocol::runner::Limits;
 use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Question, Request};
-use crate::judge::Label;
-use crate::programs;
+use crate::rules::Session;
 
 /// Keeps digests of this form apart from all others.
-const DOMAIN: &str = "bulkhead exact call 1";
+const DOMAIN: &str = "bulkhead exact call 2";
 
 /// The box that a call runs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,12 @@ pub(crate) struct Exact {
     pub(crate) reference: CallRef,
     pub(crate) principal: PrincipalId,
     pub(crate) channel: ChannelId,
+    pub(crate) agent: AgentId,
     pub(crate) workspace: String,
     pub(crate) labels: Vec<Label>,
     pub(crate) profile: Profile,
+    /// The version of the rules.
+    pub(crate) policy: String,
 }
 
 impl Exact {
@@ -54,11 +57,23 @@ impl Exact {
         Self {
             call: request.call.clone(),
             reference: request.reference.clone(),
-            principal: request.principal.clone(),
-            channel: request.channel.clone(),
+            principal: request.session.principal.clone(),
+            channel: request.session.channel.clone(),
+            agent: request.session.agent.clone(),
             workspace: request.workspace.to_owned(),
-            labels: request.labels.to_vec(),
+            labels: request.session.labels.to_vec(),
             profile: request.profile.clone(),
+            policy: request.rules.version().to_owned(),
+        }
+    }
+
+    /// Who asks, where, and what the session has touched.
+    pub(crate) fn session(&self) -> Session<'_> {
+        Session {
+            principal: &self.principal,
+            channel: &self.channel,
+            agent: &self.agent,
+            labels: &self.labels,
         }
     }
 
@@ -70,7 +85,6 @@ impl Exact {
             exact: &'a Exact,
             action: &'a Action,
             cwd: &'a str,
-            policy: &'a str,
             approval: Option<ApprovalId>,
             nonce: Option<Nonce>,
             expires: Option<Millis>,
@@ -80,7 +94,6 @@ impl Exact {
             exact: self,
             action,
             cwd: WORKSPACE,
-            policy: programs::version(),
             approval: question.map(|question| question.approval),
             nonce: question.map(|question| question.nonce),
             expires: question.map(|question| question.expires),

@@ -1,16 +1,18 @@
 //! `policy explain --json`: a call in, a decision out, nothing done.
 
 use protocol::call::{ToolCall, Verdict, WORKSPACE};
-use protocol::ids::{ChannelId, PrincipalId};
+use protocol::rules::Label;
+use protocol::ids::{AgentId, ChannelId, PrincipalId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::judge::{Effects, Label, judge};
+use crate::judge::Effects;
+use crate::rules::{Rules, Session};
 use crate::visible;
 
 /// Explains one line of input with one line of output (design, section 11), without its line
 /// feed. What is not a call is denied, with the reason.
-pub fn explain(line: &str) -> String {
+pub fn explain(rules: &Rules, line: &str) -> String {
     let asked: Asked = match serde_json::from_str(line) {
         Ok(asked) => asked,
         Err(error) => {
@@ -36,12 +38,18 @@ pub fn explain(line: &str) -> String {
         }
         Err(error) => return refused(asked.id, "malformed", &error.to_string()),
     };
-    let judgement = judge(&call, workspace, &asked.labels);
+    let session = Session {
+        principal: &asked.principal,
+        channel: &asked.channel,
+        agent: &asked.agent,
+        labels: &asked.labels,
+    };
+    let judgement = rules.judge(&call, workspace, &session);
     write(&Explained {
         id: asked.id,
         decision: judgement.verdict,
         key: &judgement.key,
-        rule: judgement.rule,
+        rule: &judgement.rule,
         reason: &judgement.reason,
         effects: &judgement.effects,
     })
@@ -51,8 +59,8 @@ fn call(asked: &Asked, workspace: &str) -> Result<ToolCall, tools::BadCall> {
     tools::resolve(&asked.tool, &asked.args.to_string(), workspace)
 }
 
-/// A line of input. `principal`, `channel` and `agent` have no grants here, so that they
-/// change nothing; they are read so that a wrong one is seen.
+/// A line of input. There are no grants here; who asks is the owner in the terminal unless
+/// it says otherwise.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -60,15 +68,23 @@ struct Asked {
     id: Value,
     tool: String,
     args: Value,
-    #[serde(default, rename = "principal")]
-    _principal: Option<PrincipalId>,
-    #[serde(default, rename = "channel")]
-    _channel: Option<ChannelId>,
-    #[serde(default, rename = "agent")]
-    _agent: Option<String>,
+    #[serde(default = "owner")]
+    principal: PrincipalId,
+    #[serde(default = "terminal")]
+    channel: ChannelId,
+    #[serde(default = "AgentId::main")]
+    agent: AgentId,
     #[serde(default)]
     labels: Vec<Label>,
     workspace: Option<String>,
+}
+
+fn owner() -> PrincipalId {
+    PrincipalId::parse("owner").expect("it is a name")
+}
+
+fn terminal() -> ChannelId {
+    ChannelId::parse("terminal").expect("it is a name")
 }
 
 #[derive(Serialize)]

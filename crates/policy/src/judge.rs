@@ -2,24 +2,18 @@
 
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
 use protocol::ids::Digest;
-use serde::{Deserialize, Serialize};
+use protocol::rules::Label;
+use serde::Serialize;
 use tools::MAX_COMMAND;
 
 use crate::command::{self, Analysis};
-use crate::{parts, visible};
+use crate::parts::{self, Found};
+use crate::programs::Finding;
+use crate::rules::{Kind, Part, Rules, Ruling, Session};
+use crate::visible;
 
 /// The longest key that shows what it is for; a longer one is a digest.
 const MAX_KEY: usize = 512;
-
-/// What a session has touched. Set by the gateway, never by the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Label {
-    /// Secrets, files outside the workspace, other channels' memory.
-    Private,
-    /// Web, mail, MCP results, messages of others than the owner.
-    Untrusted,
-}
 
 /// What a call can do, as far as that can be known before it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,13 +56,15 @@ pub struct Judgement {
     /// Under which key an approval of it is remembered.
     pub key: String,
     /// The rule that decided.
-    pub rule: &'static str,
+    pub rule: String,
     /// Why, in words for the person who is asked. Nothing invisible is in it.
     pub reason: String,
     /// What the call can do.
     pub effects: Effects,
     /// What exactly would run.
     pub action: Action,
+    /// What the session has touched once it ran, and by what.
+    pub touches: Vec<(Label, String)>,
 }
 
 /// A refusal without a question.
@@ -97,37 +93,153 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// Judges a call. `workspace` is where the workspace is on the host.
-pub fn judge(call: &ToolCall, workspace: &str, labels: &[Label]) -> Judgement {
-    let judgement = match call {
-        ToolCall::ReadFile { path, .. }
-        | ToolCall::ListFiles { path, .. }
-        | ToolCall::SearchFiles { path, .. } => reading(call, path),
-        ToolCall::WriteFile { path, .. } | ToolCall::EditFile { path, .. } => writing(call, path),
-        ToolCall::Exec { command } => exec(command, workspace),
-    };
-    match labels.contains(&Label::Untrusted) {
-        true => one_tier_up(judgement),
-        false => judgement,
+/// What a call is, before any rule is asked.
+struct Reading<'a> {
+    found: Vec<Found<'a>>,
+    key: String,
+    action: Action,
+}
+
+impl Rules {
+    /// Judges a call. `workspace` is where the workspace is on the host.
+    pub fn judge(&self, call: &ToolCall, workspace: &str, session: &Session<'_>) -> Judgement {
+        match call {
+            ToolCall::ReadFile { path, .. }
+            | ToolCall::ListFiles { path, .. }
+            | ToolCall::SearchFiles { path, .. } => self.strictest(call, reading(call, path), session),
+            ToolCall::WriteFile { path, .. } | ToolCall::EditFile { path, .. } => {
+                self.strictest(call, writing(call, path), session)
+            }
+            ToolCall::Exec { command } => self.exec(call, command, workspace, session),
+        }
+    }
+
+    fn exec(
+        &self,
+        call: &ToolCall,
+        command: &str,
+        workspace: &str,
+        session: &Session<'_>,
+    ) -> Judgement {
+        // No program can be given these, so there is nothing to ask about.
+        if command.contains('\0') || command.len() > MAX_COMMAND || command.trim().is_empty() {
+            let reason =
+                format!("a command is not empty, has at most {MAX_COMMAND} bytes and no NUL");
+            return self.strictest(call, opaque(command, Kind::Malformed, reason), session);
+        }
+        match command::analyse(command, workspace) {
+            Analysis::Opaque { why } => {
+                self.strictest(call, opaque(command, Kind::NotUnderstood, why), session)
+            }
+            Analysis::Understood(script) => {
+                let (shown, action) = match script.single() {
+                    Some(argv) => (
+                        // A list of texts always has a JSON form, and memory takes it.
+                        serde_json::to_string(argv).expect("an argv has a JSON form"),
+                        Action::Argv {
+                            argv: argv.to_vec(),
+                        },
+                    ),
+                    None => (
+                        visible::script(&script),
+                        Action::Script {
+                            script: script.clone(),
+                        },
+                    ),
+                };
+                let reading = Reading {
+                    found: parts::find(&script, workspace),
+                    key: keyed("exec", &shown),
+                    action,
+                };
+                self.strictest(call, reading, session)
+            }
+        }
+    }
+
+    /// Asks the rules about each part. The strictest decides.
+    fn strictest(&self, call: &ToolCall, reading: Reading<'_>, session: &Session<'_>) -> Judgement {
+        let (mut effects, mut touches) = (Effects::default(), Vec::new());
+        let mut strictest: Option<(Ruling, &Finding)> = None;
+        for Found {
+            finding,
+            words,
+            path,
+        } in &reading.found
+        {
+            effects.add(&finding.effects);
+            if finding.kind == Kind::PathOutside && touches.is_empty() {
+                touches.push((Label::Private, visible::text(&finding.reason)));
+            }
+            let ruling = self.rule(
+                &Part {
+                    tool: call.name(),
+                    kind: finding.kind,
+                    effects: &finding.effects,
+                    words: *words,
+                    path: *path,
+                },
+                session,
+            );
+            // Among parts that are allowed, one that writes says more than one that reads.
+            let weight = |ruling: &Ruling, finding: &Finding| {
+                (ruling.verdict, !finding.effects.writes.is_empty())
+            };
+            let is_stricter = strictest
+                .as_ref()
+                .is_none_or(|(most, of)| weight(&ruling, finding) > weight(most, of));
+            if is_stricter {
+                strictest = Some((ruling, finding));
+            }
+        }
+        let (ruling, reason) = match strictest {
+            Some((ruling, finding)) => (ruling, finding.reason.clone()),
+            // A call has at least one part; one without is nothing that could be allowed.
+            None => (Ruling::nothing(), "it holds no program".to_owned()),
+        };
+        let reason = match ruling.because {
+            Some(because) => format!("{reason}, and {because}"),
+            None => reason,
+        };
+        Judgement {
+            verdict: ruling.verdict,
+            key: reading.key,
+            rule: ruling.rule,
+            reason: visible::text(&reason),
+            effects,
+            action: reading.action,
+            touches,
+        }
     }
 }
 
-fn reading(call: &ToolCall, path: &WorkspacePath) -> Judgement {
-    Judgement {
-        verdict: Verdict::Allow,
-        key: call.name().into(),
-        rule: "read-in-workspace",
-        reason: "it reads inside the workspace".into(),
-        effects: Effects {
-            reads: vec![path.to_string()],
-            ..Effects::default()
+fn one<'a>(kind: Kind, reason: &str, effects: Effects, path: Option<&'a str>) -> Vec<Found<'a>> {
+    vec![Found {
+        finding: Finding {
+            kind,
+            reason: reason.to_owned(),
+            effects,
         },
+        words: None,
+        path,
+    }]
+}
+
+fn reading<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
+    let effects = Effects {
+        reads: vec![path.to_string()],
+        ..Effects::default()
+    };
+    let reason = "it reads inside the workspace";
+    Reading {
+        found: one(Kind::ReadInWorkspace, reason, effects, Some(path.as_str())),
+        key: call.name().into(),
         action: Action::Tool { call: call.clone() },
     }
 }
 
-/// What the rules say of a write to a file of the workspace, and why.
-pub(crate) fn write_rule(path: &WorkspacePath) -> (Verdict, &'static str, &'static str) {
+/// What a write to a file of the workspace is, and why.
+pub(crate) fn write_kind(path: &WorkspacePath) -> (Kind, &'static str) {
     // git on the host obeys what is in there: hooks, filters, monitors.
     match path
         .as_str()
@@ -135,95 +247,38 @@ pub(crate) fn write_rule(path: &WorkspacePath) -> (Verdict, &'static str, &'stat
         .any(|part| part.eq_ignore_ascii_case(".git"))
     {
         true => (
-            Verdict::AskAlways,
-            "write-in-git-folder",
+            Kind::WriteInGitFolder,
             "git runs programs that are named in its folder, also outside the box",
         ),
-        false => (
-            Verdict::Allow,
-            "write-in-workspace",
-            "it writes inside the workspace",
-        ),
+        false => (Kind::WriteInWorkspace, "it writes inside the workspace"),
     }
 }
 
-fn writing(call: &ToolCall, path: &WorkspacePath) -> Judgement {
-    let (verdict, rule, reason) = write_rule(path);
-    Judgement {
-        verdict,
+fn writing<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
+    let (kind, reason) = write_kind(path);
+    let effects = Effects {
+        writes: vec![path.to_string()],
+        ..Effects::default()
+    };
+    Reading {
+        found: one(kind, reason, effects, Some(path.as_str())),
         key: keyed(call.name(), path.as_str()),
-        rule,
-        reason: reason.into(),
-        effects: Effects {
-            writes: vec![path.to_string()],
-            ..Effects::default()
-        },
         action: Action::Tool { call: call.clone() },
     }
 }
 
-fn exec(command: &str, workspace: &str) -> Judgement {
-    let opaque = |verdict, rule, reason: String| Judgement {
-        verdict,
+fn opaque(command: &str, kind: Kind, reason: String) -> Reading<'static> {
+    let effects = Effects {
+        programs: vec!["/bin/sh".into()],
+        opaque: true,
+        ..Effects::default()
+    };
+    Reading {
+        found: one(kind, &reason, effects, None),
         key: format!("exec:sh:sha256:{}", Digest::of(command)),
-        rule,
-        reason,
-        effects: Effects {
-            programs: vec!["/bin/sh".into()],
-            opaque: true,
-            ..Effects::default()
-        },
         action: Action::Shell {
             script: command.to_owned(),
         },
-    };
-    // No program can be given these, so there is nothing to ask about.
-    if command.contains('\0') || command.len() > MAX_COMMAND || command.trim().is_empty() {
-        let reason = format!("a command is not empty, has at most {MAX_COMMAND} bytes and no NUL");
-        return opaque(Verdict::Deny, "malformed", reason);
-    }
-    let script = match command::analyse(command, workspace) {
-        Analysis::Opaque { why } => return opaque(Verdict::AskAlways, "not-understood", why),
-        Analysis::Understood(script) => script,
-    };
-    let finding = parts::judge(&script, workspace);
-    let (shown, action) = match script.single() {
-        Some(argv) => (
-            // A list of texts always has a JSON form, and memory takes it.
-            serde_json::to_string(argv).expect("an argv has a JSON form"),
-            Action::Argv {
-                argv: argv.to_vec(),
-            },
-        ),
-        None => (visible::script(&script), Action::Script { script }),
-    };
-    Judgement {
-        verdict: finding.verdict,
-        key: keyed("exec", &shown),
-        rule: finding.rule,
-        reason: visible::text(&finding.reason),
-        effects: finding.effects,
-        action,
-    }
-}
-
-/// In a session that read what others wrote, side effects need more than elsewhere.
-fn one_tier_up(judgement: Judgement) -> Judgement {
-    let changes = !judgement.effects.writes.is_empty() || judgement.effects.opaque;
-    let verdict = match judgement.verdict {
-        Verdict::Allow if changes => Verdict::AskOnce,
-        Verdict::AskOnce => Verdict::AskAlways,
-        Verdict::Allow | Verdict::AskAlways | Verdict::Deny => return judgement,
-    };
-    let reason = format!(
-        "{}, and the session has read what others wrote",
-        judgement.reason
-    );
-    Judgement {
-        verdict,
-        rule: "untrusted-session",
-        reason,
-        ..judgement
     }
 }
 

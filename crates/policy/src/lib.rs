@@ -53,6 +53,7 @@ mod parts;
 pub mod passkey;
 mod permit;
 mod programs;
+mod rules;
 pub mod visible;
 
 pub use approval::{
@@ -62,6 +63,7 @@ pub use consent::{Consent, NotSigned, Signed};
 pub use decision::{Decision, Question, Request, decide};
 pub use exact::Profile;
 pub use explain::explain;
-pub use judge::{Effects, Judgement, Label, Reason, judge};
+pub use judge::{Effects, Judgement, Reason};
+pub use protocol::rules::Label;
 pub use permit::{GRANT_TIME, NewGrant, Permit};
-pub use programs::version;
+pub use rules::{BadRules, Rules, Session};

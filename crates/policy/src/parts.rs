@@ -1,51 +1,50 @@
-//! A command of several parts: the strictest of them decides.
+//! A command of several parts: what each of them is.
 
-use protocol::call::{Verdict, WorkspacePath};
+use protocol::call::WorkspacePath;
 use protocol::script::{Place, Redirection, Script, Simple, Target};
 
-use crate::judge::{Effects, write_rule};
+use crate::judge::{Effects, write_kind};
 use crate::programs::{self, Finding, Input, is_odd_path};
+use crate::rules::Kind;
 
-/// Judges all parts of a script, and the script as a whole by the strictest.
-pub(crate) fn judge(script: &Script, workspace: &str) -> Finding {
+/// A part of a command, and which words or which file it is about.
+pub(crate) struct Found<'a> {
+    pub(crate) finding: Finding,
+    pub(crate) words: Option<&'a [String]>,
+    pub(crate) path: Option<&'a str>,
+}
+
+impl Found<'_> {
+    fn whole(finding: Finding) -> Self {
+        Self {
+            finding,
+            words: None,
+            path: None,
+        }
+    }
+}
+
+/// What the parts of a script are; at least one, if it holds a program.
+pub(crate) fn find<'a>(script: &'a Script, workspace: &str) -> Vec<Found<'a>> {
     let pipelines = script.steps.iter().flat_map(|step| {
         let inputs = std::iter::once(Input::Nothing).chain(std::iter::repeat(Input::Pipe));
         step.pipeline.iter().zip(inputs)
     });
-    let mut findings: Vec<_> = pipelines
+    let mut found: Vec<_> = pipelines
         .flat_map(|(simple, input)| part(simple, input, workspace))
         .collect();
     if script.steps.len() > 1 {
-        findings.push(several());
+        found.push(Found::whole(several()));
     }
-    let effects = findings
-        .iter()
-        .fold(Effects::default(), |mut all, finding| {
-            all.add(&finding.effects);
-            all
-        });
-    let strictest = findings.into_iter().reduce(|strictest, finding| {
-        // Among parts that are allowed, one that writes says more than one that reads.
-        let weight = |finding: &Finding| (finding.verdict, !finding.effects.writes.is_empty());
-        match weight(&finding) > weight(&strictest) {
-            true => finding,
-            false => strictest,
-        }
-    });
-    match strictest {
-        Some(finding) => Finding { effects, ..finding },
-        // A script has at least one program; one without is nothing that could be allowed.
-        None => Finding {
-            verdict: Verdict::Deny,
-            rule: "malformed",
-            reason: "it holds no program".to_owned(),
-            effects,
-        },
-    }
+    found
 }
 
-fn part(simple: &Simple, input: Input, workspace: &str) -> Vec<Finding> {
-    let program = programs::judge(simple, input, workspace);
+fn part<'a>(simple: &'a Simple, input: Input, workspace: &str) -> Vec<Found<'a>> {
+    let program = Found {
+        finding: programs::judge(simple, input, workspace),
+        words: Some(&simple.argv),
+        path: None,
+    };
     let redirections = simple.redirections.iter().filter_map(redirection);
     std::iter::once(program).chain(redirections).collect()
 }
@@ -54,91 +53,95 @@ fn part(simple: &Simple, input: Input, workspace: &str) -> Vec<Finding> {
 /// command follows another, the second is often there for somebody else's sake.
 fn several() -> Finding {
     Finding {
-        verdict: Verdict::AskOnce,
-        rule: "several-commands",
+        kind: Kind::Several,
         reason: "it is several commands, one after another".to_owned(),
         effects: Effects::default(),
     }
 }
 
 /// What a redirection is, if it touches a file.
-fn redirection(redirection: &Redirection) -> Option<Finding> {
+fn redirection(redirection: &Redirection) -> Option<Found<'_>> {
     match &redirection.to {
-        Target::Read { file } => file_of(file).map(|(path, kind)| reading(file, path, kind)),
+        Target::Read { file } => file_of(file).map(|(path, place)| reading(file, path, place)),
         Target::Write { file } | Target::Append { file } => {
-            file_of(file).map(|(path, kind)| writing(file, path, kind))
+            file_of(file).map(|(path, place)| writing(file, path, place))
         }
         Target::Join { .. } => None,
     }
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum Where {
     Workspace,
     Temporary,
 }
 
-fn file_of(place: &Place) -> Option<(&WorkspacePath, Kind)> {
+fn file_of(place: &Place) -> Option<(&WorkspacePath, Where)> {
     match place {
-        Place::Workspace { path } => Some((path, Kind::Workspace)),
-        Place::Temporary { path } => Some((path, Kind::Temporary)),
+        Place::Workspace { path } => Some((path, Where::Workspace)),
+        Place::Temporary { path } => Some((path, Where::Temporary)),
         Place::Nowhere {} => None,
     }
 }
 
-fn reading(file: &Place, path: &WorkspacePath, kind: Kind) -> Finding {
+fn reading<'a>(file: &Place, path: &'a WorkspacePath, place: Where) -> Found<'a> {
     let effects = Effects {
         reads: vec![file.to_string()],
         ..Effects::default()
     };
-    let (verdict, rule, reason) = unusual(file, path, kind).unwrap_or_else(|| {
+    let (kind, reason) = unusual(file, path, place).unwrap_or_else(|| {
         let reason = "it only reads, inside the workspace".to_owned();
-        (Verdict::Allow, "inspection", reason)
+        (Kind::Inspection, reason)
     });
-    Finding {
-        verdict,
-        rule,
-        reason,
-        effects,
-    }
+    about(path, place, kind, reason, effects)
 }
 
-fn writing(file: &Place, path: &WorkspacePath, kind: Kind) -> Finding {
+fn writing<'a>(file: &Place, path: &'a WorkspacePath, place: Where) -> Found<'a> {
     let effects = Effects {
         writes: vec![file.to_string()],
         ..Effects::default()
     };
-    let (verdict, rule, reason) = match (write_rule(path), unusual(file, path, kind)) {
-        ((Verdict::Allow, ..), Some(unusual)) => unusual,
-        ((verdict, rule, reason), _) => (verdict, rule, reason.to_owned()),
+    let (kind, reason) = match (write_kind(path), unusual(file, path, place)) {
+        ((Kind::WriteInWorkspace, _), Some(unusual)) => unusual,
+        ((kind, reason), _) => (kind, reason.to_owned()),
     };
-    Finding {
-        verdict,
-        rule,
-        reason,
-        effects,
+    about(path, place, kind, reason, effects)
+}
+
+fn about(
+    path: &WorkspacePath,
+    place: Where,
+    kind: Kind,
+    reason: String,
+    effects: Effects,
+) -> Found<'_> {
+    Found {
+        finding: Finding {
+            kind,
+            reason,
+            effects,
+        },
+        words: None,
+        path: match place {
+            Where::Workspace => Some(path.as_str()),
+            Where::Temporary => None,
+        },
     }
 }
 
-fn unusual(
-    file: &Place,
-    path: &WorkspacePath,
-    kind: Kind,
-) -> Option<(Verdict, &'static str, String)> {
-    match kind {
-        Kind::Temporary => Some((
-            Verdict::AskOnce,
-            "path-outside-workspace",
+fn unusual(file: &Place, path: &WorkspacePath, place: Where) -> Option<(Kind, String)> {
+    match place {
+        Where::Temporary => Some((
+            Kind::PathOutside,
             format!("{:?} is outside the workspace", file.to_string()),
         )),
-        Kind::Workspace if is_odd_path(path.as_str()) => Some((
-            Verdict::AskOnce,
-            "odd-path",
+        Where::Workspace if is_odd_path(path.as_str()) => Some((
+            Kind::OddPath,
             format!(
                 "{:?} is odd for a path: it looks like something for a shell",
                 path.as_str()
             ),
         )),
-        Kind::Workspace => None,
+        Where::Workspace => None,
     }
 }

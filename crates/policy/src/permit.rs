@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::call::{Action, Verdict};
 use protocol::event::{Event, Ground};
-use protocol::ids::{CallRef, ChannelId, Digest, PrincipalId};
+use protocol::ids::{AgentId, CallRef, ChannelId, Digest, PrincipalId};
 use protocol::record::{NewRow, Recordable};
 use protocol::runner::Limits;
 use protocol::time::Millis;
@@ -94,6 +94,7 @@ impl Permit {
         (self.judgement.verdict == Verdict::AskOnce).then(|| NewGrant {
             principal: self.exact.principal.clone(),
             channel: self.exact.channel.clone(),
+            agent: self.exact.agent.clone(),
             key: self.judgement.key.clone(),
             expires: now.after(GRANT_TIME),
         })
@@ -128,6 +129,8 @@ pub struct NewGrant {
     pub principal: PrincipalId,
     /// For calls that come in over this channel.
     pub channel: ChannelId,
+    /// For calls of this agent.
+    pub agent: AgentId,
     /// For calls with this key.
     pub key: String,
     /// Until when.

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bulkhead_policy::{
     ApprovalRequest, Approved, BadStored, Consent, Decision, GRANT_TIME, Label, Permit, Profile,
-    Question, Request, Signed, StoredApproval, WhyRefused, decide,
+    Question, Request, Rules, Session, Signed, StoredApproval, WhyRefused, decide,
 };
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
 use protocol::channel::Needs;
 use protocol::event::{Event, Ground, Signer};
 use protocol::identity::IdentityKey;
-use protocol::ids::{ApprovalId, CallId, CallRef, Digest, Nonce, TurnId};
+use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Digest, Nonce, TurnId};
 use protocol::operator::Grant;
 use protocol::record::Recordable;
 use protocol::time::Millis;
@@ -66,10 +66,14 @@ impl Facts {
         decide(&Request {
             call: &self.call,
             reference: &self.reference,
-            principal: &self.principal.parse().unwrap(),
-            channel: &self.channel.parse().unwrap(),
+            rules: Rules::shipped(),
+            session: Session {
+                principal: &self.principal.parse().unwrap(),
+                channel: &self.channel.parse().unwrap(),
+                agent: &AgentId::main(),
+                labels: &self.labels,
+            },
             workspace: &self.workspace,
-            labels: &self.labels,
             profile: &self.profile,
             grants: &self.grants,
             now: self.now,
@@ -112,6 +116,7 @@ fn grant(principal: &str, channel: &str, key: &str, expires: Millis) -> Grant {
         grant: 1,
         principal: principal.parse().unwrap(),
         channel: channel.parse().unwrap(),
+        agent: AgentId::main(),
         key: key.into(),
         expires,
     }
@@ -454,7 +459,7 @@ fn a_stored_approval_comes_back_as_it_was() {
     ] {
         let request = Facts::exec(command).ask();
         let text = request.stored().as_str().to_owned();
-        let back = StoredApproval::new(text).load().unwrap();
+        let back = StoredApproval::new(text).load(Rules::shipped()).unwrap();
         assert_eq!(back.digest(), request.digest());
         assert_eq!(back.card(""), request.card(""));
         assert_eq!(back.verdict(), request.verdict());
@@ -479,7 +484,7 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
             };
             if changed != stored.as_str() {
                 assert!(
-                    StoredApproval::new(changed.clone()).load().is_err(),
+                    StoredApproval::new(changed.clone()).load(Rules::shipped()).is_err(),
                     "{changed}"
                 );
             }
@@ -488,25 +493,25 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
         shorter.remove(at);
         assert!(
             StoredApproval::new(String::from_utf8(shorter).unwrap())
-                .load()
+                .load(Rules::shipped())
                 .is_err()
         );
         let mut longer = bytes.to_vec();
         longer.insert(at, b' ');
         assert!(
             StoredApproval::new(String::from_utf8(longer).unwrap())
-                .load()
+                .load(Rules::shipped())
                 .is_err()
         );
     }
     let other = stored.as_str().replace("rules ", "rules 1");
     assert_eq!(
-        StoredApproval::new(other).load().unwrap_err(),
+        StoredApproval::new(other).load(Rules::shipped()).unwrap_err(),
         BadStored::OtherRules
     );
     for text in ["", "{}", "null"] {
         assert!(matches!(
-            StoredApproval::new(text.into()).load(),
+            StoredApproval::new(text.into()).load(Rules::shipped()),
             Err(BadStored::Broken(_))
         ));
     }
@@ -517,7 +522,7 @@ fn a_call_that_needs_no_approval_cannot_be_stored_as_one() {
     let stored = Facts::exec("rm a").ask().stored();
     let forged = stored.as_str().replace("rm a", "ls a");
     assert_eq!(
-        StoredApproval::new(forged).load().unwrap_err(),
+        StoredApproval::new(forged).load(Rules::shipped()).unwrap_err(),
         BadStored::Changed
     );
 }

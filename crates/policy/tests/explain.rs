@@ -2,18 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test says where")]
 
-use bulkhead_policy::explain;
+use bulkhead_policy::{Rules, explain};
 use serde_json::{Value, json};
 
 fn answer(line: &str) -> Value {
-    serde_json::from_str(&explain(line)).unwrap()
+    serde_json::from_str(&explain(Rules::shipped(), line)).unwrap()
 }
 
 #[test]
 fn the_form_is_the_one_that_scripts_use() {
     let line = r#"{"id":7,"tool":"exec","args":{"command":"grep -n x src/a"},"principal":"owner","channel":"web","agent":"main","labels":["private"],"workspace":"/home/o/w"}"#;
     assert_eq!(
-        explain(line),
+        explain(Rules::shipped(), line),
         r#"{"id":7,"decision":"allow","key":"exec:[\"grep\",\"-n\",\"x\",\"src/a\"]","rule":"inspection","reason":"grep only reads, inside the workspace","effects":{"programs":["grep"],"reads":["src/a"],"writes":[],"hosts":[],"opaque":false}}"#
     );
     assert_eq!(
@@ -136,10 +136,10 @@ fn what_the_model_wrote_cannot_move_a_cursor_in_the_answer() {
         "ls \u{e0041}",
     ] {
         let line = json!({"tool": "exec", "args": {"command": command}}).to_string();
-        let answer = explain(&line);
+        let answer = explain(Rules::shipped(), &line);
         assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
     }
-    let answer = explain("{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}");
+    let answer = explain(Rules::shipped(), "{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}");
     assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
 }
 

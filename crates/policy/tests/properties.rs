@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed test says where")]
 
 use bulkhead_policy::command::{Analysis, analyse};
-use bulkhead_policy::{judge, visible};
+use bulkhead_policy::{Rules, Session, visible};
 use protocol::call::{Action, ToolCall, Verdict, WORKSPACE};
+use protocol::ids::AgentId;
 
 /// Numbers that look like chance: xorshift64*.
 struct Numbers(u64);
@@ -93,7 +94,13 @@ fn verdict(command: &str) -> Verdict {
     let call = ToolCall::Exec {
         command: command.to_owned(),
     };
-    judge(&call, WORKSPACE, &[]).verdict
+    let session = Session {
+        principal: &"owner".parse().unwrap(),
+        channel: &"web".parse().unwrap(),
+        agent: &AgentId::main(),
+        labels: &[],
+    };
+    Rules::shipped().judge(&call, WORKSPACE, &session).verdict
 }
 
 fn simple(numbers: &mut Numbers) -> String {

@@ -23,6 +23,7 @@ use crate::agent::ModelSpec;
 use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
+use crate::rules::{OwnerRules, RulesNews};
 use crate::runner::{Backend, Limits};
 
 /// Who is at the other end of a link.
@@ -69,6 +70,11 @@ pub enum Control<C> {
         session: SessionId,
         /// Why.
         reason: String,
+    },
+    /// The configuration was changed. Only to the gateway.
+    Rules {
+        /// What became of the rules.
+        news: RulesNews,
     },
     /// Finish what cannot wait, and end.
     Stop,
@@ -130,6 +136,8 @@ pub struct GatewayConfig {
     pub backend: Backend,
     /// Where the web page is, `http://localhost:4880`; none if there is no page.
     pub web_origin: Option<String>,
+    /// What the owner adds to the rules that are shipped.
+    pub rules: OwnerRules,
 }
 
 /// What egress is told.
@@ -446,6 +454,7 @@ impl<C> Control<C> {
             Self::Link { .. } => "link",
             Self::Listener => "listener",
             Self::NoAgent { .. } => "no_agent",
+            Self::Rules { .. } => "rules",
             Self::Stop => "stop",
         }
     }

@@ -8,6 +8,7 @@ use crate::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
     SecretName, SenderId, TurnId,
 };
+use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
 use crate::time::Millis;
 use crate::vault::Subject;
@@ -172,6 +173,18 @@ pub enum Event {
         turn: TurnId,
         /// Why.
         fault: TurnEnd,
+    },
+    /// The session touched something for the first time.
+    Labelled {
+        /// What it carries from now on.
+        label: Label,
+        /// What it touched.
+        why: String,
+    },
+    /// From here on calls are decided by these rules.
+    RulesInForce {
+        /// Of everything that a decision depends on beside its request.
+        sha256: Digest,
     },
     /// A message from somebody nobody knows; they got a pairing code and nothing else.
     StrangerSeen {

@@ -96,6 +96,9 @@ text_id!(
     /// A person as the gateway knows them; one principal may be several senders.
     PrincipalId, "principal name", 64, name_char);
 text_id!(
+    /// An agent: what a person talks to. There is one, `main`.
+    AgentId, "agent name", 32, name_char);
+text_id!(
     /// A session: one conversation of one principal with one agent.
     SessionId, "session id", 32, name_char);
 text_id!(
@@ -113,6 +116,13 @@ text_id!(
 text_id!(
     /// What the model calls a tool.
     ToolName, "tool name", 64, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+
+impl AgentId {
+    /// The agent that there is.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+}
 
 /// A turn within its session, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

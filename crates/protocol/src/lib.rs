@@ -35,6 +35,7 @@ pub mod ids;
 pub mod operator;
 pub mod passkey;
 pub mod record;
+pub mod rules;
 pub mod runner;
 pub mod script;
 pub mod supervisor;

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::channel::ApprovalCard;
 use crate::event::UndoOutcome;
 use crate::ids::{
-    ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, Signature,
+    AgentId, ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, Signature,
     TurnId,
 };
 use crate::passkey::Enrolled;
+use crate::rules::Label;
 use crate::time::Millis;
 use crate::workspace::{Diff, Entry, Preview, UndoTo};
 
@@ -124,6 +125,8 @@ pub enum OperatorReply {
         approvals: u32,
         /// Whether the record can be written.
         record: RecordStatus,
+        /// By what is decided.
+        rules: RulesStatus,
     },
     /// What waits.
     Approvals {
@@ -221,6 +224,30 @@ pub struct SessionStatus {
     pub channel: ChannelId,
     /// The turn that runs, if one does.
     pub running: Option<TurnId>,
+    /// What it has touched.
+    pub labels: Vec<SessionLabel>,
+}
+
+/// Something that a session carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionLabel {
+    /// What.
+    pub label: Label,
+    /// What it touched.
+    pub why: String,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// The rules in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RulesStatus {
+    /// Of everything that a decision depends on beside its request.
+    pub sha256: Digest,
+    /// Why what stands in the configuration now is not in force; empty if it is.
+    pub problem: String,
 }
 
 /// A sender that is known or asked to be.
@@ -267,6 +294,8 @@ pub struct Grant {
     pub principal: PrincipalId,
     /// For calls that came in over this channel.
     pub channel: ChannelId,
+    /// For calls of this agent.
+    pub agent: AgentId,
     /// For which calls.
     pub key: String,
     /// Until when.

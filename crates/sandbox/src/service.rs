@@ -90,7 +90,7 @@ fn serve() -> Result<(), String> {
                 other @ (Control::Link { .. }
                 | Control::Start { .. }
                 | Control::Listener
-                | Control::NoAgent { .. }),
+                | Control::NoAgent { .. } | Control::Rules { .. }),
                 _,
             )) => {
                 return Err(format!(

@@ -115,7 +115,7 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
             }
             (Control::Link { .. }, None) => return Err(unexpected("a link without its socket")),
             (Control::Stop, _) => return Ok(()),
-            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. }), _) => {
+            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. } | Control::Rules { .. }), _) => {
                 return Err(unexpected(other.name()));
             }
         }

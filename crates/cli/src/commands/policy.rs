@@ -3,8 +3,10 @@
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 
 use clap::{Args, Subcommand};
-use config::{Config, Home};
+use config::{Config, ConfigError, Home};
+use policy::Rules;
 use protocol::call::Verdict;
+use protocol::rules::OwnerRules;
 use serde_json::{Value, json};
 
 use super::audit::habits;
@@ -58,18 +60,24 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
         Action::Explain { json } => {
             let form = if json { as_json } else { as_words };
             let out = BufWriter::new(io::stdout().lock());
-            explain(BufReader::new(io::stdin().lock()), out, form)
+            explain(&rules(home)?, BufReader::new(io::stdin().lock()), out, form)
         }
         Action::Test { against, json } => {
-            let workspace = Config::load(home)?.workspace;
-            let workspace = workspace
+            let config = Config::load(home)?;
+            let rules = Rules::load(&config.rules)?;
+            let workspace = config
+                .workspace
                 .to_str()
                 .ok_or_else(|| Fault::Refused("the workspace's path is not UTF-8".to_owned()))?;
-            test(&habits(home, against)?.otherwise(workspace), json)
+            test(&habits(home, against)?.otherwise(&rules, workspace), json)
         }
         Action::Check => {
-            Config::load(home)?;
-            output::line(format!("{:?} is sound", home.config_file()))
+            let rules = Rules::load(&Config::load(home)?.rules)?;
+            output::line(format!(
+                "{:?} and its rules are sound; the rules have SHA-256 {}",
+                home.config_file(),
+                rules.digest()
+            ))
         }
     }
 }
@@ -105,8 +113,19 @@ fn test((all, otherwise): &(usize, Vec<Otherwise>), json: bool) -> Result<(), Fa
     }
 }
 
+/// Those of the configuration; without one, those that are shipped.
+fn rules(home: &Home) -> Result<Rules, Fault> {
+    let owner = match Config::load(home) {
+        Ok(config) => config.rules,
+        Err(ConfigError::Missing(_)) => OwnerRules::default(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Rules::load(&owner)?)
+}
+
 /// One line out for each line in. What is out is passed on whenever no more is in.
 fn explain(
+    rules: &Rules,
     mut input: BufReader<impl io::Read>,
     mut out: impl Write,
     form: fn(String) -> String,
@@ -124,7 +143,7 @@ fn explain(
         }
         let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= MAX_LINE;
         let answer = match (whole, str::from_utf8(&line)) {
-            (true, Ok(text)) => policy::explain(text),
+            (true, Ok(text)) => policy::explain(rules, text),
             (true, Err(_)) => denied("the line is not UTF-8"),
             (false, _) => {
                 input
@@ -178,7 +197,7 @@ mod tests {
 
     fn explained(input: &[u8]) -> Vec<Value> {
         let mut out = Vec::new();
-        explain(BufReader::new(input), &mut out, as_json).unwrap();
+        explain(Rules::shipped(), BufReader::new(input), &mut out, as_json).unwrap();
         let text = String::from_utf8(out).unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())

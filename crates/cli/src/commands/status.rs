@@ -3,7 +3,7 @@
 use clap::Args;
 use config::Home;
 use protocol::operator::{
-    ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, SessionStatus,
+    ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
 };
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 use protocol::time::Millis;
@@ -30,6 +30,7 @@ struct Inside {
     sessions: Vec<SessionStatus>,
     approvals: u32,
     record: RecordStatus,
+    rules: RulesStatus,
 }
 
 /// Everything. What the gateway knows is missing while it does not answer.
@@ -99,11 +100,13 @@ fn inside(home: &Home) -> Result<Inside, Fault> {
             sessions,
             approvals,
             record,
+            rules,
         } => Ok(Inside {
             channels,
             sessions,
             approvals,
             record,
+            rules,
         }),
         _ => Err(Fault::Unexpected("the gateway")),
     }
@@ -125,6 +128,14 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
         }
     };
     output::line(format!("record     {record}"))?;
+    let rules = match inside.rules.problem.as_str() {
+        "" => format!("SHA-256 {}", inside.rules.sha256),
+        problem => format!(
+            "those before the last change, which cannot be used: {}",
+            harmless_line(problem)
+        ),
+    };
+    output::line(format!("rules      {rules}"))?;
     let approvals = match inside.approvals {
         0 => "nothing waits for your answer".to_owned(),
         count => format!("{count} waiting; see `bulkhead approvals`"),
@@ -135,7 +146,19 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
     }
     output::line("")?;
     let rows: Vec<_> = inside.sessions.iter().map(session_row).collect();
-    output::table(["SESSION", "PRINCIPAL", "CHANNEL", "TURN"], &rows)
+    output::table(["SESSION", "PRINCIPAL", "CHANNEL", "TURN", "LABELS"], &rows)?;
+    for session in &inside.sessions {
+        for held in &session.labels {
+            output::line(format!(
+                "{} is {} since {}: {}",
+                session.session,
+                held.label.name(),
+                shown(held.since),
+                harmless_line(&held.why)
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 fn program_row(program: &ProgramStatus) -> [String; 4] {
@@ -164,7 +187,10 @@ fn channel_word(channel: &ChannelStatus) -> String {
     }
 }
 
-fn session_row(session: &SessionStatus) -> [String; 4] {
+fn session_row(session: &SessionStatus) -> [String; 5] {
+    let labels: Vec<_> = (session.labels.iter())
+        .map(|held| held.label.name())
+        .collect();
     let turn = session
         .running
         .map_or("-".to_owned(), |turn| format!("{turn} runs"));
@@ -173,6 +199,7 @@ fn session_row(session: &SessionStatus) -> [String; 4] {
         session.principal.to_string(),
         session.channel.to_string(),
         turn,
+        labels.join(", "),
     ]
 }
 
@@ -199,6 +226,10 @@ mod tests {
                 sessions: Vec::new(),
                 approvals: 2,
                 record: RecordStatus::Ok,
+                rules: RulesStatus {
+                    sha256: protocol::ids::Digest([0; 32]),
+                    problem: String::new(),
+                },
             }),
             ..status
         };

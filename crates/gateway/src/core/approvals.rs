@@ -90,10 +90,17 @@ impl Gateway {
             return Ok(Err("That question is closed already.".to_owned()));
         };
         let request = &self.pending[index].request;
-        if *who.principal != owner() && who.principal != request.principal() {
-            return Ok(Err(
-                "Only the owner or whoever asked for it can answer that.".to_owned(),
-            ));
+        let may = self
+            .rules
+            .in_force
+            .may_answer(who.principal, request.principal());
+        // A no of whoever asked takes nothing from anybody.
+        let takes_back =
+            matches!(said, Said::No(_)) && who.principal == request.principal();
+        if let Err(why) = may
+            && !takes_back
+        {
+            return Ok(Err(format!("{why}.")));
         }
         let now = Millis::now();
         let does_not_count = |why: &dyn std::fmt::Display| Ok(Err(texts::does_not_count(why)));
@@ -194,7 +201,7 @@ impl Gateway {
         }
     }
 
-    fn close_approvals(
+    pub(super) fn close_approvals(
         &mut self,
         how: Answer,
         reason: &str,
@@ -235,10 +242,9 @@ impl Gateway {
     /// Where a question is shown: where the call was asked for, and on the owner's page.
     fn watchers(&self, place: &Place) -> Vec<Place> {
         let page = page();
-        if *place == page || place.principal != page.principal {
-            vec![place.clone()]
-        } else {
-            vec![place.clone(), page]
+        match *place == page {
+            true => vec![page],
+            false => vec![place.clone(), page],
         }
     }
 

@@ -5,7 +5,7 @@ use protocol::call::ToolCall;
 use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
 use protocol::event::{CallOutcome, Event as Fact};
-use protocol::ids::{ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
+use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
 use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use policy::{Decision, Permit, Profile, Question, Request};
 use super::session::{Agent, MAX_CALLS, MAX_OPEN_CALLS, OpenCall};
 use super::state::Place;
 use super::wire::LinkId;
-use super::{Fatal, Gateway, changes, texts};
+use super::{Fatal, Gateway, changes, labels, texts};
 
 /// The longest words of a model that are kept with a call, in bytes.
 const MAX_SAID: usize = 4096;
@@ -99,6 +99,8 @@ impl Gateway {
         let now = Millis::now();
         let wait = Duration::from_secs(self.config.approval_seconds.into());
         let grants = self.state.grants(now)?;
+        let labels: Vec<_> = self.state.labels(&reference.session)?;
+        let labels: Vec<_> = labels.iter().map(|held| held.label).collect();
         let profile = Profile {
             limits: self.config.limits.clone(),
             sandbox: self.config.backend.name().to_owned(),
@@ -107,10 +109,14 @@ impl Gateway {
         let decision = policy::decide(&Request {
             call,
             reference,
-            principal: &place.principal,
-            channel: &place.channel,
+            rules: &self.rules.in_force,
+            session: policy::Session {
+                principal: &place.principal,
+                channel: &place.channel,
+                agent: &AgentId::main(),
+                labels: &labels,
+            },
             workspace: &self.config.workspace.to_string_lossy(),
-            labels: &[],
             profile: &profile,
             grants: &grants,
             now,
@@ -157,6 +163,10 @@ impl Gateway {
             key: grant.key,
             expires: grant.expires,
         }));
+        let touched = self.new_labels(&reference.session, &permit.judgement().touches)?;
+        // Before anything else: a crash in between leaves a session with one too many, not too few.
+        self.state.add_labels(&reference.session, &touched)?;
+        before.extend(touched.iter().map(labels::fact));
         match self.record.record(&reference.session, before, permit) {
             Err(error) => self.record_lost(&error),
             Ok(recorded) => {

@@ -18,7 +18,7 @@ use super::past::{self, Message};
 use super::session::{MAX_WAITING, Session};
 use super::state::{Known, Place};
 use super::wire::LinkId;
-use super::{Fatal, Gateway, texts};
+use super::{Fatal, Gateway, labels, texts};
 
 /// How long a pairing code is good.
 const CODE_GOOD: Duration = Duration::from_secs(3600);
@@ -246,7 +246,12 @@ impl Gateway {
             place,
             text: inbound.text.clone(),
         };
-        match self.take_in(&session, message, fact) {
+        let touched = self.touched_by_message(&message.place);
+        let touched = self.new_labels(&session, &touched)?;
+        let mut facts = vec![fact];
+        facts.extend(touched.iter().map(labels::fact));
+        self.state.add_labels(&session, &touched)?;
+        match self.take_in(&session, message, facts) {
             Ok(()) => {
                 self.surfaces.answer(inbound.link, accepted);
                 self.begin(&session)
@@ -273,7 +278,7 @@ impl Gateway {
         &mut self,
         id: &SessionId,
         message: Message,
-        fact: Fact,
+        before: Vec<Fact>,
     ) -> Result<(), super::RecordLost> {
         let session = self.sessions.entry(id.clone());
         let session = match session {
@@ -283,7 +288,7 @@ impl Gateway {
                 entry.insert(Session::new(last_turn))
             }
         };
-        let mut facts = vec![fact];
+        let mut facts = before;
         let starts = !session.is_busy();
         if starts {
             let turn = TurnId(session.last_turn + 1);

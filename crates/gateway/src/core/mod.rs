@@ -5,6 +5,7 @@ mod browsers;
 mod calls;
 mod changes;
 mod inbound;
+mod labels;
 mod limits;
 mod operator;
 mod outlet;
@@ -12,6 +13,7 @@ mod passkeys;
 mod past;
 mod record;
 mod recovery;
+mod rules;
 mod runner;
 mod session;
 mod state;
@@ -73,6 +75,8 @@ enum Fatal {
     State(#[from] StateError),
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
+    #[error("the rules: {0}")]
+    Rules(#[from] policy::BadRules),
 }
 
 /// Confines itself, opens its database, and serves until the supervisor says stop.
@@ -102,8 +106,9 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
     let config = control.start()?;
     let state = State::open(&folder.join("state.db"))?;
     let (sender, events) = sync_channel(MAX_EVENTS);
+    let rules = rules::Governing::new(&config.rules)?;
     wire::read_control(control.try_clone()?, sender.clone())?;
-    Gateway::new(config, control, state, sender).serve(&events)
+    Gateway::new(config, control, state, rules, sender).serve(&events)
 }
 
 /// All that the gateway knows.
@@ -121,6 +126,7 @@ struct Gateway {
     workspace: Workspace,
     pending: Vec<Pending>,
     rates: Rates,
+    rules: rules::Governing,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -149,6 +155,7 @@ impl Gateway {
         config: GatewayConfig,
         control: ProgramEnd<GatewayConfig>,
         state: State,
+        rules: rules::Governing,
         events: SyncSender<Event>,
     ) -> Self {
         Self {
@@ -165,6 +172,7 @@ impl Gateway {
             workspace: Workspace::default(),
             pending: Vec::new(),
             rates: Rates::default(),
+            rules,
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -221,6 +229,7 @@ impl Gateway {
                 wire::accept(UnixListener::from(fd), keys, FIRST_CONNECTION, events)?;
             }
             (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
+            (Control::Rules { news }, _) => self.rules_news(news)?,
             (Control::Stop, _) => return Ok(Next::End),
             (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
                 return Err(LinkError::OutOfOrder {

@@ -194,7 +194,9 @@ impl Gateway {
             if matches!(session.agent, Agent::Live { .. }) || session.turn.is_some() {
                 let running = session.turn.as_ref().map(|turn| turn.id);
                 let (session, principal, channel) = (id.clone(), place.principal, place.channel);
+                let labels = self.state.labels(&session)?;
                 sessions.push(SessionStatus {
+                    labels,
                     session,
                     principal,
                     channel,
@@ -213,6 +215,7 @@ impl Gateway {
             sessions,
             approvals: u32::try_from(self.pending.len()).unwrap_or(u32::MAX),
             record: self.record.status(),
+            rules: self.rules.status(),
         })
     }
 }

@@ -117,6 +117,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ApprovalAnswered { .. }
             | Event::StrangerSeen { .. }
             | Event::Paired { .. }
+            | Event::Labelled { .. }
+            | Event::RulesInForce { .. }
             | Event::Unpaired { .. }
             | Event::GrantMade { .. }
             | Event::GrantRevoked { .. }

@@ -48,6 +48,9 @@ impl Gateway {
                 return self.ask_for_ledger();
             }
         };
+        if let Err(error) = self.record_rules() {
+            return self.record_lost(&error);
+        }
         for id in open {
             // What runs in this very moment is not open but under way.
             if !self.sessions.get(&id).is_some_and(Session::is_busy) {

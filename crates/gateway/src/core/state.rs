@@ -1,13 +1,14 @@
 //! What the gateway remembers beside the record: who is who, which conversation is which
 //! session, grants, passkeys, and what has not reached its platform yet.
 
+mod labels;
 mod passkeys;
 
 use std::path::Path;
 
 use protocol::channel::ChannelEvent;
 use protocol::ids::{
-    BadId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SenderId, SessionId, TurnId,
+    AgentId, BadId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SenderId, SessionId, TurnId,
 };
 use protocol::operator::{Grant, Pair, PairState};
 use protocol::time::Millis;
@@ -43,8 +44,11 @@ CREATE TABLE IF NOT EXISTS seen (
 CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
 CREATE TABLE IF NOT EXISTS grants (
     id INTEGER PRIMARY KEY AUTOINCREMENT, principal TEXT NOT NULL, channel TEXT NOT NULL,
-    key TEXT NOT NULL, expires INTEGER NOT NULL,
-    UNIQUE (principal, channel, key)) STRICT;
+    agent TEXT NOT NULL, key TEXT NOT NULL, expires INTEGER NOT NULL,
+    UNIQUE (principal, channel, agent, key)) STRICT;
+CREATE TABLE IF NOT EXISTS labels (
+    session TEXT NOT NULL, label TEXT NOT NULL, why TEXT NOT NULL, since INTEGER NOT NULL,
+    PRIMARY KEY (session, label)) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL,
     session TEXT, turn INTEGER, event TEXT NOT NULL) STRICT;
@@ -79,6 +83,7 @@ impl State {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "NORMAL")?;
         db.pragma_update(None, "cache_size", -256)?;
+        drop_grants_without_agent(&db)?;
         db.execute_batch(SCHEMA)?;
         db.execute_batch(passkeys::SCHEMA)?;
         let state = Self { db };
@@ -322,19 +327,20 @@ impl State {
 
     /// The grants in force.
     pub(super) fn grants(&self, now: Millis) -> Result<Vec<Grant>> {
-        let mut query = self.db.prepare("SELECT id, principal, channel, key, expires FROM grants WHERE expires > ?1 ORDER BY id")?;
+        let mut query = self.db.prepare("SELECT id, principal, channel, agent, key, expires FROM grants WHERE expires > ?1 ORDER BY id")?;
         let grants = query.query_map([int(now.0)], grant)?;
         Ok(grants.collect::<std::result::Result<_, _>>()?)
     }
 
     /// Makes a grant.
     pub(super) fn add_grant(&self, grant: &policy::NewGrant) -> Result<()> {
-        let new = "INSERT OR REPLACE INTO grants (principal, channel, key, expires) VALUES (?1, ?2, ?3, ?4)";
+        let new = "INSERT OR REPLACE INTO grants (principal, channel, agent, key, expires) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.db.execute(
             new,
             params![
                 grant.principal.as_str(),
                 grant.channel.as_str(),
+                grant.agent.as_str(),
                 grant.key,
                 int(grant.expires.0)
             ],
@@ -454,6 +460,17 @@ pub(super) enum Known {
     New,
 }
 
+/// Grants of a form that does not say for which agent: they are asked about again.
+fn drop_grants_without_agent(db: &Connection) -> Result<()> {
+    let columns = "SELECT count(*), sum(name = 'agent') FROM pragma_table_info('grants')";
+    let (all, agent): (i64, Option<i64>) =
+        db.query_row(columns, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if all > 0 && agent == Some(0) {
+        db.execute("DROP TABLE grants", [])?;
+    }
+    Ok(())
+}
+
 /// SQLite's integers are signed; ours count milliseconds and rows, which stay far below the border.
 fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -478,8 +495,9 @@ fn grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
         grant: row.get::<_, i64>(0)?.unsigned_abs(),
         principal: id::<PrincipalId>(row, 1)?,
         channel: id::<ChannelId>(row, 2)?,
-        key: row.get(3)?,
-        expires: millis(row, 4)?,
+        agent: id::<AgentId>(row, 3)?,
+        key: row.get(4)?,
+        expires: millis(row, 5)?,
     })
 }
 
@@ -558,6 +576,7 @@ mod tests {
         let grant = policy::NewGrant {
             principal: place.principal.clone(),
             channel: place.channel.clone(),
+            agent: AgentId::main(),
             key: "k".to_owned(),
             expires: Millis(100),
         };

@@ -4,6 +4,7 @@ mod backoff;
 mod child;
 mod plan;
 mod run;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ pub enum StartError {
     /// No usable configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// No usable rules.
+    #[error(transparent)]
+    Rules(#[from] policy::BadRules),
     /// A channel has no key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -91,7 +95,9 @@ fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     let home = Home::find(chosen.as_deref(), |name| std::env::var_os(name))?;
     home.create()?;
     let config = Config::load(&home)?;
+    policy::Rules::load(&config.rules)?;
     let sockets = plan::Sockets::open(&home, &config)?;
     let plans = plan::plans(&home, &config, &sockets, &groups)?;
-    run::Supervisor::new(plans)?.run(sockets.supervisor)
+    let watch = watch::Watch::new(home, config);
+    run::Supervisor::new(plans, watch)?.run(sockets.supervisor)
 }

@@ -294,11 +294,12 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
             .web
             .as_ref()
             .map(|web| format!("http://{RP_ID}:{}", web.port)),
+        rules: config.rules.clone(),
     })
 }
 
 /// The configurations of the programs have different types; here they are only passed on.
-fn told<T: Serialize>(config: &T) -> serde_json::Value {
+pub(super) fn told<T: Serialize>(config: &T) -> serde_json::Value {
     // Plain structs of texts, numbers and lists always have a JSON form.
     serde_json::to_value(config).expect("a configuration has a JSON form")
 }

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use protocol::control::{Control, Peer, Report};
 use protocol::frame::Link;
 use protocol::ids::SessionId;
+use protocol::rules::RulesNews;
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 use protocol::time::Millis;
 
 use super::StartError;
 use super::backoff::{Backoff, Relinks, Verdict};
 use super::child::{Child, ChildEvent, link};
-use super::plan::{LAST_ROUND, Plan, agent, programs_folder};
+use super::plan::{LAST_ROUND, Plan, agent, programs_folder, told};
+use super::watch::Watch;
 
 /// How long programs get to end by themselves before they are killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -90,6 +92,7 @@ impl Slot {
 pub(super) struct Supervisor {
     slots: Vec<Slot>,
     programs: PathBuf,
+    watch: Watch,
     /// Sessions that want an agent while their earlier one is still ending.
     wanted_again: BTreeSet<SessionId>,
     starts: u64,
@@ -100,7 +103,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts nothing yet.
-    pub(super) fn new(plans: Vec<Plan>) -> Result<Self, StartError> {
+    pub(super) fn new(plans: Vec<Plan>, watch: Watch) -> Result<Self, StartError> {
         let (sender, events) = sync_channel(MAX_EVENTS);
         let (children, from_children) = sync_channel(MAX_EVENTS);
         let onward = sender.clone();
@@ -128,6 +131,7 @@ impl Supervisor {
         Ok(Self {
             slots: slots.collect(),
             programs: programs_folder()?,
+            watch,
             wanted_again: BTreeSet::new(),
             starts: 0,
             children,
@@ -142,7 +146,9 @@ impl Supervisor {
         spawn("requests", move || accept(&requests, &sender))?;
         loop {
             let next = self.start_those_due();
-            match self.wait(next) {
+            self.look_at_rules();
+            let look = self.watch.next();
+            match self.wait(Some(next.map_or(look, |next| next.min(look)))) {
                 None => {}
                 Some(Event::Child(peer, start, event)) => self.child_event(&peer, start, event),
                 Some(Event::Asked(SupervisorRequest::Status, to)) => {
@@ -165,6 +171,24 @@ impl Supervisor {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Tells the gateway if the owner changed the rules, and remembers it for its next start.
+    fn look_at_rules(&mut self) {
+        let Some(news) = self.watch.look() else {
+            return;
+        };
+        let Some(index) = self.index(&Peer::Gateway) else {
+            return;
+        };
+        let slot = &mut self.slots[index];
+        if let RulesNews::Changed { rules } = &news {
+            slot.plan.config["rules"] = told(rules);
+        }
+        if let Some(gateway) = slot.child() {
+            // One that is just dying reads them when it is started again.
+            let _ = gateway.tell(&Control::Rules { news });
         }
     }
 

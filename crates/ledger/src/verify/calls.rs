@@ -104,6 +104,8 @@ impl Calls {
             | Event::TurnFailed { .. }
             | Event::StrangerSeen { .. }
             | Event::Paired { .. }
+            | Event::Labelled { .. }
+            | Event::RulesInForce { .. }
             | Event::Unpaired { .. }
             | Event::GrantMade { .. }
             | Event::GrantRevoked { .. }

@@ -9,28 +9,28 @@ mod table;
 
 use std::sync::LazyLock;
 
-use protocol::call::{Verdict, WORKSPACE, WorkspacePath};
+use protocol::call::{WORKSPACE, WorkspacePath};
 use protocol::ids::Digest;
 use protocol::script::Simple;
 
 use crate::judge::Effects;
+use crate::rules::Kind;
 use options::{Args, Arguments};
 use table::{Class, Grammar, Habit, Operands};
 
-/// Counts the changes of the rules that are not in the table.
-const RULES: u32 = 4;
+/// Counts the changes of what is found out about a call beside the table.
+const RULES: u32 = 5;
 
-/// The rules in force: their number and the SHA-256 of the table.
-pub fn version() -> &'static str {
+/// How calls are understood: that number and the SHA-256 of the table.
+pub(crate) fn version() -> &'static str {
     static VERSION: LazyLock<String> =
-        LazyLock::new(|| format!("rules {RULES}, programs {}", Digest::of(table::SOURCE)));
+        LazyLock::new(|| format!("analysis {RULES}, programs {}", Digest::of(table::SOURCE)));
     &VERSION
 }
 
-/// What the rules say of a program and its arguments.
+/// What a program with its arguments is.
 pub(crate) struct Finding {
-    pub(crate) verdict: Verdict,
-    pub(crate) rule: &'static str,
+    pub(crate) kind: Kind,
     pub(crate) reason: String,
     pub(crate) effects: Effects,
 }
@@ -48,10 +48,15 @@ pub(crate) enum Input {
 /// only read: what others would do depends on names that nobody has seen yet.
 pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
     let finding = by_words(simple, input, workspace);
-    match finding.verdict {
-        Verdict::AskOnce if !simple.patterns.is_empty() => Finding {
-            verdict: Verdict::AskAlways,
-            rule: "pattern",
+    match finding.kind {
+        Kind::Ordinary
+        | Kind::UnknownOption
+        | Kind::PathOutside
+        | Kind::OddPath
+        | Kind::OddPipe
+            if !simple.patterns.is_empty() =>
+        Finding {
+            kind: Kind::Pattern,
             reason: format!(
                 "{}, and for which files its pattern stands is not known before it runs",
                 finding.reason
@@ -82,7 +87,7 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
     let usual = |b: u8| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b);
     if !name.bytes().all(usual) || name.starts_with('-') {
         let reason = format!("{name:?} is an odd name for a program");
-        return program.asked_always("odd-program-name", reason);
+        return program.is(Kind::OddName, reason);
     }
     match class(name) {
         Some((Class::Inspect(grammar), Name::Exact)) if is_from_the_system(path, name) => {
@@ -101,15 +106,15 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
             )
         }
         Some((Class::Inspect(_), _)) => {
-            program.asked_once(format!("{path} is not the {name} of the system"))
+            program.is(Kind::Ordinary, format!("{path} is not the {name} of the system"))
         }
         Some((Class::Guarded(grammar), Name::Exact)) => program.guarded(grammar, args),
         Some((Class::Guarded(_), Name::Variant)) => {
-            program.asked_always("high-risk", format!("{name} can start other programs"))
+            program.is(Kind::HighRisk, format!("{name} can start other programs"))
         }
         Some((Class::Interpreter, _)) => program.interpreter(args.first()),
         Some((Class::Always { because }, _)) => {
-            program.asked_always("high-risk", format!("{name} {because}"))
+            program.is(Kind::HighRisk, format!("{name} {because}"))
         }
         None => program.ordinary(),
     }
@@ -122,19 +127,9 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
-    fn asked_once(self, reason: String) -> Finding {
+    fn is(self, kind: Kind, reason: String) -> Finding {
         Finding {
-            verdict: Verdict::AskOnce,
-            rule: "ordinary",
-            reason,
-            effects: self.effects,
-        }
-    }
-
-    fn asked_always(self, rule: &'static str, reason: String) -> Finding {
-        Finding {
-            verdict: Verdict::AskAlways,
-            rule,
+            kind,
             reason,
             effects: self.effects,
         }
@@ -142,7 +137,7 @@ impl Program<'_> {
 
     fn ordinary(self) -> Finding {
         let reason = format!("{} is an ordinary program", self.name);
-        self.asked_once(reason)
+        self.is(Kind::Ordinary, reason)
     }
 
     fn guarded(self, grammar: &Grammar, args: &[String]) -> Finding {
@@ -153,7 +148,7 @@ impl Program<'_> {
             "{} can start other programs, and {word:?} is not known to be harmless",
             self.name
         );
-        self.asked_always("high-risk", reason)
+        self.is(Kind::HighRisk, reason)
     }
 
     /// It runs the script that is its first word, or else code that nobody sees.
@@ -161,13 +156,13 @@ impl Program<'_> {
         let name = self.name;
         let how = match first {
             Some(script) if !script.starts_with('-') && !is_device(script) => {
-                return self.asked_once(format!("{name} runs a script"));
+                return self.is(Kind::Ordinary, format!("{name} runs a script"));
             }
             Some(word) => format!("and {word:?} can give it code"),
             None => "which reads code from its input".to_owned(),
         };
-        self.asked_always(
-            "interpreter-code",
+        self.is(
+            Kind::InterpreterCode,
             format!("{name} is an interpreter, {how}"),
         )
     }
@@ -175,10 +170,9 @@ impl Program<'_> {
 
 /// Nobody pipes anything into a program that does not read it, but to have it run.
 fn heard(grammar: &Grammar, name: &str, input: Input, finding: Finding) -> Finding {
-    match finding.verdict {
-        Verdict::Allow if grammar.has(Habit::Deaf) && input == Input::Pipe => Finding {
-            verdict: Verdict::AskOnce,
-            rule: "odd-pipe",
+    match finding.kind {
+        Kind::Inspection if grammar.has(Habit::Deaf) && input == Input::Pipe => Finding {
+            kind: Kind::OddPipe,
             reason: format!("{name} does not read what is piped into it"),
             ..finding
         },
@@ -227,18 +221,16 @@ fn inspection(
         hosts: Vec::new(),
         ..effects
     };
-    if let Some((verdict, rule, reason)) = more_than_looking(grammar, name, &arguments) {
+    if let Some((kind, reason)) = more_than_looking(grammar, name, &arguments) {
         return Finding {
-            verdict,
-            rule,
+            kind,
             reason,
             effects: changing,
         };
     }
-    let (verdict, rule, reason) = where_it_looks(name, &arguments.paths, workspace);
+    let (kind, reason) = where_it_looks(name, &arguments.paths, workspace);
     Finding {
-        verdict,
-        rule,
+        kind,
         reason,
         effects: Effects {
             reads: reads(&grammar.operands, &arguments.paths),
@@ -248,10 +240,8 @@ fn inspection(
     }
 }
 
-type Ruling = (Verdict, &'static str, String);
-
 /// What an inspection program does beyond reading, if it may.
-fn more_than_looking(grammar: &Grammar, name: &str, arguments: &Arguments<'_>) -> Option<Ruling> {
+fn more_than_looking(grammar: &Grammar, name: &str, arguments: &Arguments<'_>) -> Option<(Kind, String)> {
     let only_prints: fn(&str) -> bool = match grammar.operands {
         Operands::Sed => script::sed_only_prints,
         Operands::Awk => script::awk_only_prints,
@@ -260,30 +250,30 @@ fn more_than_looking(grammar: &Grammar, name: &str, arguments: &Arguments<'_>) -
     };
     if let Some(word) = arguments.danger {
         let reason = format!("with {word:?} {name} can execute or write");
-        return Some((Verdict::AskAlways, "high-risk", reason));
+        return Some((Kind::HighRisk, reason));
     }
     let mut scripts = arguments.scripts.iter();
     if let Some(script) = scripts.find(|script| !only_prints(script)) {
         let reason = format!("{name} can execute or write by the script {script:?}");
-        return Some((Verdict::AskAlways, "high-risk", reason));
+        return Some((Kind::HighRisk, reason));
     }
     arguments.unknown.map(|word| {
         let reason = format!("{word:?} is not known to be harmless for {name}");
-        (Verdict::AskOnce, "unknown-option", reason)
+        (Kind::UnknownOption, reason)
     })
 }
 
-fn where_it_looks(name: &str, paths: &[&str], workspace: &str) -> Ruling {
+fn where_it_looks(name: &str, paths: &[&str], workspace: &str) -> (Kind, String) {
     if let Some(path) = paths.iter().find(|path| !is_inside(path, workspace)) {
         let reason = format!("{path:?} is outside the workspace");
-        return (Verdict::AskOnce, "path-outside-workspace", reason);
+        return (Kind::PathOutside, reason);
     }
     if let Some(path) = paths.iter().find(|path| is_odd_path(path)) {
         let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
-        return (Verdict::AskOnce, "odd-path", reason);
+        return (Kind::OddPath, reason);
     }
     let reason = format!("{name} only reads, inside the workspace");
-    (Verdict::Allow, "inspection", reason)
+    (Kind::Inspection, reason)
 }
 
 /// What a guarded program must not be given, if it is.

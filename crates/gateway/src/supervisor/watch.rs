@@ -1,0 +1,178 @@
+//! Looks whether the owner changed the rules, and passes them on.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use config::{Config, Home};
+use policy::Rules;
+use protocol::rules::{OwnerRules, RulesNews};
+
+/// How often it looks. Only the state of files is looked at unless one changed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The state of the configuration and of the files of rules: name, time, length.
+type Stamp = Vec<(String, Option<(SystemTime, u64)>)>;
+
+/// What was last seen, and what was last told.
+pub(super) struct Watch {
+    home: Home,
+    stamp: Stamp,
+    rules: OwnerRules,
+    config: Config,
+    told: Told,
+    next: Instant,
+}
+
+#[derive(PartialEq, Eq)]
+enum Told {
+    Sound,
+    Broken,
+}
+
+impl Watch {
+    /// With the configuration that was read at the start.
+    pub(super) fn new(home: Home, config: Config) -> Self {
+        Self {
+            stamp: stamp(&home),
+            rules: config.rules.clone(),
+            config,
+            home,
+            told: Told::Sound,
+            next: Instant::now() + EVERY,
+        }
+    }
+
+    /// When it wants to look again.
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// What the gateway has to know, if it is time to look and there is something.
+    pub(super) fn look(&mut self) -> Option<RulesNews> {
+        let now = Instant::now();
+        if now < self.next {
+            return None;
+        }
+        self.next = now + EVERY;
+        let stamp = stamp(&self.home);
+        if stamp == self.stamp {
+            return None;
+        }
+        self.stamp = stamp;
+        let read = Config::load(&self.home).map_err(|error| error.to_string());
+        let checked = read.and_then(|config| match Rules::load(&config.rules) {
+            Ok(_) => Ok(config),
+            Err(error) => Err(error.to_string()),
+        });
+        match checked {
+            Err(reason) => {
+                eprintln!("bulkhead-supervisor: the rules stay as they were: {reason}");
+                self.told = Told::Broken;
+                Some(RulesNews::Broken { reason })
+            }
+            Ok(config) => self.sound(config),
+        }
+    }
+
+    fn sound(&mut self, config: Config) -> Option<RulesNews> {
+        let was_broken = std::mem::replace(&mut self.told, Told::Sound) == Told::Broken;
+        let rules = config.rules.clone();
+        let before = Config {
+            rules: rules.clone(),
+            ..self.config.clone()
+        };
+        if config != before {
+            eprintln!(
+                "bulkhead-supervisor: the configuration was changed beyond [policy]; that is taken when Bulkhead is started again"
+            );
+            self.config = config;
+        }
+        if rules != self.rules {
+            self.rules.clone_from(&rules);
+            return Some(RulesNews::Changed { rules });
+        }
+        was_broken.then_some(RulesNews::AsBefore)
+    }
+}
+
+fn stamp(home: &Home) -> Stamp {
+    let state = |path: &Path| {
+        let meta = fs::metadata(path).ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    };
+    let mut stamp = vec![(String::new(), state(&home.config_file()))];
+    // A folder that cannot be read is seen when the configuration is read next.
+    let entries = fs::read_dir(home.rules()).into_iter().flatten().flatten();
+    stamp.extend(entries.map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (name, state(&entry.path()))
+    }));
+    stamp.sort();
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "[model]\napi = \"ollama\"\nurl = \"http://127.0.0.1:1\"\nname = \"m\"\n";
+
+    fn write(home: &Home, text: &str) {
+        fs::write(home.config_file(), text).unwrap();
+    }
+
+    fn watch() -> (tempfile::TempDir, Home, Watch) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(&dir.path().join("h")).unwrap();
+        home.create().unwrap();
+        write(&home, CONFIG);
+        let watch = Watch::new(home.clone(), Config::load(&home).unwrap());
+        (dir, home, watch)
+    }
+
+    fn look(watch: &mut Watch) -> Option<RulesNews> {
+        watch.next = Instant::now();
+        watch.look()
+    }
+
+    #[test]
+    fn changed_rules_are_told_once_and_broken_ones_with_their_place() {
+        let (_dir, home, mut watch) = watch();
+        assert_eq!(look(&mut watch), None);
+        write(&home, &format!("{CONFIG}[policy]\nallow = [\"make test\"]\n"));
+        let Some(RulesNews::Changed { rules }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert_eq!(rules.allow[0].words, ["make", "test"]);
+        assert_eq!(look(&mut watch), None);
+
+        write(&home, &format!("{CONFIG}[policy]\nalow = []\n"));
+        let Some(RulesNews::Broken { reason }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert!(reason.contains("line 6"), "{reason}");
+        write(&home, &format!("{CONFIG}[policy]\nallow = ['make test']\n"));
+        assert_eq!(look(&mut watch), Some(RulesNews::AsBefore));
+    }
+
+    #[test]
+    fn a_file_of_rules_is_checked_before_it_is_told() {
+        let (_dir, home, mut watch) = watch();
+        fs::create_dir(home.rules()).unwrap();
+        let file = home.rules().join("mine.cedar");
+        fs::write(&file, "permit (principal, action, nonsense);").unwrap();
+        let Some(RulesNews::Broken { reason }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert!(reason.contains("mine.cedar:1:28"), "{reason}");
+        fs::write(
+            &file,
+            "@id(\"no-make\") @because(\"no\") forbid (principal, action, resource) when { resource has program && resource.program == \"make\" };",
+        )
+        .unwrap();
+        assert!(matches!(look(&mut watch), Some(RulesNews::Changed { .. })));
+        fs::remove_file(&file).unwrap();
+        assert!(matches!(look(&mut watch), Some(RulesNews::Changed { .. })));
+    }
+}
