@@ -66,8 +66,12 @@ impl Rig {
 
     /// Approves the code that this user was told.
     fn pair(&self, user: i64) {
+        self.pair_as(user, "owner");
+    }
+
+    fn pair_as(&self, user: i64, principal: &str) {
         let code = code_in(&self.told(user, "pair approve"));
-        let paired = self.system.bulkhead(&["pair", "approve", &code]);
+        let paired = (self.system).bulkhead(&["pair", "approve", &code, "--as", principal]);
         assert!(paired.status.success(), "{}", said(&paired));
     }
 
@@ -590,4 +594,53 @@ fn channel_add_is_all_that_it_takes() {
     let told = wait_for("a code", || server.texts(OWNER).first().cloned());
     assert!(told.contains("bulkhead pair approve"), "{told}");
     assert!(!said(&added).contains("staple"));
+}
+
+#[test]
+fn somebody_else_s_session_is_untrusted_and_nobody_s_approval_covers_another_s_call() {
+    const ANN: i64 = 41;
+    const EVE: i64 = 42;
+    let rig = Rig::paired(Script {
+        rules: [making(&["one"]).rules, deleting(&["one"]).rules].concat(),
+        ..Script::echo()
+    });
+    rig.system
+        .configure(|config| format!("{config}[policy.people]\nann = \"user\"\neve = \"guest\"\n"));
+    wait_for("the roles are taken", || {
+        (rig.system.rows("rules_in_force").len() == 2).then_some(())
+    });
+    for (user, name) in [(ANN, "ann"), (EVE, "eve")] {
+        rig.writes(user, "hello");
+        rig.pair_as(user, name);
+    }
+
+    // The owner's yes to tier 2 is remembered for the owner.
+    rig.writes(OWNER, "make one");
+    let asked = rig.question("touch one");
+    rig.presses(OWNER, &asked, "Approve");
+    rig.told(OWNER, "That was one.");
+    assert!(rig.system.rows("labelled").is_empty());
+    rig.writes(ANN, "make one");
+    wait_for("ann is asked, and a button is not enough", || {
+        let cards = rig.system.approvals();
+        let card = cards.first()?;
+        assert_eq!(card["needs"], "signature", "{card}");
+        Some(())
+    });
+    let rows = rig.system.rows("labelled");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0]["event"]["label"], "untrusted");
+    let decisions = rig.system.rows("decision");
+    let last = decisions.last().expect("a decision");
+    assert_eq!(last["event"]["rule"], "untrusted-session");
+
+    // A guest cannot have anything dangerous, and cannot answer at all.
+    rig.writes(EVE, "delete one");
+    rig.told(EVE, "That was one.");
+    assert!(rig.system.workspace().join("one").exists());
+    let decisions = rig.system.rows("decision");
+    let last = decisions.last().expect("a decision");
+    assert_eq!(last["event"]["verdict"], "deny");
+    assert_eq!(last["event"]["rule"], "guest");
+    rig.system.assert_record_is_sound();
 }

@@ -181,7 +181,10 @@ impl Rim {
                 Err(AgentError::Unwanted("a link without its socket"))
             }
             Incoming::Control(
-                frame @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. } | Control::Rules { .. }),
+                frame @ (Control::Start { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }
+                | Control::Rules { .. }),
                 _,
             ) => Err(AgentError::Unwanted(frame.name())),
             // The supervisor is gone, and everything with it.

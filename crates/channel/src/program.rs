@@ -248,7 +248,11 @@ fn understand(
         (Control::Listener, Some(fd)) => Ok(ControlEvent::Listener(fd.into())),
         (Control::Stop, None) => Ok(ControlEvent::Stop),
         (
-            Control::Listener | Control::Stop | Control::Start { .. } | Control::NoAgent { .. } | Control::Rules { .. },
+            Control::Listener
+            | Control::Stop
+            | Control::Start { .. }
+            | Control::NoAgent { .. }
+            | Control::Rules { .. },
             _,
         ) => Err(wrong(name)),
     }

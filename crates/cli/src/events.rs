@@ -260,6 +260,9 @@ fn outcome_words(outcome: &CallOutcome) -> String {
                 Fate::Conflict { .. } => {
                     "; what it changed was not kept: somebody else changed the same".to_owned()
                 }
+                Fate::ReadOnly { .. } => {
+                    "; what it changed was not kept: it is read-only".to_owned()
+                }
                 Fate::Failed { reason, .. } => {
                     format!("; what it changed was not kept: {}", piece(reason))
                 }

@@ -81,6 +81,7 @@ impl Fault {
                 return ExitCode::from(2);
             }
             Self::Home(_)
+            | Self::Rules(_)
             | Self::Config(_)
             | Self::Key(_)
             | Self::NoRandom(_)

@@ -119,7 +119,8 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
-                | Control::NoAgent { .. } | Control::Rules { .. }),
+                | Control::NoAgent { .. }
+                | Control::Rules { .. }),
                 _,
             )) => {
                 return Err(format!(

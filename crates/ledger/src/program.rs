@@ -88,7 +88,13 @@ fn take_links(control: &ProgramEnd<NoConfig>, writer: &mut Writer) -> Result<(),
             (Control::Link { peer }, Some(fd)) => writer.serve(peer, fd.into())?,
             (Control::Link { .. }, None) => return Err(unexpected("a link without its socket")),
             (Control::Stop, _) => return Ok(()),
-            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. } | Control::Rules { .. }), _) => {
+            (
+                other @ (Control::Start { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }
+                | Control::Rules { .. }),
+                _,
+            ) => {
                 return Err(unexpected(other.name()));
             }
         }

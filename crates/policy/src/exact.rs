@@ -1,8 +1,8 @@
 //! The exact call: everything that a yes is said to, as bytes.
 
 use protocol::call::{Action, ToolCall, WORKSPACE};
-use protocol::rules::Label;
 use protocol::ids::{AgentId, ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
+use protocol::rules::Label;
 use protocol::runner::Limits;
 use protocol::time::Millis;
 use serde::{Deserialize, Serialize};

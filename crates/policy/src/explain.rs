@@ -1,8 +1,8 @@
 //! `policy explain --json`: a call in, a decision out, nothing done.
 
 use protocol::call::{ToolCall, Verdict, WORKSPACE};
-use protocol::rules::Label;
 use protocol::ids::{AgentId, ChannelId, PrincipalId};
+use protocol::rules::Label;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -106,7 +106,9 @@ impl Rules {
         match call {
             ToolCall::ReadFile { path, .. }
             | ToolCall::ListFiles { path, .. }
-            | ToolCall::SearchFiles { path, .. } => self.strictest(call, reading(call, path), session),
+            | ToolCall::SearchFiles { path, .. } => {
+                self.strictest(call, reading(call, path), session)
+            }
             ToolCall::WriteFile { path, .. } | ToolCall::EditFile { path, .. } => {
                 self.strictest(call, writing(call, path), session)
             }

@@ -64,6 +64,6 @@ pub use decision::{Decision, Question, Request, decide};
 pub use exact::Profile;
 pub use explain::explain;
 pub use judge::{Effects, Judgement, Reason};
-pub use protocol::rules::Label;
 pub use permit::{GRANT_TIME, NewGrant, Permit};
+pub use protocol::rules::Label;
 pub use rules::{BadRules, Rules, Session};

@@ -128,7 +128,10 @@ fn every_line_of_the_corpus_says_why() {
 fn the_same_call_gets_the_same_answer() {
     for case in corpus() {
         let line = case["call"].to_string();
-        assert_eq!(explain(Rules::shipped(), &line), explain(Rules::shipped(), &line));
+        assert_eq!(
+            explain(Rules::shipped(), &line),
+            explain(Rules::shipped(), &line)
+        );
     }
 }
 

@@ -484,7 +484,9 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
             };
             if changed != stored.as_str() {
                 assert!(
-                    StoredApproval::new(changed.clone()).load(Rules::shipped()).is_err(),
+                    StoredApproval::new(changed.clone())
+                        .load(Rules::shipped())
+                        .is_err(),
                     "{changed}"
                 );
             }
@@ -506,7 +508,9 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
     }
     let other = stored.as_str().replace("rules ", "rules 1");
     assert_eq!(
-        StoredApproval::new(other).load(Rules::shipped()).unwrap_err(),
+        StoredApproval::new(other)
+            .load(Rules::shipped())
+            .unwrap_err(),
         BadStored::OtherRules
     );
     for text in ["", "{}", "null"] {
@@ -522,7 +526,9 @@ fn a_call_that_needs_no_approval_cannot_be_stored_as_one() {
     let stored = Facts::exec("rm a").ask().stored();
     let forged = stored.as_str().replace("rm a", "ls a");
     assert_eq!(
-        StoredApproval::new(forged).load(Rules::shipped()).unwrap_err(),
+        StoredApproval::new(forged)
+            .load(Rules::shipped())
+            .unwrap_err(),
         BadStored::Changed
     );
 }

@@ -139,7 +139,10 @@ fn what_the_model_wrote_cannot_move_a_cursor_in_the_answer() {
         let answer = explain(Rules::shipped(), &line);
         assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
     }
-    let answer = explain(Rules::shipped(), "{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}");
+    let answer = explain(
+        Rules::shipped(),
+        "{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}",
+    );
     assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
 }
 

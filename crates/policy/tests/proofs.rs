@@ -21,7 +21,9 @@ fn schema() -> Schema {
 }
 
 /// Asks a question about each kind of part; the kinds for which the answer is no.
-fn fails(mut question: impl AsyncFnMut(&mut Compiler, &Schema, &RequestEnv) -> bool) -> Vec<String> {
+fn fails(
+    mut question: impl AsyncFnMut(&mut Compiler, &Schema, &RequestEnv) -> bool,
+) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -234,7 +234,11 @@ fn an_approval_that_would_permit_less_than_none_denies() {
 #[test]
 fn rules_that_cannot_be_used_are_refused_with_their_place() {
     for (text, place, says) in [
-        ("permit (principal, action, resource)", "mine.cedar:1:37", "unexpected end"),
+        (
+            "permit (principal, action, resource)",
+            "mine.cedar:1:37",
+            "unexpected end",
+        ),
         ("\n  permit (principal, action, x);", "mine.cedar:2:30", ""),
         (
             "@because(\"x\") permit (principal, action == Action::\"inspecton\", resource);",
@@ -256,7 +260,11 @@ fn rules_that_cannot_be_used_are_refused_with_their_place() {
             "mine.cedar",
             "slot",
         ),
-        ("permit (principal, action, resource);", "mine.cedar: policy0", "@because"),
+        (
+            "permit (principal, action, resource);",
+            "mine.cedar: policy0",
+            "@because",
+        ),
         (
             "@id(\"a\") @because(\"x\") permit (principal, action, resource); @id(\"a\") @because(\"x\") forbid (principal, action, resource);",
             "mine.cedar: a",

@@ -20,6 +20,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::agent::ModelSpec;
+use crate::call::WorkspacePath;
 use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
@@ -71,7 +72,7 @@ pub enum Control<C> {
         /// Why.
         reason: String,
     },
-    /// The configuration was changed. Only to the gateway.
+    /// The configuration was changed. Only to the gateway and to who keeps the workspace.
     Rules {
         /// What became of the rules.
         news: RulesNews,
@@ -258,11 +259,13 @@ pub enum MemoryPolicy {
 }
 
 /// What the program that keeps the workspace is told. Its two folders are in its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkspaceConfig {
     /// How much of the past is kept.
     pub keep: HistoryLimits,
+    /// What no step of a box may change.
+    pub read_only: Vec<WorkspacePath>,
 }
 
 /// How much of the past is kept. The newest entry always is.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::channel::ApprovalCard;
 use crate::event::UndoOutcome;
 use crate::ids::{
-    AgentId, ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId, Signature,
-    TurnId,
+    AgentId, ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId,
+    Signature, TurnId,
 };
 use crate::passkey::Enrolled;
 use crate::rules::Label;

@@ -236,6 +236,11 @@ pub enum Fate {
         /// Which; at most a few.
         paths: Vec<String>,
     },
+    /// They were thrown away, since the owner keeps something read-only that they changed.
+    ReadOnly {
+        /// What; at most a few paths.
+        paths: Vec<String>,
+    },
     /// They were thrown away, since they could not be kept.
     Failed {
         /// Why.

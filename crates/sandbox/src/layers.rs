@@ -308,7 +308,11 @@ impl Keeper {
             control: SupervisorEnd::new(ours),
             layers: Arc::default(),
         };
-        let config = WorkspaceConfig { keep };
+        // Here the owner runs a command of their own.
+        let config = WorkspaceConfig {
+            keep,
+            read_only: Vec::new(),
+        };
         let told = keeper
             .control
             .send(&Control::Start { config })

@@ -90,7 +90,8 @@ fn serve() -> Result<(), String> {
                 other @ (Control::Link { .. }
                 | Control::Start { .. }
                 | Control::Listener
-                | Control::NoAgent { .. } | Control::Rules { .. }),
+                | Control::NoAgent { .. }
+                | Control::Rules { .. }),
                 _,
             )) => {
                 return Err(format!(

@@ -165,7 +165,8 @@ fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkEr
             (Control::Stop, _) => return Ok(()),
             (
                 other @ (Control::Start { .. }
-                | Control::NoAgent { .. } | Control::Rules { .. }
+                | Control::NoAgent { .. }
+                | Control::Rules { .. }
                 | Control::Link { .. }
                 | Control::Listener),
                 _,

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use protocol::ids::Digest;
 use protocol::runner::{Change, ChangeKind, Changes, Fate, FileKind, FileState};
@@ -10,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clean::Budget;
 use crate::compare::{Side, Visit};
 use crate::fsys::{self, Meta};
+use crate::kept::{After, ReadOnly};
 use crate::name::{Name, shown};
 use crate::stop::Stop;
 use crate::text::Texts;
@@ -41,6 +43,8 @@ pub(crate) struct Findings<'a> {
     pub(crate) old_bytes: u64,
     watch: Watch<'a>,
     conflicts: Vec<String>,
+    read_only: Arc<ReadOnly>,
+    barred: Vec<String>,
     /// Over everything that was seen.
     seen: Sha256,
     texts: Option<Texts>,
@@ -67,8 +71,26 @@ impl<'a> Findings<'a> {
             old_bytes: 0,
             watch,
             conflicts: Vec::new(),
+            read_only: Arc::default(),
+            barred: Vec::new(),
             seen: Sha256::new(),
             texts: None,
+        }
+    }
+
+    /// Also looks for changes to what stays as it is.
+    pub(crate) fn keeping(self, read_only: Arc<ReadOnly>) -> Self {
+        Self { read_only, ..self }
+    }
+
+    /// The paths that were changed although they stay as they are; at most a few.
+    pub(crate) fn take_barred(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.barred)
+    }
+
+    fn bar(&mut self, path: &[Name], after: After) {
+        if self.barred.len() < MAX_NAMED && self.read_only.bars(path, after) {
+            self.barred.push(bounded(path));
         }
     }
 
@@ -138,6 +160,7 @@ impl<'a> Findings<'a> {
     /// Tells that the folder at this path gets other permissions.
     pub(crate) fn mode(&mut self, path: &[Name], before: &Meta, mode: u32) {
         self.check(path, before);
+        self.bar(path, After::Folder);
         let state = |mode| FileState {
             what: FileKind::Folder,
             mode,
@@ -274,13 +297,19 @@ impl Visit for Findings<'_> {
             (Some(_), None) => ChangeKind::Deleted,
             (Some(_), Some(_)) => ChangeKind::Changed,
         };
+        let place = match new.map(|side| side.meta.kind()) {
+            Some(FileKind::Folder) => After::Folder,
+            _ => After::Other,
+        };
         if self.is_full() {
             self.more += 1;
+            self.bar(path, place);
             return Ok(());
         }
         let before = old.map(|side| self.state(side));
         let after = new.map(|side| self.state(side));
         if !told_the_same(before.as_ref(), after.as_ref()) {
+            self.bar(path, place);
             if let Some(texts) = &mut self.texts {
                 texts.add(path, old, new);
             }

@@ -19,6 +19,7 @@ mod fsys;
 mod history;
 mod home;
 mod journal;
+mod kept;
 mod name;
 mod plan;
 pub mod program;

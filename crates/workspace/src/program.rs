@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use protocol::control::{Control, ProgramEnd, Report, WorkspaceConfig};
 use protocol::frame::LinkError;
+use protocol::rules::RulesNews;
 use sandbox::{Files, Program, confine};
 
 use crate::home::make_folder;
@@ -86,8 +87,9 @@ fn serve(control: &ProgramEnd<WorkspaceConfig>, folders: &Folders) -> Result<(),
         Err(LinkError::Closed) => return Ok(()),
         Err(error) => return Err(format!("the supervisor did not say start: {error}")),
     };
-    let store = Store::open(&workspace, &history, config.keep, Box::new(Uninterrupted))
+    let mut store = Store::open(&workspace, &history, config.keep, Box::new(Uninterrupted))
         .map_err(|stop| stop.to_string())?;
+    store.keep_read_only(&config.read_only);
     let shared = Shared::new(store);
     let ended = match control.send(&Report::Ready) {
         Ok(()) => take_links(control, &shared),
@@ -114,8 +116,12 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
                 }
             }
             (Control::Link { .. }, None) => return Err(unexpected("a link without its socket")),
+            (Control::Rules { news }, _) => match news {
+                RulesNews::Changed { rules } => shared.keep_read_only(&rules.read_only),
+                RulesNews::Broken { .. } | RulesNews::AsBefore => {}
+            },
             (Control::Stop, _) => return Ok(()),
-            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. } | Control::Rules { .. }), _) => {
+            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. }), _) => {
                 return Err(unexpected(other.name()));
             }
         }

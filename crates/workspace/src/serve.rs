@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use protocol::call::WorkspacePath;
 use protocol::control::Peer;
 use protocol::frame::{Link, LinkError};
 use protocol::workspace::{HistoryReply, HistoryRequest, LayerId, LayerReply, LayerRequest};
@@ -36,6 +37,12 @@ impl Shared {
     /// Shares an open store.
     pub fn new(store: Store) -> Self {
         Self(Arc::new(Mutex::new(store)))
+    }
+
+    /// From now on no step of a box changes what is at these paths.
+    pub fn keep_read_only(&self, paths: &[WorkspacePath]) {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        store.keep_read_only(paths);
     }
 
     /// Serves a link in a thread of its own until the peer closes it or breaks the protocol.

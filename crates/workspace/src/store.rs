@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use protocol::call::WorkspacePath;
 use protocol::control::HistoryLimits;
 use protocol::ids::{CallRef, NoRandom, random};
 use protocol::runner::{Changes, EntryId, Fate};
@@ -21,6 +23,7 @@ use crate::findings::{Findings, Watch};
 use crate::fsys::{self, Cursor};
 use crate::home::{self, Home};
 use crate::journal::{self, Body, Done, Header, Part, Way};
+use crate::kept::ReadOnly;
 use crate::name::Name;
 use crate::plan::Planner;
 use crate::steps::{Step, Steps};
@@ -36,6 +39,7 @@ pub struct Store {
     pub(crate) workspace: OwnedFd,
     pub(crate) home: Home,
     limits: HistoryLimits,
+    read_only: Arc<ReadOnly>,
     layers: HashMap<u64, Layer>,
     /// Layers that nobody wrote to.
     spare: Vec<(u64, Layer)>,
@@ -101,6 +105,7 @@ impl Store {
             home: Home::open(history, fd.as_fd())?,
             workspace: fd,
             limits,
+            read_only: Arc::default(),
             layers: HashMap::new(),
             spare: Vec::new(),
             last_layer: first_layer()?,
@@ -225,6 +230,11 @@ impl Store {
         }))
     }
 
+    /// From now on no step of a box changes what is at these paths.
+    pub fn keep_read_only(&mut self, paths: &[WorkspacePath]) {
+        self.read_only = Arc::new(ReadOnly::new(paths));
+    }
+
     fn keep_held(
         &mut self,
         layer: LayerId,
@@ -236,7 +246,8 @@ impl Store {
         let entry = self.newest() + 1;
         let known = Known::before(self, base)?;
         let excuse = |path: &[Name], meta: &fsys::Meta| known.explains(path, meta);
-        let mut findings = Findings::new(Watch::Since(base.since, &excuse));
+        let mut findings =
+            Findings::new(Watch::Since(base.since, &excuse)).keeping(self.read_only.clone());
         let (body, settling) = self.plan(taken, entry, &mut findings)?;
         let mut paths = conflict::with_newer(self, base.entry, &body)?;
         paths.extend(findings.take_conflicts());
@@ -244,6 +255,10 @@ impl Store {
             paths.sort_unstable();
             paths.dedup();
             return Ok(findings.into_changes(Fate::Conflict { paths }));
+        }
+        let barred = findings.take_barred();
+        if !barred.is_empty() {
+            return Ok(findings.into_changes(Fate::ReadOnly { paths: barred }));
         }
         if body.is_empty() {
             return Ok(findings.into_changes(Fate::Unchanged));

@@ -95,8 +95,7 @@ impl Gateway {
             .in_force
             .may_answer(who.principal, request.principal());
         // A no of whoever asked takes nothing from anybody.
-        let takes_back =
-            matches!(said, Said::No(_)) && who.principal == request.principal();
+        let takes_back = matches!(said, Said::No(_)) && who.principal == request.principal();
         if let Err(why) = may
             && !takes_back
         {

@@ -41,6 +41,13 @@ pub(super) fn text(changes: &Changes) -> String {
                 }
             )
         }
+        Fate::ReadOnly { paths } => {
+            let names: Vec<String> = paths.iter().take(MOST_NAMED).map(|it| name(it)).collect();
+            format!(
+                "[not kept: the owner keeps {} read-only; nothing of this call is in the workspace]",
+                names.join(", ")
+            )
+        }
         Fate::Failed { reason, fix } => format!(
             "[not kept: {}. Nothing of this call is in the workspace. {}]",
             visible(&shortened(reason, REASON)),

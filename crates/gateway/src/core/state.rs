@@ -8,7 +8,8 @@ use std::path::Path;
 
 use protocol::channel::ChannelEvent;
 use protocol::ids::{
-    AgentId, BadId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SenderId, SessionId, TurnId,
+    AgentId, BadId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, SenderId, SessionId,
+    TurnId,
 };
 use protocol::operator::{Grant, Pair, PairState};
 use protocol::time::Millis;

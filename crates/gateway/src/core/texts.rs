@@ -217,7 +217,9 @@ fn ran(run: &RunOutcome, most: usize) -> String {
 pub(super) fn outcome_state(outcome: &CallOutcome) -> CallState {
     match outcome {
         CallOutcome::Ran { run } => match (run.end, &run.changes.fate) {
-            (_, Fate::Conflict { .. } | Fate::Failed { .. }) => CallState::Failed,
+            (_, Fate::Conflict { .. } | Fate::ReadOnly { .. } | Fate::Failed { .. }) => {
+                CallState::Failed
+            }
             (RunEnd::Exited { code: 0 }, Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded) => {
                 CallState::Done
             }

@@ -163,6 +163,7 @@ pub(super) fn plans(
             ],
             config: told(&WorkspaceConfig {
                 keep: config.history,
+                read_only: config.rules.read_only.clone(),
             }),
             // It outlives whoever has something to keep or to undo.
             ..plan("bulkhead-workspace", Peer::Workspace, 3)

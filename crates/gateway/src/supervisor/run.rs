@@ -174,21 +174,26 @@ impl Supervisor {
         }
     }
 
-    /// Tells the gateway if the owner changed the rules, and remembers it for its next start.
+    /// Tells whoever has to know that the owner changed the rules, and remembers it for its next start.
     fn look_at_rules(&mut self) {
         let Some(news) = self.watch.look() else {
             return;
         };
-        let Some(index) = self.index(&Peer::Gateway) else {
-            return;
-        };
-        let slot = &mut self.slots[index];
-        if let RulesNews::Changed { rules } = &news {
-            slot.plan.config["rules"] = told(rules);
-        }
-        if let Some(gateway) = slot.child() {
-            // One that is just dying reads them when it is started again.
-            let _ = gateway.tell(&Control::Rules { news });
+        for slot in &mut self.slots {
+            match (&slot.plan.peer, &news) {
+                (Peer::Gateway, RulesNews::Changed { rules }) => {
+                    slot.plan.config["rules"] = told(rules);
+                }
+                (Peer::Workspace, RulesNews::Changed { rules }) => {
+                    slot.plan.config["read_only"] = told(&rules.read_only);
+                }
+                (Peer::Gateway | Peer::Workspace, _) => {}
+                _ => continue,
+            }
+            if let Some(program) = slot.child() {
+                // One that is just dying is told when it is started again.
+                let _ = program.tell(&Control::Rules { news: news.clone() });
+            }
         }
     }
 

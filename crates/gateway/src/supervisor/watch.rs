@@ -140,7 +140,10 @@ mod tests {
     fn changed_rules_are_told_once_and_broken_ones_with_their_place() {
         let (_dir, home, mut watch) = watch();
         assert_eq!(look(&mut watch), None);
-        write(&home, &format!("{CONFIG}[policy]\nallow = [\"make test\"]\n"));
+        write(
+            &home,
+            &format!("{CONFIG}[policy]\nallow = [\"make test\"]\n"),
+        );
         let Some(RulesNews::Changed { rules }) = look(&mut watch) else {
             panic!("nothing was told")
         };

@@ -55,14 +55,16 @@ pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
         | Kind::OddPath
         | Kind::OddPipe
             if !simple.patterns.is_empty() =>
-        Finding {
-            kind: Kind::Pattern,
-            reason: format!(
-                "{}, and for which files its pattern stands is not known before it runs",
-                finding.reason
-            ),
-            ..finding
-        },
+        {
+            Finding {
+                kind: Kind::Pattern,
+                reason: format!(
+                    "{}, and for which files its pattern stands is not known before it runs",
+                    finding.reason
+                ),
+                ..finding
+            }
+        }
         _ => finding,
     }
 }
@@ -105,9 +107,10 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
                 inspection(grammar, name, &args, workspace, program.effects),
             )
         }
-        Some((Class::Inspect(_), _)) => {
-            program.is(Kind::Ordinary, format!("{path} is not the {name} of the system"))
-        }
+        Some((Class::Inspect(_), _)) => program.is(
+            Kind::Ordinary,
+            format!("{path} is not the {name} of the system"),
+        ),
         Some((Class::Guarded(grammar), Name::Exact)) => program.guarded(grammar, args),
         Some((Class::Guarded(_), Name::Variant)) => {
             program.is(Kind::HighRisk, format!("{name} can start other programs"))
@@ -241,7 +244,11 @@ fn inspection(
 }
 
 /// What an inspection program does beyond reading, if it may.
-fn more_than_looking(grammar: &Grammar, name: &str, arguments: &Arguments<'_>) -> Option<(Kind, String)> {
+fn more_than_looking(
+    grammar: &Grammar,
+    name: &str,
+    arguments: &Arguments<'_>,
+) -> Option<(Kind, String)> {
     let only_prints: fn(&str) -> bool = match grammar.operands {
         Operands::Sed => script::sed_only_prints,
         Operands::Awk => script::awk_only_prints,

@@ -157,7 +157,10 @@ mod tests {
             .request_envs()
             .map(|kind| kind.action().id().unescaped().to_owned())
             .collect();
-        let kinds: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+        let kinds: BTreeSet<_> = Kind::ALL
+            .iter()
+            .map(|kind| kind.name().to_owned())
+            .collect();
         assert_eq!(of_schema, kinds);
     }
 }

@@ -179,7 +179,9 @@ impl Rules {
             (_, Role::Guest) => Err("a guest cannot answer for a call"),
             (_, Role::Owner | Role::Approver) => Ok(()),
             (_, Role::User) if by == asked => Ok(()),
-            (_, Role::User) => Err("only who asked for a call, an approver and the owner can answer for it"),
+            (_, Role::User) => {
+                Err("only who asked for a call, an approver and the owner can answer for it")
+            }
         }
     }
 
@@ -253,7 +255,10 @@ impl Rules {
         let labelled = |label| RestrictedExpression::new_bool(session.labels.contains(&label));
         let context = Context::from_pairs(owned([
             ("approval", entity(&types.approval, approval)),
-            ("profile", entity(&types.profile, facts::profile(self.profile))),
+            (
+                "profile",
+                entity(&types.profile, facts::profile(self.profile)),
+            ),
             ("channel", text(session.channel.as_str())),
             ("agent", text(session.agent.as_str())),
             ("private", labelled(Label::Private)),

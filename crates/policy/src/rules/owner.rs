@@ -2,9 +2,7 @@
 
 use cedar_policy::{Policy, PolicyId, PolicySet};
 use protocol::call::WorkspacePath;
-use protocol::rules::{
-    AllowedCommand, MAX_RULE_FILE, MAX_RULE_FILES, OwnerRules, Rest, RuleFile,
-};
+use protocol::rules::{AllowedCommand, MAX_RULE_FILE, MAX_RULE_FILES, OwnerRules, Rest, RuleFile};
 
 use super::facts::command;
 use super::{BadRules, bad};
@@ -21,20 +19,27 @@ const CONFIG: &str = "bulkhead.toml";
 /// Refuses what the parser could not survive, before it sees it.
 pub(super) fn check_size(files: &[RuleFile]) -> Result<(), BadRules> {
     if files.len() > MAX_RULE_FILES {
-        return Err(bad("rules", format!("there are more than {MAX_RULE_FILES} files")));
+        return Err(bad(
+            "rules",
+            format!("there are more than {MAX_RULE_FILES} files"),
+        ));
     }
     for RuleFile { name, text } in files {
         if text.len() > MAX_RULE_FILE {
             return Err(bad(name, format!("it has more than {MAX_RULE_FILE} bytes")));
         }
         if let Some(at) = too_deep(text) {
-            let problem = format!("brackets nest more than {MAX_DEPTH} deep; say it in several rules");
+            let problem =
+                format!("brackets nest more than {MAX_DEPTH} deep; say it in several rules");
             return Err(bad(placed(name, text, at), problem));
         }
         // A policy ends with a semicolon; one in a text only makes the pieces shorter than they are.
         let mut from = 0;
         for piece in text.split_inclusive(';') {
-            let plain = piece.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+            let plain = piece
+                .bytes()
+                .filter(|byte| !byte.is_ascii_whitespace())
+                .count();
             if plain > MAX_POLICY {
                 let problem = format!("a rule has more than {MAX_POLICY} bytes; say it in several");
                 return Err(bad(placed(name, text, from), problem));
@@ -78,17 +83,25 @@ pub(super) fn add_file(all: &mut PolicySet, name: &str, text: &str) -> Result<()
         bad(at, problem)
     })?;
     if parsed.templates().next().is_some() {
-        return Err(bad(name, "a rule has a slot (?principal, ?resource), which nothing fills in"));
+        return Err(bad(
+            name,
+            "a rule has a slot (?principal, ?resource), which nothing fills in",
+        ));
     }
     for policy in parsed.policies() {
-        let own = policy.annotation("id").unwrap_or_else(|| policy.id().as_ref());
+        let own = policy
+            .annotation("id")
+            .unwrap_or_else(|| policy.id().as_ref());
         let id = match name {
             "" => own.to_owned(),
             name => format!("{name}: {own}"),
         };
         if policy.annotation("because").is_none() && !name.is_empty() {
             let place = id;
-            return Err(bad(place, "it has no @because(\"...\"), which people are shown as the reason"));
+            return Err(bad(
+                place,
+                "it has no @because(\"...\"), which people are shown as the reason",
+            ));
         }
         all.add(policy.new_id(PolicyId::new(&id)))
             .map_err(|_| bad(&id, "two rules have this @id; give each its own"))?;
@@ -107,10 +120,9 @@ pub(super) fn add_simple(all: &mut PolicySet, owner: &OwnerRules) -> Result<(), 
     let kept = (owner.read_only.iter()).map(|path| ("policy.read_only", keeping(path)));
     for (number, (key, text)) in allowed.chain(kept).enumerate() {
         let id = format!("{CONFIG}: {key} {}", number + 1);
-        let policy = Policy::parse(Some(PolicyId::new(&id)), &text)
-            .map_err(|error| bad(&id, error))?;
-        all.add(policy)
-            .map_err(|error| bad(&id, error))?;
+        let policy =
+            Policy::parse(Some(PolicyId::new(&id)), &text).map_err(|error| bad(&id, error))?;
+        all.add(policy).map_err(|error| bad(&id, error))?;
     }
     Ok(())
 }

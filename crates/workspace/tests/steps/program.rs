@@ -28,7 +28,10 @@ impl Program {
             .spawn()
             .unwrap();
         let control = SupervisorEnd::new(ours);
-        let config = WorkspaceConfig { keep: LIMITS };
+        let config = WorkspaceConfig {
+            keep: LIMITS,
+            read_only: Vec::new(),
+        };
         control.send(&Control::Start { config }).unwrap();
         assert_eq!(control.receive().unwrap().0, Report::Ready);
         Self { child, control }

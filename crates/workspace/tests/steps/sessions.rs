@@ -1,6 +1,7 @@
 //! Several sessions, other programs of the user, and other processes on one workspace.
 
 use super::common::{LIMITS, Place, base, before_turn, call, kept, open, told};
+use protocol::call::WorkspacePath;
 use protocol::runner::{EntryId, Fate};
 use protocol::workspace::{HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo};
 
@@ -95,6 +96,41 @@ fn what_others_change_meanwhile_is_a_conflict() {
         }
         place.assert_tidy();
     }
+}
+
+#[test]
+fn what_the_owner_keeps_read_only_no_step_changes_by_whatever_name() {
+    let mut place = Place::new();
+    place.given("mkdir -p a/docs b; echo 1 > a/docs/x; ln -s a/docs link; echo 1 > b/y");
+    place
+        .store
+        .keep_read_only(&[WorkspacePath::parse("a/docs").unwrap()]);
+    for kind in [LayerKind::Overlay, LayerKind::Copy] {
+        for (script, kept) in [
+            ("echo 2 > a/docs/x", false),
+            ("echo 2 > link/x", false),
+            ("echo 2 > a/docs/new", false),
+            ("rm a/docs/x", false),
+            ("rm -r a", false),
+            ("mv a c", false),
+            ("mv a/docs a/other", false),
+            ("chmod 700 a/docs", false),
+            ("rm -r a/docs; ln -s ../b a/docs", false),
+            ("cat a/docs/x; echo 2 > a/z; rm a/z", true),
+            ("echo 3 >> b/y", true),
+        ] {
+            let before = place.tree();
+            let one = place.begin_as(kind);
+            one.run(script);
+            let changes = place.keep(&one.over);
+            let is_barred = matches!(changes.fate, Fate::ReadOnly { .. });
+            assert_eq!(is_barred, !kept, "{kind:?} {script}: {changes:?}");
+            if !kept {
+                assert_eq!(place.tree(), before, "{script}");
+            }
+        }
+    }
+    place.assert_tidy();
 }
 
 #[test]

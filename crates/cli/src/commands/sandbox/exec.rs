@@ -274,6 +274,13 @@ fn pass_on(outcome: &RunOutcome) -> Result<(), Fault> {
                 harmless(&paths)
             )));
         }
+        Fate::ReadOnly { paths } => {
+            let paths = paths.join(", ");
+            return Err(Fault::Refused(format!(
+                "what it changed was not kept, since bulkhead.toml keeps it read-only: {}",
+                harmless(&paths)
+            )));
+        }
         Fate::Failed { reason, fix } => {
             let (reason, fix) = (harmless(reason), harmless(fix));
             return Err(Fault::Refused(format!(

@@ -15,6 +15,7 @@ use protocol::runner::{Change, ChangeKind, Changes, EntryId, Limits};
 use protocol::time::Millis;
 use protocol::workspace::{Entry, Origin};
 
+use super::super::rules::Governing;
 use super::*;
 use crate::core::Next;
 use crate::core::state::State;
@@ -41,7 +42,8 @@ impl Rig {
         let (sender, events) = sync_channel(16);
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(&dir.path().join("state.db")).unwrap();
-        let mut gateway = Gateway::new(config(), ProgramEnd::new(ours), state, sender);
+        let rules = Governing::new(&config().rules).unwrap();
+        let mut gateway = Gateway::new(config(), ProgramEnd::new(ours), state, rules, sender);
         let writer = Writer::start(Store::open(record).unwrap()).unwrap();
         let keeper = link_keeper(&mut gateway);
         let mut rig = Self {
@@ -130,6 +132,7 @@ fn config() -> GatewayConfig {
         limits: Limits::default(),
         backend: Default::default(),
         web_origin: None,
+        rules: protocol::rules::OwnerRules::default(),
     }
 }
 
