@@ -1,0 +1,40 @@
+//! The short run: some ten thousand inputs for each target, the same ones every time.
+
+use std::path::Path;
+
+use bulkhead_fuzz::{TARGETS, Until, run};
+
+/// Where the input lies that is being tried.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/fuzz");
+
+fn short(name: &str, inputs: u64, outcomes: usize) {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    let target = target.expect("a target");
+    match run(target, 4, Until::Inputs(inputs), Path::new(FOLDER)) {
+        Ok(done) => assert!(
+            done.outcomes >= outcomes,
+            "{done:?}: the inputs are too much alike to show anything"
+        ),
+        Err(broken) => panic!("{broken}"),
+    }
+}
+
+#[test]
+fn no_command_is_taken_for_less_than_it_is() {
+    short("commands", 20_000, 500);
+}
+
+#[test]
+fn no_line_of_explain_brings_it_down_or_is_allowed_by_its_form() {
+    short("calls", 30_000, 50);
+}
+
+#[test]
+fn no_configuration_is_half_read_or_leads_off_this_machine_unsaid() {
+    short("config", 30_000, 50);
+}
+
+#[test]
+fn no_frame_and_no_kept_text_is_a_yes_but_the_true_one() {
+    short("approvals", 30_000, 40);
+}
