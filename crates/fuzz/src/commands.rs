@@ -87,10 +87,21 @@ const LONGEST: usize = 4096;
 /// The most places at which a command is divided.
 const PLACES: usize = 4;
 
-/// The commands of the corpus.
+/// Every way to quote, and every sign that is understood.
+const OWN: [&str; 3] = [
+    r#"grep -n "a\b \"c\" \\" 'd e' f\ g ''"#,
+    "sort < a 2>> b | cat > 'c d' 2>&1 && ls || ls -l; wc -l *.x\n\nls",
+    "cat /tmp/a /workspace/b /home/o/w/c &>> ./d/../e",
+];
+
+/// The commands of the corpus and some more.
 fn seeds() -> Vec<Vec<u8>> {
     let command = |call: serde_json::Value| call["args"]["command"].as_str().map(Vec::from);
-    calls::corpus().filter_map(command).collect()
+    let own = OWN.map(Vec::from);
+    // One word, which takes a grammar long.
+    let long = format!("ls {}", "'a'".repeat(8000)).into_bytes();
+    let own = own.into_iter().chain([long]);
+    calls::corpus().filter_map(command).chain(own).collect()
 }
 
 /// What the rules say of a command, and what it is for them.

@@ -34,7 +34,8 @@ pub(crate) const TARGET: Target = Target {
         b"host = \"models.example.com\"\n",
         b"secret = \"k\"\n",
         b"path = \"/w\"\n",
-        b"path = \"/h/..\"\n",
+        b"path = \"/h\"\n",
+        b"path = \"/h/b/history/../..\"\n",
         b"enabled = false\n",
         b"port = 0\n",
         b"token = \"t\"\n",
@@ -66,12 +67,13 @@ pub(crate) const TARGET: Target = Target {
 
 fn seeds() -> Vec<Vec<u8>> {
     let example = include_str!("../../../etc/bulkhead.toml");
-    // What begins with `#` and a key is a default that can be set.
-    let uncommented = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
-        _ => line.to_owned(),
+    // What begins with `#` and a key is a default that can be set. Without remarks a change hits more often.
+    let set = |line: &'static str| {
+        let is_default = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase());
+        let line = line.strip_prefix('#').filter(is_default).unwrap_or(line);
+        line.split('#').next().map(str::trim_end)
     };
-    let defaults: Vec<_> = example.lines().map(uncommented).collect();
+    let defaults: Vec<_> = example.lines().filter_map(set).collect();
     let least = "[model]\napi = \"ollama\"\nurl = \"http://127.0.0.1:11434\"\nname = \"m\"\n";
     let remote = concat!(
         "[model]\napi = \"openai\"\nurl = \"https://models.example.com/v1\"\nname = \"m\"\n",
@@ -83,15 +85,22 @@ fn seeds() -> Vec<Vec<u8>> {
         defaults.join("\n"),
         least.to_owned(),
         remote.to_owned(),
+        least.replace("127.0.0.1", "localhost.example.com"),
+        least.replace("127.0.0.1", "127.0.0.1.example.com"),
         format!("{least}{telegram}"),
+        format!("{least}[workspace]\npath = \"/h\"\n"),
+        format!("{least}[workspace]\npath = \"/w/../x\"\n"),
         format!("{least}[workspace]\npath = \"/w\"\n[box]\nengine_socket = \"/run/s\"\n"),
     ]
     .map(String::into_bytes)
     .to_vec()
 }
 
+/// Where Bulkhead's own files are.
+const HOME: &str = "/h/b";
+
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    let home = Home::at(Path::new("/h")).expect("it is absolute");
+    let home = Home::at(Path::new(HOME)).expect("it is absolute");
     Config::parse(text, &home, Path::new("bulkhead.toml"))
 }
 
@@ -139,7 +148,7 @@ fn means_nothing_unsaid(config: &Config) {
     let leads_up = workspace
         .components()
         .any(|part| part == Component::ParentDir);
-    let own = Path::new("/h");
+    let own = Path::new(HOME);
     assert!(workspace.is_absolute() && !leads_up, "{workspace:?}");
     assert!(!own.starts_with(workspace), "{workspace:?} holds the home");
     assert!((10..=86_400).contains(&config.approval_seconds));

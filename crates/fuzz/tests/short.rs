@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bulkhead_fuzz::{TARGETS, Until, run};
+use bulkhead_fuzz::{Broken, TARGETS, Target, Until, run};
 
 /// Where the input lies that is being tried.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/fuzz");
@@ -21,7 +21,7 @@ fn short(name: &str, inputs: u64, outcomes: usize) {
 
 #[test]
 fn no_command_is_taken_for_less_than_it_is() {
-    short("commands", 20_000, 500);
+    short("commands", 15_000, 500);
 }
 
 #[test]
@@ -37,4 +37,26 @@ fn no_configuration_is_half_read_or_leads_off_this_machine_unsaid() {
 #[test]
 fn no_frame_and_no_kept_text_is_a_yes_but_the_true_one() {
     short("approvals", 30_000, 40);
+}
+
+#[test]
+fn what_breaks_is_told_with_its_seed_and_in_short_and_comes_again() {
+    let target = Target {
+        name: "self",
+        check: |input| {
+            assert!(!input.windows(2).any(|two| two == b"<>"), "it holds <>");
+            String::from_utf8_lossy(&input[..input.len().min(1)]).into_owned()
+        },
+        seeds: || vec![b"a < b > c".to_vec()],
+        words: &[b"<", b">"],
+    };
+    let told = || match run(&target, 7, Until::Inputs(10_000), Path::new(FOLDER)) {
+        Err(broken @ Broken::Input { .. }) => broken.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let first = told();
+    assert!(first.starts_with("self, seed 7, input "), "{first}");
+    assert!(first.contains(": it holds <>\n"), "{first}");
+    assert!(first.ends_with("shorter:\n    b\"<>\""), "{first}");
+    assert_eq!(told(), first);
 }
