@@ -45,7 +45,8 @@ fn long(name: &str, seconds: u64, seed: Option<u64>) -> Result<String, String> {
     let seed = seed.unwrap_or_else(|| now.map_or(1, |now| now.as_secs()));
     println!("{name}, seed {seed}, {seconds} s");
     let until = Until::Time(Duration::from_secs(seconds));
-    let done = run(target, seed, until, Path::new(FOLDER)).map_err(|broken| broken.to_string())?;
+    let done =
+        run(target, seed, until, Some(Path::new(FOLDER))).map_err(|broken| broken.to_string())?;
     Ok(format!(
         "{} inputs, {} different outcomes, nothing broke",
         done.inputs, done.outcomes

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io, panic};
 
@@ -68,13 +68,15 @@ pub enum Broken {
     Io(String, #[source] io::Error),
 }
 
-/// Tries inputs. The one that is being tried lies in `folder`, for when it ends the process or the
-/// process has to be ended.
-pub fn run(target: &Target, seed: u64, until: Until, folder: &Path) -> Result<Done, Broken> {
-    let last = folder.join(format!("{}.last", target.name));
-    let failed = |error| Broken::Io(format!("{last:?}"), error);
-    fs::create_dir_all(folder).map_err(failed)?;
-    let file = File::create(&last).map_err(failed)?;
+/// Tries inputs. The one that is being tried lies in `folder`, if there is one, for when it ends the process
+/// or the process has to be ended.
+pub fn run(
+    target: &Target,
+    seed: u64,
+    until: Until,
+    folder: Option<&Path>,
+) -> Result<Done, Broken> {
+    let last = folder.map(|folder| Last::new(folder, target)).transpose()?;
     let most = Some(MOST_MEMORY);
     let limit = Rlimit {
         current: most,
@@ -97,9 +99,9 @@ pub fn run(target: &Target, seed: u64, until: Until, folder: &Path) -> Result<Do
             Some(seed) => (seed, false),
             None => (mutator.make(), true),
         };
-        file.set_len(0)
-            .and_then(|()| file.write_all_at(&input, 0))
-            .map_err(failed)?;
+        if let Some(last) = &last {
+            last.write(&input)?;
+        }
         match one(target, &input) {
             Ok(outcome) => {
                 if outcomes.insert(outcome) && is_new {
@@ -123,6 +125,29 @@ pub fn run(target: &Target, seed: u64, until: Until, folder: &Path) -> Result<Do
         inputs: number,
         outcomes: outcomes.len(),
     })
+}
+
+/// The input that is being tried.
+struct Last {
+    path: PathBuf,
+    file: File,
+}
+
+impl Last {
+    fn new(folder: &Path, target: &Target) -> Result<Self, Broken> {
+        let path = folder.join(format!("{}.last", target.name));
+        match fs::create_dir_all(folder).and_then(|()| File::create(&path)) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(Broken::Io(format!("{path:?}"), error)),
+        }
+    }
+
+    fn write(&self, input: &[u8]) -> Result<(), Broken> {
+        let Self { path, file } = self;
+        file.set_len(0)
+            .and_then(|()| file.write_all_at(input, 0))
+            .map_err(|error| Broken::Io(format!("{path:?}"), error))
+    }
 }
 
 /// Tries this input alone, and says what came of it.
