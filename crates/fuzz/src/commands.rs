@@ -98,8 +98,8 @@ const OWN: [&str; 3] = [
 fn seeds() -> Vec<Vec<u8>> {
     let command = |call: serde_json::Value| call["args"]["command"].as_str().map(Vec::from);
     let own = OWN.map(Vec::from);
-    // One word, which takes a grammar long.
-    let long = format!("ls {}", "'a'".repeat(8000)).into_bytes();
+    // What takes a grammar long.
+    let long = format!("ls \"{}\"", "{".repeat(20_000)).into_bytes();
     let own = own.into_iter().chain([long]);
     calls::corpus().filter_map(command).chain(own).collect()
 }

@@ -7,6 +7,18 @@ const LONGEST: usize = 32 * 1024;
 /// The most inputs to change further.
 const MOST: usize = 4096;
 
+/// What may stand in place of a number: ends of ranges, and what lies beyond them.
+const NUMBERS: [&[u8]; 8] = [
+    b"0",
+    b"1",
+    b"7",
+    b"65536",
+    b"4294967295",
+    b"4294967296",
+    b"18446744073709551616",
+    b"-1",
+];
+
 /// Numbers that look like chance: xorshift64*.
 struct Numbers(u64);
 
@@ -75,7 +87,7 @@ impl Mutator {
     fn change(&mut self, input: &mut Vec<u8>) {
         let numbers = &mut self.numbers;
         let at = numbers.below(input.len() + 1);
-        match numbers.below(9) {
+        match numbers.below(10) {
             0 if at < input.len() => input[at] ^= 1 << numbers.below(8),
             1 if at < input.len() => input[at] = numbers.byte(),
             0..=2 => input.insert(at, numbers.byte()),
@@ -102,6 +114,15 @@ impl Mutator {
                 let piece = numbers.range(other.len(), other.len());
                 let place = numbers.range(input.len(), piece.len());
                 input.splice(place, other[piece].iter().copied());
+            }
+            8 => {
+                let is_digit = |byte: &&u8| byte.is_ascii_digit();
+                let others = input[at..].iter().take_while(|byte| !is_digit(byte));
+                let begin = at + others.count();
+                let end = begin + input[begin..].iter().take_while(is_digit).count();
+                if begin < end {
+                    input.splice(begin..end, numbers.one(&NUMBERS).iter().copied());
+                }
             }
             _ => {
                 // The beginning of one and the end of another.

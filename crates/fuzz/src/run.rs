@@ -20,8 +20,9 @@ const MOST_SECONDS: i64 = 5;
 /// What all of the process may take, in bytes. One that takes more ends.
 const MOST_MEMORY: u64 = 1 << 30;
 
-/// How often a shorter input is tried in place of one that broke something.
+/// How often, and for how long, a shorter input is tried in place of one that broke something.
 const SHORTER: usize = 2000;
+const SHORTER_TIME: Duration = Duration::from_secs(30);
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -188,9 +189,11 @@ fn shorter(target: &Target, mut input: Vec<u8>) -> Vec<u8> {
     panic::set_hook(Box::new(|_| {}));
     let mut length = input.len() / 2;
     let mut tries = 0;
-    while length > 0 && tries < SHORTER {
+    let begin = Instant::now();
+    let is_enough = |tries| tries >= SHORTER || begin.elapsed() >= SHORTER_TIME;
+    while length > 0 && !is_enough(tries) {
         let mut at = 0;
-        while at < input.len() && tries < SHORTER {
+        while at < input.len() && !is_enough(tries) {
             let mut less = input.clone();
             less.drain(at..input.len().min(at + length));
             match one(target, &less) {
