@@ -51,6 +51,8 @@ impl Numbers {
 pub(crate) struct Mutator {
     numbers: Numbers,
     inputs: Vec<Vec<u8>>,
+    /// How many of them were there at the beginning.
+    seeds: usize,
     words: &'static [&'static [u8]],
 }
 
@@ -61,6 +63,7 @@ impl Mutator {
         let numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         Self {
             numbers,
+            seeds: inputs.len(),
             inputs,
             words,
         }
@@ -68,7 +71,12 @@ impl Mutator {
 
     /// The next input.
     pub(crate) fn make(&mut self) -> Vec<u8> {
-        let mut input = self.numbers.one(&self.inputs).clone();
+        // Of those that came later most are broken somewhere, so they do not crowd out the good ones.
+        let most = match self.numbers.below(2) {
+            0 => self.seeds,
+            _ => self.inputs.len(),
+        };
+        let mut input = self.numbers.one(&self.inputs[..most]).clone();
         // Mostly one change, since two often break what one would have shown.
         for _ in 0..=self.numbers.below(8).saturating_sub(4) {
             self.change(&mut input);
