@@ -22,9 +22,8 @@ pub(super) fn read(command: &str, workspace: &str) -> Result<Script, String> {
     if command.len() > MAX_LENGTH {
         return Err("it is very long".to_owned());
     }
-    // White space around a command means nothing, a newline at its end included.
-    let text = command.trim_matches([' ', '\t', '\n']);
-    let mut tokens = tokens(text)?.into_iter().peekable();
+    let mut tokens = tokens(command)?.into_iter().peekable();
+    lines(&mut tokens);
     let mut steps = Vec::new();
     let mut when = When::Always;
     loop {
@@ -135,6 +134,8 @@ fn simple(tokens: &mut Tokens, workspace: &str) -> Result<Simple, String> {
 pub(super) fn add(simple: &mut Simple, word: Word) -> Result<(), String> {
     let text = match word {
         Word::Text(text) => text,
+        // An option is what it says. A shell would say the same, unless a file has such a name.
+        Word::Pattern(option) if option.starts_with('-') => option,
         Word::Pattern(pattern) => {
             // What it stands for is a name below a folder that can be told.
             let leads_up = pattern.split('/').any(|part| part == "..");
@@ -331,8 +332,6 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
     }
     match pattern {
         None => Ok((Word::Text(word), bare)),
-        // An option is what it says. A shell would say the same, unless a file has such a name.
-        Some(_) if bare && word.starts_with('-') => Ok((Word::Text(word), bare)),
         Some(_) if bare => Ok((Word::Pattern(word), bare)),
         // Which of its signs are quoted would have to be told, too.
         Some(c) => Err(special(c)),
@@ -439,8 +438,17 @@ mod tests {
                 vec!["find", ".", "(", "-name", "*.rs", ")"],
             ),
             ("ls é/日本", vec!["ls", "é/日本"]),
+            ("\n ls -* a\\ \n", vec!["ls", "-*", "a "]),
         ] {
             assert_eq!(words(command).unwrap(), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_redirection_names_one_file_whatever_the_name_begins_with() {
+        assert!(read("ls > -a", WORKSPACE).is_ok());
+        for command in ["ls > -*", "ls < -?", "ls &> -[a]", "ls 2>> *"] {
+            assert!(read(command, WORKSPACE).is_err(), "{command:?}");
         }
     }
 
