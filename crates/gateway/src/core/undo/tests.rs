@@ -44,7 +44,7 @@ impl Rig {
         let state = State::open(&dir.path().join("state.db")).unwrap();
         let rules = Governing::new(&config().rules).unwrap();
         let mut gateway = Gateway::new(config(), ProgramEnd::new(ours), state, rules, sender);
-        let mut writer = Writer::start(Store::open(record).unwrap()).unwrap();
+        let writer = Writer::start(Store::open(record).unwrap()).unwrap();
         let keeper = link_keeper(&mut gateway);
         let mut rig = Self {
             gateway,
