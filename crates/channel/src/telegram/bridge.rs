@@ -249,6 +249,7 @@ impl Bridge {
             nonce: open.asked.nonce,
             sender: pressed.press.sender.clone(),
             answer: pressed.choice.answer,
+            reason: String::new(),
             proof: Proof::Link,
         };
         if self.gateway.send(answer).is_err() {
@@ -284,6 +285,7 @@ impl Bridge {
                 conversation,
                 approval,
                 answer,
+                ..
             } => {
                 self.approval_closed(&conversation, approval, answer);
             }
@@ -324,7 +326,11 @@ impl Bridge {
             | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::PasskeyEnrolled { .. }
             | ChannelEvent::PasskeyRefused { .. }
-            | ChannelEvent::Transcript { .. } => {}
+            | ChannelEvent::Transcript { .. }
+            | ChannelEvent::Grants { .. }
+            | ChannelEvent::GrantRevoked { .. }
+            | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::GrantsChanged { .. } => {}
         }
     }
 

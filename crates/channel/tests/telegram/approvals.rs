@@ -65,6 +65,7 @@ fn close(gateway: &GatewayEnd, answer: Answer) {
             conversation: chat(OWNER),
             approval,
             answer,
+            over: None,
         })
         .unwrap();
 }
@@ -84,6 +85,7 @@ fn a_press_goes_to_the_gateway_in_the_name_of_who_pressed() {
         nonce: Nonce([2; 16]),
         sender: SenderId::parse(sender).unwrap(),
         answer,
+        reason: String::new(),
         proof: Proof::Link,
     };
     assert_eq!(

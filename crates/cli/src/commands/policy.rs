@@ -31,8 +31,12 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Whether bulkhead.toml is sound.
-    Check,
+    /// Whether bulkhead.toml is sound. Exit code 1 if it is not.
+    Check {
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Decide the calls of the record again, and show which would be decided otherwise. What a session had read
     /// and who may do what without being asked is left out. Exit code 1 if a call would be treated less strictly.
     Test {
@@ -67,10 +71,23 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
                 .ok_or_else(|| Fault::Refused("the workspace's path is not UTF-8".to_owned()))?;
             test(&habits(home, against)?.otherwise(workspace), json)
         }
-        Action::Check => {
-            Config::load(home)?;
-            output::line(format!("{:?} is sound", home.config_file()))
+        Action::Check { json } => check(home, json),
+    }
+}
+
+fn check(home: &Home, json: bool) -> Result<(), Fault> {
+    let file = home.config_file();
+    match Config::load(home) {
+        Ok(_) => {
+            let facts = json!({ "ok": true, "file": file, "problems": [] });
+            output::done(json, &format!("{file:?} is sound"), &facts)
         }
+        Err(error) if json => {
+            let problems = [error.to_string()];
+            output::json(&json!({ "ok": false, "file": file, "problems": problems }))?;
+            Err(Fault::Said)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
