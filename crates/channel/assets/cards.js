@@ -70,7 +70,7 @@ export class ApprovalView {
     this.title = title;
     this.body = element("div", "approval-body", element("pre", "action", card.action), ...facts(card));
     this.buttons = element("div", "buttons", this.expires, this.deny, this.approve);
-    const label = element("label", "why", "If you deny: why? The model is told. You need not say.", this.reason);
+    const label = element("label", "why", "If you deny, why? (Optional; the model is told.)", this.reason);
     this.foot = element("div", "approval-foot", label, this.buttons);
     this.node = element("section", "card approval", title, this.body, this.note, this.foot);
     this.node.setAttribute("aria-labelledby", id);

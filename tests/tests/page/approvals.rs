@@ -301,6 +301,17 @@ fn the_view_is_used_with_the_keyboard_and_leaves_nothing_behind_after_logging_ou
     );
     assert_eq!(nameless, 0);
 
+    // Neither view is wider than a phone.
+    browser.resize(380, 800);
+    for view in ["#to-chat", "#to-approvals"] {
+        browser.click(view);
+        let over = "return document.documentElement.scrollWidth - innerWidth";
+        assert!(
+            browser.run(over).as_i64().is_some_and(|over| over <= 0),
+            "{view}"
+        );
+    }
+
     browser.click("#logout");
     browser.find("#login");
     assert!(!browser.text().contains("touch made"));
