@@ -264,6 +264,7 @@ fn whoever_holds_a_channel_s_link_and_key_cannot_approve_tier_3() {
             nonce: card.nonce,
             sender,
             answer: ApprovalAnswer::Approve,
+            reason: String::new(),
             proof,
         };
         channel.send(&answer).expect("it is sent");

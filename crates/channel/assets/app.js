@@ -1,6 +1,7 @@
 // The page: one conversation, as it is in the record, and what happens in it now.
 
 import { Problem, forgetLogin, get, listen, logIn, post, wait, waits } from "/link.js";
+import { ApprovalsView } from "/approvals.js";
 import { ApprovalView, CallView } from "/cards.js";
 import { element, markdown } from "/markdown.js";
 import { enrol } from "/passkeys.js";
@@ -11,8 +12,9 @@ const view = {
   empty: byId("empty"), log: byId("log"), working: byId("working"), workingText: byId("working-text"),
   alert: byId("alert"), foot: byId("foot"), composer: byId("composer"), text: byId("text"),
   send: byId("send"), stop: byId("stop"), passkey: byId("passkey"), passkeyNote: byId("passkey-note"),
-  passkeyMake: byId("passkey-make"), passkeyClose: byId("passkey-close"),
+  passkeyMake: byId("passkey-make"), passkeyClose: byId("passkey-close"), views: byId("views"),
 };
+const asked = new ApprovalsView();
 const LONGEST_TEXT = 60_000;
 
 // What is shown. All of it but `unsent` and `mine` is made anew when the stream is opened anew.
@@ -103,7 +105,17 @@ function bind() {
       view.text.focus();
     });
   }
-  setInterval(() => approvals.forEach((approval) => approval.tick()), 1000);
+  addEventListener("hashchange", () => {
+    showView();
+    asked.load();
+    if (!asked.shown) return toEnd();
+    scrollTo(0, 0);
+    asked.title.focus({ preventScroll: true });
+  });
+  setInterval(() => {
+    approvals.forEach((approval) => approval.tick());
+    asked.tick();
+  }, 1000);
 }
 
 // The stream.
@@ -147,6 +159,8 @@ function render({ entries, running }) {
   approvals = new Map();
   replied = new Set();
   view.log.replaceChildren();
+  asked.list.replaceChildren();
+  asked.load();
   for (const entry of entries) show(entry);
   view.log.append(...unsent.filter((bubble) => bubble.firstChild.textContent !== lastSaid));
   const waiting = early ?? [];
@@ -204,13 +218,20 @@ const on = {
     const approval = new ApprovalView(card);
     approvals.set(card.approval, approval);
     const call = calls.get(`${card.turn}/${card.call}`);
-    keepAtEnd(() => (call ? call.node.after(approval.node) : view.log.append(approval.node)));
+    keepAtEnd(() => {
+      if (call) call.node.after(approval.home);
+      else view.log.append(approval.home);
+      asked.gather([approval]);
+    });
     // What is asked is read from its beginning.
-    if (approval.node.offsetHeight > innerHeight / 2) approval.node.scrollIntoView({ block: "start" });
+    if (!asked.shown && approval.node.offsetHeight > innerHeight / 2) approval.node.scrollIntoView({ block: "start" });
     view.alert.textContent = `Your answer is needed: ${card.action}`;
   },
-  approval_closed({ approval, answer: how }) {
-    approvals.get(approval)?.close(how);
+  approval_closed({ approval, answer: how, over }) {
+    approvals.get(approval)?.close(how, over);
+  },
+  grants_changed() {
+    asked.load();
   },
   answer_refused({ approval, text }) {
     approvals.get(approval)?.refused(text);
@@ -383,9 +404,12 @@ function showLogin(reason) {
   view.login.hidden = false;
   view.reason.hidden = !reason;
   view.reason.textContent = reason;
-  for (const node of [view.foot, view.logout, view.empty, view.working]) node.hidden = true;
+  for (const node of [view.foot, view.logout, view.views, view.empty, view.working]) node.hidden = true;
   view.log.replaceChildren();
+  approvals = new Map();
+  asked.clear();
   link.stream = "logged out";
+  showView();
   showStatus();
 }
 
@@ -393,12 +417,21 @@ function showChat() {
   view.login.hidden = true;
   view.foot.hidden = false;
   view.logout.hidden = false;
+  view.views.hidden = false;
+  showView();
   showStatus();
   // On a phone this would bring up the keyboard.
   if (!matchMedia("(pointer: coarse)").matches) view.text.focus();
 }
 
+// The conversation, or what waits for an answer.
+function showView() {
+  asked.mark(link.stream === "logged out");
+  asked.gather(approvals.values());
+}
+
 function showWorking() {
+  asked.tell([...approvals.values()].filter((approval) => approval.open).length);
   const asks = [...approvals.values()].some((approval) => approval.open);
   view.working.hidden = turn === null || asks || Boolean(turn.open);
   view.workingText.textContent = "Thinking";
@@ -437,7 +470,7 @@ function fit() {
 // Somebody who reads further up stays there.
 function keepAtEnd(change) {
   const page = document.scrollingElement;
-  const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 120;
+  const atEnd = !asked.shown && page.scrollHeight - page.scrollTop - page.clientHeight < 120;
   change();
   if (atEnd) toEnd();
 }

@@ -13,12 +13,18 @@ const CALL_STATES = {
   unknown: "Outcome unknown",
 };
 
+// Where an answer came from that counts.
+const PLACES = { operator: "in a terminal", terminal: "in a terminal", web: "on the page" };
+
 const ANSWERS = {
   approve: "Approved",
   deny: "Denied",
   expired: "Expired without an answer, which means no",
   cancelled: "No longer needed",
 };
+
+// The longest reason for a no; the server counts bytes.
+const LONGEST_REASON = 1000;
 
 // A click within this time after the card came into view was meant for something else.
 const UNSEEN = 700;
@@ -49,20 +55,27 @@ export class ApprovalView {
   constructor(card) {
     this.card = card;
     this.ready = false;
+    this.busy = "";       // "signing" while the passkey is asked for, "sending" after that
+    this.home = document.createComment("");
     this.expires = element("span", "expires");
     this.note = element("p", "note");
     this.note.setAttribute("role", "status");
     this.deny = this.button("deny", "Deny");
     this.approve = this.button("approve", this.signed ? "Approve with passkey" : "Approve");
+    this.reason = this.reasonField();
     const id = `approval-${card.approval}`;
     const title = element("h3", "", "May I do this?");
     title.id = id;
+    title.tabIndex = -1;
     this.title = title;
     this.body = element("div", "approval-body", element("pre", "action", card.action), ...facts(card));
     this.buttons = element("div", "buttons", this.expires, this.deny, this.approve);
-    this.node = element("section", "card approval", title, this.body, this.note, this.buttons);
+    const label = element("label", "why", "If you deny, why? (Optional; the model is told.)", this.reason);
+    this.foot = element("div", "approval-foot", label, this.buttons);
+    this.node = element("section", "card approval", title, this.body, this.note, this.foot);
     this.node.setAttribute("aria-labelledby", id);
     this.node.dataset.state = "open";
+    this.node.dataset.expires = card.expires;
     this.tick();
     this.watch();
   }
@@ -82,21 +95,58 @@ export class ApprovalView {
     const seconds = Math.max(0, Math.ceil((this.card.expires - Date.now()) / 1000));
     const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
     this.expires.textContent = seconds > 0 ? `No answer in ${clock} means no` : "Time is up";
-    if (seconds === 0) this.enable(false);
+    if (seconds === 0) this.refresh();
   }
 
-  close(answer) {
+  // It is over; the answer that came `over` a channel is the one that counts.
+  close(answer, over) {
+    const now = document.activeElement;
+    // A button that was pressed and cannot be pressed any more has lost the focus.
+    const here = this.foot.contains(now) || (this.busy === "sending" && now === document.body);
+    const place = over === null ? "" : ` ${PLACES[over] ?? `over ${over}`}`;
     this.node.dataset.state = answer;
-    this.title.textContent = ANSWERS[answer] ?? answer;
+    this.title.textContent = `${ANSWERS[answer] ?? answer}${place}`;
     this.note.textContent = "";
     this.asking?.abort();
-    this.buttons.remove();
+    this.foot.remove();
     this.seen?.disconnect();
+    // Whoever goes on with the keyboard goes on with the next.
+    if (here) this.title.focus({ preventScroll: true });
   }
 
   refused(text) {
-    this.note.textContent = text;
-    if (this.open) this.enable(true);
+    this.note.textContent = this.open ? text : `Your answer did not count: ${text}`;
+    this.busy = "";
+    this.refresh();
+  }
+
+  // It stands in the conversation, behind its mark there.
+  goHome() {
+    if (this.node.previousSibling === this.home) return;
+    this.leaveHome();
+    this.home.after(this.node);
+  }
+
+  // It moves: what is clicked at its new place has to be seen there first.
+  leaveHome() {
+    this.ready = false;
+    this.refresh();
+    if (this.open) this.watch();
+  }
+
+  reasonField() {
+    const field = element("input", "reason");
+    field.type = "text";
+    field.maxLength = LONGEST_REASON;
+    field.autocomplete = "off";
+    field.addEventListener("input", () => this.refresh());
+    // Enter can only be a no.
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      if (!this.deny.disabled) this.answer("deny");
+    });
+    return field;
   }
 
   button(answer, label) {
@@ -109,33 +159,38 @@ export class ApprovalView {
 
   // The buttons work once the card has been in view for a moment.
   watch() {
+    this.seen?.disconnect();
+    clearTimeout(this.timer);
     this.seen = new IntersectionObserver((entries) => {
       clearTimeout(this.timer);
       const inView = entries.some((entry) => entry.isIntersecting);
       if (inView && this.open && !this.ready) {
         this.timer = setTimeout(() => {
           this.ready = true;
-          this.enable(true);
+          this.refresh();
         }, UNSEEN);
       }
     });
     this.seen.observe(this.buttons);
   }
 
-  enable(works) {
-    const usable = works && this.ready && this.card.expires > Date.now();
-    this.approve.disabled = !usable;
-    this.deny.disabled = !usable;
+  // Whoever writes why not does not mean yes.
+  refresh() {
+    const usable = this.open && this.ready && this.card.expires > Date.now();
+    this.deny.disabled = !usable || this.busy === "sending";
+    this.approve.disabled = !usable || this.busy !== "" || this.reason.value.trim() !== "";
   }
 
   async answer(answer) {
     if (!this.ready || !this.open) return;
     this.asking?.abort();
-    this.enable(false);
     const { approval, digest, nonce } = this.card;
     const said = { approval, digest, nonce, answer };
+    if (answer === "deny") said.reason = this.reason.value.trim();
     try {
       if (answer === "approve" && this.signed) said.passkey = await this.sign(digest);
+      this.busy = "sending";
+      this.refresh();
       this.note.textContent = answer === "approve" ? "Approving…" : "Denying…";
       await post("/answer", said);
     } catch (error) {
@@ -149,7 +204,8 @@ export class ApprovalView {
   async sign(digest) {
     this.asking = new AbortController();
     this.note.textContent = "Use your passkey to sign exactly this…";
-    this.deny.disabled = false;
+    this.busy = "signing";
+    this.refresh();
     try {
       return await sign(digest, this.asking.signal);
     } catch (error) {

@@ -208,6 +208,7 @@ impl Conversation {
             nonce: card.nonce,
             sender: self.sender.clone(),
             answer,
+            reason: String::new(),
             proof: connect::proof(&self.home, answer, card.digest)?,
         })?;
         Ok(None)
@@ -277,6 +278,7 @@ impl Conversation {
                 conversation,
                 approval,
                 answer,
+                ..
             } => {
                 if mine(&conversation) {
                     turn.closed(approval, answer);
@@ -330,7 +332,11 @@ impl Conversation {
             | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::PasskeyEnrolled { .. }
             | ChannelEvent::PasskeyRefused { .. }
-            | ChannelEvent::Transcript { .. }) => {
+            | ChannelEvent::Transcript { .. }
+            | ChannelEvent::Grants { .. }
+            | ChannelEvent::GrantRevoked { .. }
+            | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::GrantsChanged { .. }) => {
                 drop(out_of_order);
                 return Err(Fault::Unexpected("the gateway"));
             }
@@ -368,7 +374,11 @@ impl Conversation {
             | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::PasskeyEnrolled { .. }
             | ChannelEvent::PasskeyRefused { .. }
-            | ChannelEvent::Transcript { .. } => return Err(Fault::Unexpected("the gateway")),
+            | ChannelEvent::Transcript { .. }
+            | ChannelEvent::Grants { .. }
+            | ChannelEvent::GrantRevoked { .. }
+            | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::GrantsChanged { .. } => return Err(Fault::Unexpected("the gateway")),
         };
         if conversation == self.conversation {
             self.send(&ChannelRequest::Delivered { delivery })?;

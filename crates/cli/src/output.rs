@@ -29,6 +29,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Fault> {
     line(json)
 }
 
+/// Says that something is done: in words, or as one line of JSON.
+pub(crate) fn done(json: bool, words: &str, facts: &serde_json::Value) -> Result<(), Fault> {
+    match json {
+        true => self::json(facts),
+        false => line(words),
+    }
+}
+
 /// Prints rows below a head, each column as wide as its widest cell.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Result<(), Fault> {
     text(&laid_out(head, rows))

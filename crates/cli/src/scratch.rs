@@ -241,6 +241,7 @@ impl Speaker {
                         nonce: card.nonce,
                         sender: self.sender.clone(),
                         answer,
+                        reason: String::new(),
                         proof: connect::proof(&self.home, answer, card.digest)?,
                     })?;
                 }
@@ -276,7 +277,13 @@ impl Speaker {
                 | ChannelEvent::LoggedOut { .. }
                 | ChannelEvent::PasskeyEnrolled { .. }
                 | ChannelEvent::PasskeyRefused { .. }
-                | ChannelEvent::Transcript { .. } => return Err(Fault::Unexpected("the gateway")),
+                | ChannelEvent::Transcript { .. }
+                | ChannelEvent::Grants { .. }
+                | ChannelEvent::GrantRevoked { .. }
+                | ChannelEvent::GrantNotRevoked { .. }
+                | ChannelEvent::GrantsChanged { .. } => {
+                    return Err(Fault::Unexpected("the gateway"));
+                }
             }
         }
     }

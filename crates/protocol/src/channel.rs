@@ -54,6 +54,9 @@ pub enum ChannelRequest {
         sender: SenderId,
         /// What.
         answer: ApprovalAnswer,
+        /// Why not, for the model; at most [`crate::operator::MAX_REASON`] bytes. Empty if nothing
+        /// was said; a yes has none.
+        reason: String,
         /// What shows that a person gave it.
         proof: Proof,
     },
@@ -107,6 +110,23 @@ pub enum ChannelRequest {
         sender: SenderId,
         /// Which.
         conversation: ConversationId,
+    },
+    /// The grants of whoever is at this browser. Answered by `Grants`.
+    Grants {
+        /// A number the channel chose; the answer carries it.
+        id: u64,
+        /// Which browser.
+        sender: SenderId,
+    },
+    /// Take back a grant of whoever is at this browser. Answered by `GrantRevoked` or
+    /// `GrantNotRevoked`.
+    RevokeGrant {
+        /// A number the channel chose; the answer carries it.
+        id: u64,
+        /// Which browser.
+        sender: SenderId,
+        /// Its number in the list.
+        grant: u64,
     },
 }
 
@@ -187,6 +207,8 @@ pub enum ChannelEvent {
         approval: ApprovalId,
         /// How.
         answer: Answer,
+        /// Over which channel the answer came that counts; none if nobody's did.
+        over: Option<ChannelId>,
     },
     /// Somebody's answer to an approval did not count.
     AnswerRefused {
@@ -263,6 +285,32 @@ pub enum ChannelEvent {
         entries: Vec<TranscriptEntry>,
         /// The turn that runs now, if one does.
         running: Option<TurnId>,
+    },
+    /// The grants in force.
+    Grants {
+        /// Of this request.
+        id: u64,
+        /// By number, the newest if there are too many for one frame.
+        grants: Vec<GrantCard>,
+        /// How many there are beside these.
+        more: u64,
+    },
+    /// The grant is taken back: from the next call on it is asked again.
+    GrantRevoked {
+        /// Of this request.
+        id: u64,
+    },
+    /// The grant is not taken back.
+    GrantNotRevoked {
+        /// Of this request.
+        id: u64,
+        /// For the person.
+        text: String,
+    },
+    /// There are other grants than before; whoever shows them asks again.
+    GrantsChanged {
+        /// Where they are shown.
+        conversation: ConversationId,
     },
 }
 
@@ -374,4 +422,18 @@ pub enum Needs {
     Answer,
     /// A signature over the digest that no channel's program can make: tier 3.
     Signature,
+}
+
+/// What a person is shown of a grant. Written by the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantCard {
+    /// Its number.
+    pub grant: u64,
+    /// What it is about, with nothing invisible in it: a command, a file.
+    pub what: String,
+    /// Which calls it covers, in words.
+    pub covers: String,
+    /// Until when.
+    pub expires: Millis,
 }

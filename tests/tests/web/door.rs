@@ -11,10 +11,11 @@ use testkit::system::{System, said, wait_for};
 use crate::{Browser, log_in_with, next, origin, page_origin, token};
 
 /// The files of the page, which hold nothing of anybody.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "/",
     "/login",
     "/app.js",
+    "/approvals.js",
     "/cards.js",
     "/link.js",
     "/passkey",
@@ -58,6 +59,8 @@ fn api() -> Vec<(&'static str, Option<Value>)> {
         ("/stop", Some(json!({}))),
         ("/answer", Some(answer)),
         ("/passkey", Some(passkey)),
+        ("/grants", None),
+        ("/revoke", Some(json!({ "grant": 1 }))),
         ("/logout", Some(json!({}))),
         ("/login", Some(json!({ "token": "0".repeat(48) }))),
     ]

@@ -11,6 +11,7 @@ use protocol::event::Answer;
 use protocol::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, SenderId, TurnId,
 };
+use protocol::operator::MAX_REASON;
 use protocol::passkey::Proof;
 use tokio::sync::mpsc;
 
@@ -56,6 +57,8 @@ pub(super) struct Bridge {
     waiting: HashMap<MessageId, Waiting>,
     open: HashMap<ApprovalId, Open>,
     presses: Vec<Pressed>,
+    /// Noes that were written, until the gateway has taken or refused them.
+    denials: Vec<Denial>,
     typing: Typing,
     /// Calls whose outcome was shown or asked about.
     shown_calls: HashSet<(ConversationId, TurnId, CallId)>,
@@ -85,6 +88,13 @@ struct Open {
     card: Card,
     /// When it came last.
     since: Instant,
+}
+
+/// A no that was written as `/deny REASON`.
+struct Denial {
+    approval: ApprovalId,
+    sender: SenderId,
+    chat: i64,
 }
 
 /// A press that is not answered.
@@ -119,6 +129,7 @@ impl Bridge {
             waiting: HashMap::new(),
             open: HashMap::new(),
             presses: Vec::new(),
+            denials: Vec::new(),
             typing: Typing::default(),
             shown_calls: HashSet::new(),
             hints: HashMap::new(),
@@ -150,6 +161,14 @@ impl Bridge {
     }
 
     fn text(&mut self, update: i64, text: Text) {
+        if let Some(reason) = cards::denial(&text.text) {
+            // If it gets lost now, the question is still there.
+            self.inbox.settle(update);
+            if let Err(why) = self.deny(text.chat, text.sender, reason) {
+                self.say(text.chat, why, Sound::Usual);
+            }
+            return;
+        }
         let request = ChannelRequest::Inbound {
             message: text.message.clone(),
             sender: text.sender,
@@ -173,6 +192,46 @@ impl Bridge {
                 knows,
             },
         );
+    }
+
+    /// Passes a written no on; whether this person may say it, the gateway decides. What is written
+    /// can only ever be a no.
+    fn deny(&mut self, chat: i64, sender: SenderId, reason: &str) -> Result<(), String> {
+        if reason.len() > MAX_REASON {
+            return Err(format!(
+                "Nothing was answered: a reason has at most {MAX_REASON} bytes."
+            ));
+        }
+        let mut here = self.open.values().filter(|open| open.chat == chat);
+        let asked = match (here.next(), here.next()) {
+            (Some(open), None) => &open.asked,
+            (Some(_), Some(_)) => {
+                return Err(
+                    "More than one question waits here; press Deny under the one you mean."
+                        .to_owned(),
+                );
+            }
+            (None, _) => return Err("Nothing waits for an answer here.".to_owned()),
+        };
+        let answer = ChannelRequest::Answer {
+            approval: asked.approval,
+            digest: asked.digest,
+            nonce: asked.nonce,
+            sender: sender.clone(),
+            answer: ApprovalAnswer::Deny,
+            reason: reason.to_owned(),
+            proof: Proof::Link,
+        };
+        let denial = Denial {
+            approval: asked.approval,
+            sender,
+            chat,
+        };
+        self.gateway.send(answer).map_err(|_| {
+            "Nothing was answered: Bulkhead is not ready. Send it again in a moment.".to_owned()
+        })?;
+        self.denials.push(denial);
+        Ok(())
     }
 
     fn not_text(&mut self, update: i64, chat: i64) {
@@ -249,6 +308,7 @@ impl Bridge {
             nonce: open.asked.nonce,
             sender: pressed.press.sender.clone(),
             answer: pressed.choice.answer,
+            reason: String::new(),
             proof: Proof::Link,
         };
         if self.gateway.send(answer).is_err() {
@@ -284,6 +344,7 @@ impl Bridge {
                 conversation,
                 approval,
                 answer,
+                ..
             } => {
                 self.approval_closed(&conversation, approval, answer);
             }
@@ -324,7 +385,11 @@ impl Bridge {
             | ChannelEvent::LoggedOut { .. }
             | ChannelEvent::PasskeyEnrolled { .. }
             | ChannelEvent::PasskeyRefused { .. }
-            | ChannelEvent::Transcript { .. } => {}
+            | ChannelEvent::Transcript { .. }
+            | ChannelEvent::Grants { .. }
+            | ChannelEvent::GrantRevoked { .. }
+            | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::GrantsChanged { .. } => {}
         }
     }
 
@@ -415,6 +480,7 @@ impl Bridge {
         answer: Answer,
     ) {
         self.typing.resume(conversation);
+        self.denials.retain(|denial| denial.approval != approval);
         for pressed in self.take_presses(|pressed| pressed.choice.approval == approval) {
             self.close_press(pressed, cards::outcome(answer), PressNotice::Brief);
         }
@@ -432,6 +498,14 @@ impl Bridge {
         };
         for pressed in self.take_presses(theirs) {
             self.close_press(pressed, text, PressNotice::Alert);
+        }
+        let (refused, kept) = std::mem::take(&mut self.denials)
+            .into_iter()
+            .partition(|denial| denial.approval == approval && denial.sender == *sender);
+        self.denials = kept;
+        let refused: Vec<Denial> = refused;
+        for denial in refused {
+            self.say(denial.chat, text.to_owned(), Sound::Usual);
         }
     }
 
@@ -491,6 +565,7 @@ impl Bridge {
     /// The gateway is gone, and with it the turns.
     pub(super) fn link_down(&mut self) {
         self.typing.clear();
+        self.denials.clear();
     }
 
     /// Once a second.

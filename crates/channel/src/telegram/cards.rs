@@ -80,6 +80,14 @@ impl Choice {
     }
 }
 
+/// The reason in a message that says no, `/deny REASON`; none if the message says something else.
+/// It is a word of its own, so that nothing that is written in passing, a yes least of all, is
+/// taken for an answer.
+pub(super) fn denial(text: &str) -> Option<&str> {
+    let rest = text.trim().strip_prefix("/deny")?;
+    (rest.is_empty() || rest.starts_with(char::is_whitespace)).then(|| rest.trim())
+}
+
 /// The messages of an approval.
 pub(super) fn card(card: &ApprovalCard) -> Card {
     let whole = split(&question(card, &card.action), MAX_UNITS - OUTCOME_UNITS);
@@ -179,7 +187,9 @@ fn question(card: &ApprovalCard, action: &str) -> Styled {
         until.get(11..16).unwrap_or_default()
     );
     text.push(
-        &format!("\n\nWithout an answer until {until} UTC it counts as no."),
+        &format!(
+            "\n\nWithout an answer until {until} UTC it counts as no. To tell the model why not: /deny REASON"
+        ),
         &plain,
     );
     text.without_links()
@@ -292,6 +302,22 @@ mod tests {
             "approve:0101010101010101:0303030303030303:x",
         ] {
             assert_eq!(Choice::parse(junk), None, "{junk}");
+        }
+    }
+
+    #[test]
+    fn only_the_word_for_no_says_no() {
+        assert_eq!(denial(" /deny not  this\n"), Some("not  this"));
+        assert_eq!(denial("/deny"), Some(""));
+        for other in [
+            "deny",
+            "/denyx",
+            "no",
+            "yes",
+            "/approve",
+            "please /deny this",
+        ] {
+            assert_eq!(denial(other), None, "{other}");
         }
     }
 

@@ -24,6 +24,10 @@ pub(super) fn at(path: &str) -> Option<Asset> {
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/app.js"),
         ),
+        "/approvals.js" => (
+            "text/javascript; charset=utf-8",
+            include_bytes!("../../assets/approvals.js"),
+        ),
         "/cards.js" => (
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/cards.js"),

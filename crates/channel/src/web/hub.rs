@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use protocol::channel::{ChannelEvent, ChannelRequest, Retry, TranscriptEntry};
+use protocol::channel::{ChannelEvent, ChannelRequest, GrantCard, Retry, TranscriptEntry};
 use protocol::ids::{ConversationId, MessageId, SenderId, TurnId};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +44,12 @@ pub(super) enum Answer {
         entries: Vec<TranscriptEntry>,
         running: Option<TurnId>,
     },
+    Grants {
+        grants: Vec<GrantCard>,
+        more: u64,
+    },
+    GrantRevoked,
+    GrantNotRevoked(String),
 }
 
 /// What became of a message.
@@ -194,6 +200,13 @@ impl Hub {
             } => {
                 self.answer(id, Answer::Transcript { entries, running });
             }
+            ChannelEvent::Grants { id, grants, more } => {
+                self.answer(id, Answer::Grants { grants, more });
+            }
+            ChannelEvent::GrantRevoked { id } => self.answer(id, Answer::GrantRevoked),
+            ChannelEvent::GrantNotRevoked { id, text } => {
+                self.answer(id, Answer::GrantNotRevoked(text));
+            }
             ref event @ (ChannelEvent::TurnStarted {
                 ref conversation, ..
             }
@@ -208,7 +221,8 @@ impl Hub {
             }
             | ChannelEvent::ApprovalClosed {
                 ref conversation, ..
-            }) => self.tell(conversation, event),
+            }
+            | ChannelEvent::GrantsChanged { ref conversation }) => self.tell(conversation, event),
             ref event @ ChannelEvent::AnswerRefused { ref sender, .. } => {
                 self.push(&line(event), |browser| browser.sender == *sender);
             }

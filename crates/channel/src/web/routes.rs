@@ -7,8 +7,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, StatusCode};
-use protocol::channel::{ApprovalAnswer, ChannelEvent, ChannelRequest, MAX_TEXT, TranscriptEntry};
+use protocol::channel::{
+    ApprovalAnswer, ChannelEvent, ChannelRequest, GrantCard, MAX_TEXT, TranscriptEntry,
+};
 use protocol::ids::{ApprovalId, Digest, MessageId, Nonce, TurnId};
+use protocol::operator::MAX_REASON;
 use protocol::passkey::{Assertion, Enrolment, Proof};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -75,6 +78,8 @@ enum Api {
     Stop,
     Answer,
     Passkey,
+    Grants,
+    Revoke,
 }
 
 impl Api {
@@ -88,6 +93,8 @@ impl Api {
             ("POST", "/stop") => Some(Self::Stop),
             ("POST", "/answer") => Some(Self::Answer),
             ("POST", "/passkey") => Some(Self::Passkey),
+            ("GET", "/grants") => Some(Self::Grants),
+            ("POST", "/revoke") => Some(Self::Revoke),
             _ => None,
         }
     }
@@ -119,6 +126,9 @@ struct AnswerBody {
     digest: Digest,
     nonce: Nonce,
     answer: ApprovalAnswer,
+    /// Why not, for the model, if it is said.
+    #[serde(default)]
+    reason: String,
     /// What a passkey signed, if one did.
     #[serde(default)]
     passkey: Option<Assertion>,
@@ -129,6 +139,19 @@ struct AnswerBody {
 struct PasskeyBody {
     code: String,
     enrolment: Enrolment,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeBody {
+    grant: u64,
+}
+
+/// The grants, for the page.
+#[derive(Serialize)]
+struct GrantsReply {
+    grants: Vec<GrantCard>,
+    more: u64,
 }
 
 /// What was said, for the page.
@@ -225,6 +248,8 @@ impl Site {
                 self.passkey(browser, read(&head.headers, body).await?)
                     .await
             }
+            Api::Grants => self.grants(browser).await,
+            Api::Revoke => self.revoke(browser, read(&head.headers, body).await?).await,
         }
     }
 
@@ -259,7 +284,10 @@ impl Site {
             Answer::LoginRefused
             | Answer::PasskeyEnrolled
             | Answer::PasskeyRefused(_)
-            | Answer::Transcript { .. } => Err(Problem::LinkUsed),
+            | Answer::Transcript { .. }
+            | Answer::Grants { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::LinkUsed),
         }
     }
 
@@ -293,7 +321,10 @@ impl Site {
             Answer::LoginRefused
             | Answer::PasskeyEnrolled
             | Answer::PasskeyRefused(_)
-            | Answer::Transcript { .. } => Err(Problem::NotLoggedIn),
+            | Answer::Transcript { .. }
+            | Answer::Grants { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::NotLoggedIn),
         }
     }
 
@@ -333,7 +364,10 @@ impl Site {
             Answer::LoggedIn { .. }
             | Answer::LoginRefused
             | Answer::PasskeyEnrolled
-            | Answer::PasskeyRefused(_) => Err(Problem::GatewayGone),
+            | Answer::PasskeyRefused(_)
+            | Answer::Grants { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
         }
     }
 
@@ -357,9 +391,49 @@ impl Site {
         match answer {
             Answer::PasskeyEnrolled => Ok(reply::done()),
             Answer::PasskeyRefused(text) => Err(Problem::NotTaken(text)),
-            Answer::LoggedIn { .. } | Answer::LoginRefused | Answer::Transcript { .. } => {
-                Err(Problem::GatewayGone)
+            Answer::LoggedIn { .. }
+            | Answer::LoginRefused
+            | Answer::Transcript { .. }
+            | Answer::Grants { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
+        }
+    }
+
+    /// The grants of whoever is at this browser; who that is, the gateway knows.
+    async fn grants(&self, Browser { sender, .. }: Browser) -> Result<Reply, Problem> {
+        match self.ask(|id| ChannelRequest::Grants { id, sender }).await? {
+            Answer::Grants { grants, more } => {
+                Ok(reply::json(StatusCode::OK, &GrantsReply { grants, more }))
             }
+            Answer::LoggedIn { .. }
+            | Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_)
+            | Answer::Transcript { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
+        }
+    }
+
+    /// Has a grant taken back; whether it is theirs, the gateway knows.
+    async fn revoke(
+        &self,
+        Browser { sender, .. }: Browser,
+        RevokeBody { grant }: RevokeBody,
+    ) -> Result<Reply, Problem> {
+        let answer = self
+            .ask(|id| ChannelRequest::RevokeGrant { id, sender, grant })
+            .await?;
+        match answer {
+            Answer::GrantRevoked => Ok(reply::done()),
+            Answer::GrantNotRevoked(text) => Err(Problem::NotTaken(text)),
+            Answer::LoggedIn { .. }
+            | Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_)
+            | Answer::Transcript { .. }
+            | Answer::Grants { .. } => Err(Problem::GatewayGone),
         }
     }
 
@@ -418,8 +492,17 @@ impl Site {
             digest,
             nonce,
             answer,
+            reason,
             passkey,
         } = body;
+        if answer == ApprovalAnswer::Approve && !reason.is_empty() {
+            return Err(Problem::NotUnderstood);
+        }
+        if reason.len() > MAX_REASON {
+            return Err(Problem::NotTaken(format!(
+                "Nothing was answered: a reason has at most {MAX_REASON} bytes."
+            )));
+        }
         let proof = passkey.map_or(Proof::Link, |assertion| Proof::Passkey { assertion });
         self.gateway.send(ChannelRequest::Answer {
             approval,
@@ -427,6 +510,7 @@ impl Site {
             nonce,
             sender: browser.sender,
             answer,
+            reason,
             proof,
         })?;
         Ok(reply::done())

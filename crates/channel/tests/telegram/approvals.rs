@@ -65,6 +65,7 @@ fn close(gateway: &GatewayEnd, answer: Answer) {
             conversation: chat(OWNER),
             approval,
             answer,
+            over: None,
         })
         .unwrap();
 }
@@ -84,6 +85,7 @@ fn a_press_goes_to_the_gateway_in_the_name_of_who_pressed() {
         nonce: Nonce([2; 16]),
         sender: SenderId::parse(sender).unwrap(),
         answer,
+        reason: String::new(),
         proof: Proof::Link,
     };
     assert_eq!(
@@ -133,6 +135,80 @@ fn a_press_goes_to_the_gateway_in_the_name_of_who_pressed() {
     rig.server
         .user_presses(OWNER, message.id, &data(&message, "Approve"));
     rig.until("it is over", |server| server.callback_answers().len() == 3);
+}
+
+#[test]
+fn a_reason_can_be_written_with_a_no_and_nothing_that_is_written_is_a_yes() {
+    let (rig, gateway) = opened(OWNER);
+    ask(&rig, &gateway, asked("rm -rf notes"));
+    rig.writes(OWNER, "/deny not the notes");
+    let answer = |sender: &str, why: &str| ChannelRequest::Answer {
+        approval: ApprovalId([1; 8]),
+        digest: Digest([3; 32]),
+        nonce: Nonce([2; 16]),
+        sender: SenderId::parse(sender).unwrap(),
+        answer: ApprovalAnswer::Deny,
+        reason: why.to_owned(),
+        proof: Proof::Link,
+    };
+    assert_eq!(gateway.receive().unwrap(), answer("7", "not the notes"));
+    gateway
+        .send(&ChannelEvent::AnswerRefused {
+            approval: ApprovalId([1; 8]),
+            sender: SenderId::parse("7").unwrap(),
+            text: "You may not answer this.".to_owned(),
+        })
+        .unwrap();
+    assert_eq!(rig.messages(2)[1].text, "You may not answer this.");
+
+    // Whatever else is written goes to the agent, as ever.
+    for text in ["yes", "/approve", "/deny_this"] {
+        rig.writes(OWNER, text);
+        let (message, said) = inbound(&gateway);
+        assert_eq!(said, text);
+        accept(&gateway, message);
+    }
+    rig.writes(OWNER, &format!("/deny {}", "x".repeat(1001)));
+    assert!(rig.messages(3)[2].text.contains("1000 bytes"));
+
+    // Where two wait, nobody can tell which is meant.
+    gateway
+        .send(&ChannelEvent::Approval {
+            conversation: chat(OWNER),
+            card: ApprovalCard {
+                approval: ApprovalId([4; 8]),
+                ..asked("rm x")
+            },
+        })
+        .unwrap();
+    rig.messages(4);
+    rig.writes(OWNER, "/deny");
+    assert!(rig.messages(5)[4].text.contains("More than one question"));
+    close(&gateway, Answer::Expired);
+    rig.until("it is closed", |server| {
+        server.messages()[0].buttons.is_empty()
+    });
+    rig.writes(OWNER, "/deny");
+    let ChannelRequest::Answer {
+        approval, reason, ..
+    } = gateway.receive().unwrap()
+    else {
+        panic!("no answer")
+    };
+    assert_eq!((approval, reason.as_str()), (ApprovalId([4; 8]), ""));
+    gateway
+        .send(&ChannelEvent::ApprovalClosed {
+            conversation: chat(OWNER),
+            approval,
+            answer: Answer::Deny,
+            over: None,
+        })
+        .unwrap();
+    rig.until("it is denied", |server| {
+        server.messages()[3].text.ends_with("— Denied.")
+    });
+    rig.writes(OWNER, "/deny");
+    assert_eq!(rig.messages(6)[5].text, "Nothing waits for an answer here.");
 }
 
 #[test]

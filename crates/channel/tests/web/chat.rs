@@ -1,6 +1,8 @@
 //! A conversation: messages in, events out, answers to approvals.
 
-use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest, Needs, Retry};
+use protocol::channel::{
+    ApprovalAnswer, ApprovalCard, ChannelEvent, ChannelRequest, GrantCard, Needs, Retry,
+};
 use protocol::ids::{ApprovalId, CallId, Digest, MessageId, Nonce, SessionId, TurnId};
 use protocol::passkey::Proof;
 use protocol::time::Millis;
@@ -196,6 +198,7 @@ fn an_answer_to_an_approval_passes_with_the_digest_and_nonce_that_were_shown() {
             nonce: card.nonce,
             sender: sender("anna"),
             answer: ApprovalAnswer::Approve,
+            reason: String::new(),
             proof: Proof::Link,
         };
         assert_eq!(gateway.receive().unwrap(), expected);
@@ -219,12 +222,106 @@ fn an_answer_to_an_approval_passes_with_the_digest_and_nonce_that_were_shown() {
         json!({ "approval": "01", "digest": "", "nonce": "", "answer": "approve" }),
         json!({ "approval": body["approval"], "digest": body["digest"], "nonce": body["nonce"],
                 "answer": "approve", "passkey": { "credential": "01" } }),
+        json!({ "approval": body["approval"], "digest": body["digest"], "nonce": body["nonce"],
+                "answer": "approve", "reason": "no" }),
     ] {
         assert_eq!(session.of(page.post("/answer", &wrong)).send().status, 400);
     }
+    // A reason goes with a no, as it was typed; what is in it the gateway makes visible.
+    let mut no = body.clone();
+    (no["answer"], no["reason"]) = (json!("deny"), json!("not \u{202e}this"));
+    let taken = page.ask(session.of(page.post("/answer", &no)), |gateway| {
+        let ChannelRequest::Answer { answer, reason, .. } = gateway.receive().unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (answer, reason.as_str()),
+            (ApprovalAnswer::Deny, "not \u{202e}this")
+        );
+    });
+    assert_eq!(taken.status, 202);
+    no["reason"] = json!("x".repeat(1001));
+    let refused = session.of(page.post("/answer", &no)).send();
+    assert_eq!(refused.status, 422);
+    assert!(refused.error().contains("1000 bytes"), "{refused:?}");
     let mut more = body.clone();
     more["sender"] = json!("sender-berta");
     assert_eq!(session.of(page.post("/answer", &more)).send().status, 400);
+}
+
+#[test]
+fn grants_are_asked_for_and_taken_back_in_the_name_of_who_is_at_the_browser() {
+    let page = Page::up();
+    let session = page.log_in("anna");
+    let card = GrantCard {
+        grant: 3,
+        what: "touch made".to_owned(),
+        covers: "exactly this command".to_owned(),
+        expires: Millis(7),
+    };
+    let shown = page.ask(session.of(page.get("/grants")), |gateway| {
+        let ChannelRequest::Grants { id, sender: whose } = gateway.receive().unwrap() else {
+            panic!()
+        };
+        assert_eq!(whose, sender("anna"));
+        let grants = vec![card.clone()];
+        gateway
+            .send(&ChannelEvent::Grants {
+                id,
+                grants,
+                more: 2,
+            })
+            .unwrap();
+    });
+    assert_eq!(shown.status, 200);
+    let grants = serde_json::to_value([&card]).unwrap();
+    assert_eq!(shown.json(), json!({ "grants": grants, "more": 2 }));
+
+    let revoke = || session.of(page.post("/revoke", &json!({ "grant": 3 })));
+    let revokes = |gateway: &GatewayEnd| {
+        let ChannelRequest::RevokeGrant {
+            id,
+            sender: whose,
+            grant,
+        } = gateway.receive().unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((whose, grant), (sender("anna"), 3));
+        id
+    };
+    let taken = page.ask(revoke(), |gateway| {
+        let id = revokes(gateway);
+        gateway.send(&ChannelEvent::GrantRevoked { id }).unwrap();
+    });
+    assert_eq!(taken.status, 202);
+    let refused = page.ask(revoke(), |gateway| {
+        let (id, text) = (revokes(gateway), "There is none.".to_owned());
+        gateway
+            .send(&ChannelEvent::GrantNotRevoked { id, text })
+            .unwrap();
+    });
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (422, "There is none.")
+    );
+    for wrong in [
+        json!({}),
+        json!({ "grant": -1 }),
+        json!({ "grant": "3" }),
+        json!({ "grant": 3, "sender": "sender-berta" }),
+    ] {
+        assert_eq!(session.of(page.post("/revoke", &wrong)).send().status, 400);
+    }
+    // Whoever shows them hears that there are others.
+    let mut events = session.of(page.get("/events")).open();
+    events.event();
+    page.gateway
+        .send(&ChannelEvent::GrantsChanged {
+            conversation: conversation("anna"),
+        })
+        .unwrap();
+    assert_eq!(events.event()["type"], "grants_changed");
 }
 
 #[test]

@@ -21,6 +21,8 @@ fn api(page: &Page) -> Vec<Request> {
         page.post("/stop", &json!({})),
         page.post("/answer", &answer),
         page.post("/passkey", &passkey),
+        page.get("/grants"),
+        page.post("/revoke", &json!({ "grant": 1 })),
         page.post("/logout", &json!({})),
     ]
 }
@@ -30,6 +32,7 @@ fn files(page: &Page) -> Vec<Request> {
         "/",
         "/login",
         "/app.js",
+        "/approvals.js",
         "/cards.js",
         "/link.js",
         "/passkey",

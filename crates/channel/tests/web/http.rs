@@ -191,13 +191,13 @@ impl Events {
     }
 
     /// Whether the stream ends without a further event. That the link is up it may hear twice, if it begins
-    /// while the link comes up.
+    /// while the link comes up; lines that only keep it alive are no events.
     pub(crate) fn has_ended(&mut self) -> bool {
         const UP: &str = "data: {\"type\":\"link\",\"state\":\"up\"}\n\n";
         while let Some(chunk) = self.chunk() {
             self.text += &chunk;
         }
-        self.text.replace(UP, "").is_empty()
+        self.text.replace(UP, "").replace(":\n\n", "").is_empty()
     }
 
     /// A piece of the chunked body (RFC 9112, section 7.1).

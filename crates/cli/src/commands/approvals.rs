@@ -10,6 +10,7 @@ use protocol::channel::ApprovalCard;
 use protocol::ids::ApprovalId;
 use protocol::operator::{MAX_REASON, OperatorReply, OperatorRequest};
 use protocol::time::Millis;
+use serde_json::json;
 
 use super::audit::habits;
 use crate::connect::{self, Operator};
@@ -83,11 +84,15 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
             let operator = operator()?;
             let card = find(&operator, approval)?;
             confirm(&card, confirm_digest)?;
-            approve(&operator, home, &card)
+            approve(&operator, home, &card)?;
+            let facts = json!({ "done": "approved", "approval": approval });
+            output::done(json, "approved", &facts)
         }
         Action::Deny { approval, reason } => {
             let operator = operator()?;
-            deny(&operator, &find(&operator, approval)?, reason)
+            deny(&operator, &find(&operator, approval)?, reason)?;
+            let facts = json!({ "done": "denied", "approval": approval });
+            output::done(json, "denied", &facts)
         }
         Action::Watch => watch(&operator()?, json),
     }
@@ -209,8 +214,7 @@ fn approve(operator: &Operator, home: &Home, card: &ApprovalCard) -> Result<(), 
         digest: card.digest,
         nonce: card.nonce,
         signature: connect::approve(home, card.digest)?,
-    })?;
-    output::line("approved")
+    })
 }
 
 fn deny(operator: &Operator, card: &ApprovalCard, reason: String) -> Result<(), Fault> {
@@ -224,8 +228,7 @@ fn deny(operator: &Operator, card: &ApprovalCard, reason: String) -> Result<(), 
         digest: card.digest,
         nonce: card.nonce,
         reason,
-    })?;
-    output::line("denied")
+    })
 }
 
 /// Whether these digits are those of the card.

@@ -11,6 +11,7 @@ use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::passkey::RP_ID;
 use protocol::vault::{SecretText, Subject};
 use serde::Serialize;
+use serde_json::json;
 
 use super::vault::secret;
 use crate::config_text::{ConfigText, Removed};
@@ -73,14 +74,17 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
             Config::load(home)?;
             let token = secret(token_file.as_deref(), "Token of the bot (not shown): ")?;
             add_telegram(home, token)?;
-            output::line("Telegram is added.")?;
-            restart_note(home)?;
-            output::line(
+            let restart = takes_a_restart(home);
+            let words = [
+                "Telegram is added.",
+                restart.note(),
                 "Write to your bot then; it answers with a code for `bulkhead pair approve CODE`.",
-            )
+            ];
+            let facts = json!({ "done": "added", "channel": "telegram", "restart": restart });
+            output::done(arguments.json, &in_lines(&words), &facts)
         }
         Action::List => list(home, arguments.json),
-        Action::Remove { platform } => remove(home, platform),
+        Action::Remove { platform } => remove(home, platform, arguments.json),
     }
 }
 
@@ -133,7 +137,7 @@ fn looks_like_a_token(token: &str) -> bool {
     })
 }
 
-fn remove(home: &Home, platform: Platform) -> Result<(), Fault> {
+fn remove(home: &Home, platform: Platform, json: bool) -> Result<(), Fault> {
     let token = match platform {
         Platform::Telegram => Config::load(home)?.telegram.map(|telegram| telegram.token),
     };
@@ -162,22 +166,49 @@ fn remove(home: &Home, platform: Platform) -> Result<(), Fault> {
             _ => {}
         }
     }
-    output::line(format!("{} is removed.", platform.channel()))?;
-    restart_note(home)
+    let (name, restart) = (platform.channel(), takes_a_restart(home));
+    let facts = json!({ "done": "removed", "channel": name, "restart": restart });
+    let words = [&format!("{name} is removed."), restart.note()];
+    output::done(json, &in_lines(&words), &facts)
 }
 
 fn channel(platform: Platform) -> Result<ChannelId, Fault> {
     ChannelId::parse(platform.channel()).map_err(|error| Fault::Usage(error.to_string()))
 }
 
-/// Channels are started with everything else.
-fn restart_note(home: &Home) -> Result<(), Fault> {
-    match Supervisor::connect(home) {
-        Ok(_) => {
-            output::line("It takes effect when Bulkhead starts anew: bulkhead down, bulkhead up")
+/// Whether what runs has to be started anew before a change counts.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Restart {
+    Needed,
+    NothingRuns,
+}
+
+impl Restart {
+    /// For people; empty if there is nothing to do.
+    fn note(self) -> &'static str {
+        match self {
+            Self::Needed => "It takes effect when Bulkhead starts anew: bulkhead down, bulkhead up",
+            Self::NothingRuns => "",
         }
-        Err(_) => Ok(()),
     }
+}
+
+/// Channels are started with everything else.
+fn takes_a_restart(home: &Home) -> Restart {
+    match Supervisor::connect(home) {
+        Ok(_) => Restart::Needed,
+        Err(_) => Restart::NothingRuns,
+    }
+}
+
+fn in_lines(sentences: &[&str]) -> String {
+    let said: Vec<&str> = sentences
+        .iter()
+        .copied()
+        .filter(|sentence| !sentence.is_empty())
+        .collect();
+    said.join("\n")
 }
 
 /// A channel as `list` shows it.

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use config::Home;
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::time::Millis;
+use serde_json::json;
 
 use super::audit::habits;
 use crate::connect::Operator;
@@ -46,7 +47,8 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         Action::List => list(&Operator::connect(home)?, json),
         Action::Revoke { grant } => {
             Operator::connect(home)?.tell(&OperatorRequest::GrantRevoke { grant })?;
-            output::line("revoked")
+            let facts = json!({ "done": "revoked", "grant": grant });
+            output::done(json, "revoked", &facts)
         }
     }
 }

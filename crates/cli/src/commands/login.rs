@@ -1,14 +1,25 @@
 //! `bulkhead login`: a new one-time link to the web page.
 
+use clap::Args;
 use config::Home;
 use protocol::operator::{OperatorReply, OperatorRequest};
+use serde_json::json;
 
 use crate::connect::Operator;
 use crate::fault::Fault;
 use crate::output;
 
-pub(crate) fn run(home: &Home) -> Result<(), Fault> {
-    output::line(link(&Operator::connect(home)?)?)
+/// What can be said with `login`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
+    let url = link(&Operator::connect(home)?)?;
+    output::done(arguments.json, &url, &json!({ "url": url }))
 }
 
 /// A new link from a running gateway.

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Check this machine and this installation; says what to do where something is wrong.
     Doctor(doctor::Arguments),
     /// Print a new one-time link to the web page.
-    Login,
+    Login(login::Arguments),
     /// Ask the agent one thing and print its answer as it comes.
     Ask(ask::Arguments),
     /// Talk with the agent, line by line. /new begins a new conversation, /quit ends.
@@ -94,7 +94,7 @@ impl Command {
             Self::Down => down::run(home),
             Self::Status(arguments) => status::run(&arguments, home),
             Self::Doctor(arguments) => doctor::run(&arguments, home),
-            Self::Login => login::run(home),
+            Self::Login(arguments) => login::run(&arguments, home),
             Self::Ask(arguments) => ask::run(&arguments, home),
             Self::Chat(arguments) => chat::run(&arguments, home),
             Self::Channel(arguments) => channel::run(arguments, home),

@@ -5,6 +5,7 @@ use config::Home;
 use protocol::ids::{ChannelId, PrincipalId, SenderId};
 use protocol::operator::{OperatorReply, OperatorRequest, Pair, PairState};
 use protocol::time::Millis;
+use serde_json::json;
 
 use crate::connect::Operator;
 use crate::fault::Fault;
@@ -48,14 +49,16 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         Action::List => list(&operator, arguments.json),
         Action::Approve { code, principal } => {
             operator.tell(&OperatorRequest::PairApprove {
-                code,
+                code: code.clone(),
                 principal: principal.clone(),
             })?;
-            output::line(format!("paired as {principal}"))
+            let facts = json!({ "done": "paired", "code": code, "principal": principal });
+            output::done(arguments.json, &format!("paired as {principal}"), &facts)
         }
         Action::Revoke { channel, sender } => {
+            let facts = json!({ "done": "revoked", "channel": channel, "sender": sender });
             operator.tell(&OperatorRequest::PairRevoke { channel, sender })?;
-            output::line("revoked")
+            output::done(arguments.json, "revoked", &facts)
         }
     }
 }

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use config::Home;
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::passkey::Enrolled;
+use serde_json::json;
 
 use crate::connect::Operator;
 use crate::fault::Fault;
@@ -46,13 +47,14 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
                 eprintln!(
                     "Open this within ten minutes in a browser that is logged in (`bulkhead login`):"
                 );
-                output::line(url)
+                output::done(arguments.json, &url, &json!({ "url": url }))
             }
             _ => Err(Fault::Unexpected("the gateway")),
         },
         Action::Remove { passkey } => {
             operator.tell(&OperatorRequest::PasskeyRemove { passkey })?;
-            output::line("removed")
+            let facts = json!({ "done": "removed", "passkey": passkey });
+            output::done(arguments.json, "removed", &facts)
         }
     }
 }

@@ -33,8 +33,12 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Whether bulkhead.toml is sound.
-    Check,
+    /// Whether bulkhead.toml is sound. Exit code 1 if it is not.
+    Check {
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Decide the calls of the record again, and show which would be decided otherwise. What a session had read
     /// and who may do what without being asked is left out. Exit code 1 if a call would be treated less strictly.
     Test {
@@ -71,14 +75,27 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
                 .ok_or_else(|| Fault::Refused("the workspace's path is not UTF-8".to_owned()))?;
             test(&habits(home, against)?.otherwise(&rules, workspace), json)
         }
-        Action::Check => {
-            let rules = Rules::load(&Config::load(home)?.rules)?;
-            output::line(format!(
-                "{:?} and its rules are sound; the rules have SHA-256 {}",
-                home.config_file(),
-                rules.digest()
-            ))
+        Action::Check { json } => check(home, json),
+    }
+}
+
+fn check(home: &Home, json: bool) -> Result<(), Fault> {
+    let file = home.config_file();
+    let read = Config::load(home).map_err(Fault::from);
+    match read.and_then(|config| Ok(Rules::load(&config.rules)?)) {
+        Ok(rules) => {
+            let sha256 = rules.digest();
+            let facts = json!({ "ok": true, "file": file, "rules": sha256, "problems": [] });
+            let words =
+                format!("{file:?} and its rules are sound; the rules have SHA-256 {sha256}");
+            output::done(json, &words, &facts)
         }
+        Err(error) if json => {
+            let problems = [error.to_string()];
+            output::json(&json!({ "ok": false, "file": file, "problems": problems }))?;
+            Err(Fault::Said)
+        }
+        Err(error) => Err(error),
     }
 }
 

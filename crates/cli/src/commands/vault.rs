@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use config::Home;
 use protocol::ids::{ChannelId, SecretName};
 use protocol::vault::{SecretEntry, SecretText, Subject};
+use serde_json::json;
 
 use crate::fault::Fault;
 use crate::vault_link::VaultLink;
@@ -61,6 +62,7 @@ pub(crate) struct Value {
 }
 
 pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
+    let json = arguments.json;
     match arguments.action.unwrap_or(Action::List) {
         Action::Add {
             name,
@@ -71,19 +73,23 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
                 value.file.as_deref(),
                 &format!("Value of {name} (not shown): "),
             )?;
+            let facts = json!({ "done": "kept", "name": name });
             VaultLink::open(home)?.ask(|vault| vault.add(name, subject, value))?;
-            output::line("kept")
+            output::done(json, "kept", &facts)
         }
-        Action::List => list(home, arguments.json),
+        Action::List => list(home, json),
         Action::Rotate { name, value } => {
             let question = format!("New value of {name} (not shown): ");
             let value = secret(value.file.as_deref(), &question)?;
+            let facts = json!({ "done": "rotated", "name": name });
             VaultLink::open(home)?.ask(|vault| vault.rotate(name, value))?;
-            output::line("rotated; programs use the new value the next time they open it")
+            let words = "rotated; programs use the new value the next time they open it";
+            output::done(json, words, &facts)
         }
         Action::Remove { name } => {
+            let facts = json!({ "done": "removed", "name": name });
             VaultLink::open(home)?.ask(|vault| vault.remove(name))?;
-            output::line("removed")
+            output::done(json, "removed", &facts)
         }
     }
 }

@@ -128,7 +128,12 @@ impl Gateway {
 
     fn denied(&mut self, pending: &Pending, who: &Answerer<'_>, reason: &str) -> Result<(), Fatal> {
         let fact = answered(&pending.card, Answer::Deny, Some(who), pending.asked, None);
-        self.show_closed(&pending.place, pending.card.approval, Answer::Deny);
+        self.show_closed(
+            &pending.place,
+            pending.card.approval,
+            Answer::Deny,
+            Some(who.channel),
+        );
         self.refuse(
             pending.request.reference(),
             vec![fact],
@@ -166,8 +171,16 @@ impl Gateway {
                 );
             }
         };
-        self.show_closed(&pending.place, yes.approval, Answer::Approve);
-        self.permit(facts, permit)
+        self.show_closed(
+            &pending.place,
+            yes.approval,
+            Answer::Approve,
+            Some(who.channel),
+        );
+        self.permit(facts, permit)?;
+        // It may be remembered.
+        self.grants_changed(&pending.place.principal);
+        Ok(())
     }
 
     /// Whoever has not answered by now has said no.
@@ -196,7 +209,12 @@ impl Gateway {
         self.pending = kept;
         let gone: Vec<Pending> = gone;
         for pending in gone {
-            self.show_closed(&pending.place, pending.request.id(), Answer::Cancelled);
+            self.show_closed(
+                &pending.place,
+                pending.request.id(),
+                Answer::Cancelled,
+                None,
+            );
         }
     }
 
@@ -214,7 +232,7 @@ impl Gateway {
                 asked,
             } = self.pending.swap_remove(index);
             let reference = request.reference().clone();
-            self.show_closed(&place, card.approval, how);
+            self.show_closed(&place, card.approval, how, None);
             self.refuse(
                 &reference,
                 vec![answered(&card, how, None, asked, None)],
@@ -224,7 +242,13 @@ impl Gateway {
         Ok(())
     }
 
-    fn show_closed(&self, place: &Place, approval: ApprovalId, answer: Answer) {
+    fn show_closed(
+        &self,
+        place: &Place,
+        approval: ApprovalId,
+        answer: Answer,
+        over: Option<&ChannelId>,
+    ) {
         for place in self.watchers(place) {
             let conversation = place.conversation.clone();
             self.surfaces.show(
@@ -233,6 +257,7 @@ impl Gateway {
                     conversation,
                     approval,
                     answer,
+                    over: over.cloned(),
                 },
             );
         }

@@ -87,11 +87,16 @@ impl Gateway {
                 nonce,
                 sender,
                 answer,
+                reason,
                 proof,
             } => {
                 let said = match answer {
-                    ApprovalAnswer::Approve => Said::Yes(proof),
-                    ApprovalAnswer::Deny => Said::No(String::new()),
+                    // Meant as a no or as a yes: nobody can tell.
+                    ApprovalAnswer::Approve if !reason.is_empty() => {
+                        Err(texts::does_not_count(&texts::REASON_WITH_YES))
+                    }
+                    ApprovalAnswer::Approve => Ok(Said::Yes(proof)),
+                    ApprovalAnswer::Deny => Ok(Said::No(reason)),
                 };
                 let given = Approved {
                     approval,
@@ -125,6 +130,10 @@ impl Gateway {
             } => {
                 self.transcript(link, id, &channel, &sender, &conversation)?;
             }
+            ChannelRequest::Grants { id, sender } => self.show_grants(link, id, &sender)?,
+            ChannelRequest::RevokeGrant { id, sender, grant } => {
+                self.revoke_grant_at_page(link, id, &sender, grant)?;
+            }
         }
         Ok(())
     }
@@ -135,17 +144,18 @@ impl Gateway {
         channel: &ChannelId,
         sender: SenderId,
         given: &Approved,
-        said: Said,
+        said: Result<Said, String>,
     ) -> Result<(), Fatal> {
-        let refused = match self.principal(channel, &sender)? {
-            Some(by) => {
+        let refused = match (self.principal(channel, &sender)?, said) {
+            (Some(_), Err(text)) => Err(text),
+            (Some(by), Ok(said)) => {
                 let who = Answerer {
                     principal: &by,
                     channel,
                 };
                 self.answer_approval(given, said, &who)?
             }
-            None => Err(texts::STRANGER_ANSWERS.to_owned()),
+            (None, _) => Err(texts::STRANGER_ANSWERS.to_owned()),
         };
         if let Err(text) = refused {
             let approval = given.approval;

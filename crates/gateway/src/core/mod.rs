@@ -4,6 +4,7 @@ mod approvals;
 mod browsers;
 mod calls;
 mod changes;
+mod grants;
 mod inbound;
 mod labels;
 mod limits;

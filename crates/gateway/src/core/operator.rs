@@ -13,6 +13,7 @@ use protocol::record::system_session;
 use protocol::time::Millis;
 
 use super::approvals::{Answerer, Said, page};
+use super::grants::Whose;
 use super::inbound::owner;
 use super::record::RecordLost;
 use super::session::Agent;
@@ -121,24 +122,11 @@ impl Gateway {
                 grants: self.state.grants(now)?,
             },
             OperatorRequest::GrantRevoke { grant } => {
-                match self
-                    .state
-                    .grants(now)?
-                    .into_iter()
-                    .find(|known| known.grant == grant)
-                {
-                    None => refused(format!(
+                match self.revoke_grant(grant, Whose::Anybodys)? {
+                    Known::Already => OperatorReply::Done,
+                    Known::New => refused(format!(
                         "there is no grant {grant}; see `bulkhead grants list`"
                     )),
-                    Some(known) => {
-                        // Taken back even if the record is lost: less is always allowed.
-                        self.state.remove_grant(grant)?;
-                        self.note(Fact::GrantRevoked {
-                            principal: known.principal,
-                            key: known.key,
-                        });
-                        OperatorReply::Done
-                    }
                 }
             }
             OperatorRequest::LoginLink => match self.config.web_origin.clone() {

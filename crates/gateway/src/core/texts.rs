@@ -35,6 +35,13 @@ Of a call whose outcome is not known, find out first whether it had an effect be
 /// For whoever writes something that is too long.
 pub(super) const TOO_LONG: &str = "That message is too long; please send at most 64 KiB of text.";
 
+/// For a browser that wants a grant taken back which is not there, or not theirs.
+pub(super) const NO_SUCH_GRANT: &str =
+    "There is no such grant of yours; it may have been taken back or expired.";
+
+/// Why a yes with a reason does not count.
+pub(super) const REASON_WITH_YES: &str = "a reason goes with a no, not with a yes";
+
 /// For whoever writes too fast.
 pub(super) const TOO_FAST: &str = "Too many messages at once; please wait a moment.";
 

@@ -196,4 +196,4 @@ const OUTCOME_NOT_RECORDED: &str = "it was asked for and may be done, but its ou
     recorded at the moment; see `bulkhead status`, then `bulkhead audit log --session undo`";
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -115,7 +115,8 @@ fn link_keeper(gateway: &mut Gateway) -> Keeper {
     keeper
 }
 
-fn config() -> GatewayConfig {
+/// A configuration with nothing special in it.
+pub(in crate::core) fn config() -> GatewayConfig {
     GatewayConfig {
         channels: Vec::new(),
         model: ModelSpec {
