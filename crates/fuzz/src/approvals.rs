@@ -212,6 +212,7 @@ fn seeds() -> Vec<Vec<u8>> {
                 nonce: yes.nonce,
                 sender: "someone".parse().expect("an id"),
                 answer: ApprovalAnswer::Approve,
+                reason: String::new(),
                 proof,
             }));
         }
