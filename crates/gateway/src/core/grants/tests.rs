@@ -11,10 +11,12 @@ use protocol::frame::Link;
 use protocol::ids::{ApprovalId, Digest, Nonce};
 use protocol::passkey::Proof;
 
+use super::super::rules::Governing;
 use super::super::state::State;
 use super::super::undo::tests::config;
 use super::super::wire::ChannelLink;
 use super::*;
+use protocol::ids::AgentId;
 
 /// The far end of a channel's link.
 type Program = Link<ChannelRequest, ChannelEvent>;
@@ -56,6 +58,7 @@ impl Rig {
             ("ann", "telegram", r#"exec:["make"]"#),
         ] {
             let grant = NewGrant {
+                agent: AgentId::main(),
                 principal: principal.parse().unwrap(),
                 channel: channel.parse().unwrap(),
                 key: key.to_owned(),
@@ -63,7 +66,8 @@ impl Rig {
             };
             state.add_grant(&grant).unwrap();
         }
-        let mut gateway = Gateway::new(config(), ProgramEnd::new(ours), state, sender);
+        let rules = Governing::new(&config().rules).unwrap();
+        let mut gateway = Gateway::new(config(), ProgramEnd::new(ours), state, rules, sender);
         let page = link(&mut gateway, PAGE, "web");
         let telegram = link(&mut gateway, TELEGRAM, "telegram");
         Self {
@@ -224,6 +228,7 @@ fn of_too_many_grants_the_newest_are_shown_and_the_rest_is_counted() {
     let mut rig = Rig::start();
     for number in 0..MAX_SHOWN {
         let grant = NewGrant {
+            agent: AgentId::main(),
             principal: "owner".parse().unwrap(),
             channel: "web".parse().unwrap(),
             key: format!("{number:\"<512}"),
