@@ -170,7 +170,7 @@ mod tests {
         let rules = read(
             r#"
             profile = "contained"
-            answers = "another-person"
+            answers = "another_person"
             allow = ["make test", "cargo build *", ["git", "commit", "-m", "a b"]]
             read_only = ["docs", "/workspace/a/../notes.md"]
             [people]

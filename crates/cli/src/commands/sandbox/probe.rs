@@ -110,7 +110,7 @@ mod tests {
         };
         let form = serde_json::to_value([&finding]).unwrap();
         let keys: Vec<_> = form[0].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(keys, ["control", "detail", "mechanism", "probe", "stopped"]);
+        assert_eq!(keys, ["probe", "mechanism", "stopped", "control", "detail"]);
         assert_eq!(row(&finding)[1..3], ["stopped", "seen"]);
     }
 }

@@ -8,8 +8,8 @@ use cedar_policy::{PolicySet, RequestEnv, Schema};
 use cedar_policy_symcc::solver::LocalSolver;
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet};
 
-const SHIPPED: &str = include_str!("../src/rules/default.cedar");
-const SCHEMA: &str = include_str!("../src/rules/schema.cedarschema");
+const SHIPPED: &str = include_str!("../../policy/src/rules/default.cedar");
+const SCHEMA: &str = include_str!("../../policy/src/rules/schema.cedarschema");
 
 /// The approvals, least first.
 const APPROVALS: [&str; 3] = ["none", "remembered", "fresh"];
