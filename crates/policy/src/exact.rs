@@ -2,16 +2,16 @@
 
 use protocol::call::{Action, ToolCall, WORKSPACE};
 use protocol::ids::{ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
-use protocol::runner::Limits;
+use protocol::runner::{Leaves, Limits};
 use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Question, Request};
-use crate::judge::Label;
+use crate::judge::{Judgement, Label};
 use crate::programs;
 
 /// Keeps digests of this form apart from all others.
-const DOMAIN: &str = "bulkhead exact call 1";
+const DOMAIN: &str = "bulkhead exact call 2";
 
 /// The box that a call runs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,12 +63,13 @@ impl Exact {
     }
 
     /// SHA-256 of the canonical form: JSON, fields in this order.
-    pub(crate) fn digest(&self, action: &Action, question: Option<Question>) -> Digest {
+    pub(crate) fn digest(&self, judgement: &Judgement, question: Option<Question>) -> Digest {
         #[derive(Serialize)]
         struct Canonical<'a> {
             domain: &'a str,
             exact: &'a Exact,
             action: &'a Action,
+            leaves: Leaves,
             cwd: &'a str,
             policy: &'a str,
             approval: Option<ApprovalId>,
@@ -78,7 +79,8 @@ impl Exact {
         let canonical = Canonical {
             domain: DOMAIN,
             exact: self,
-            action,
+            action: &judgement.action,
+            leaves: judgement.leaves(),
             cwd: WORKSPACE,
             policy: programs::version(),
             approval: question.map(|question| question.approval),

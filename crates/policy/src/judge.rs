@@ -2,6 +2,7 @@
 
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
 use protocol::ids::Digest;
+use protocol::runner::Leaves;
 use serde::{Deserialize, Serialize};
 use tools::MAX_COMMAND;
 
@@ -69,6 +70,17 @@ pub struct Judgement {
     pub effects: Effects,
     /// What exactly would run.
     pub action: Action,
+}
+
+impl Judgement {
+    /// What a run of it may leave behind. What is said to read changes nothing, even if what is
+    /// known about a program is wrong.
+    pub fn leaves(&self) -> Leaves {
+        match self.effects.writes.is_empty() && !self.effects.opaque {
+            true => Leaves::Nothing,
+            false => Leaves::Changes,
+        }
+    }
 }
 
 /// A refusal without a question.
