@@ -4,18 +4,22 @@ use protocol::call::{Verdict, WorkspacePath};
 use protocol::script::{Place, Redirection, Script, Simple, Target};
 
 use crate::judge::{Effects, write_rule};
+use crate::lists;
 use crate::programs::{self, Finding, Input, is_odd_path};
 
 /// Judges all parts of a script, and the script as a whole by the strictest.
 pub(crate) fn judge(script: &Script, workspace: &str) -> Finding {
-    let pipelines = script.steps.iter().flat_map(|step| {
-        let inputs = std::iter::once(Input::Nothing).chain(std::iter::repeat(Input::Pipe));
-        step.pipeline.iter().zip(inputs)
-    });
-    let mut findings: Vec<_> = pipelines
-        .flat_map(|(simple, input)| part(simple, input, workspace))
+    let mut findings: Vec<_> = script
+        .steps
+        .iter()
+        .flat_map(|step| match step.folder() {
+            Some(folder) => vec![lists::going(folder)],
+            None => (0..step.pipeline.len())
+                .flat_map(|at| part(&step.pipeline, at, workspace))
+                .collect(),
+        })
         .collect();
-    if script.steps.len() > 1 {
+    if script.steps.len() > 1 && !lists::is_one_look(script, &findings) {
         findings.push(several());
     }
     let effects = findings
@@ -44,14 +48,19 @@ pub(crate) fn judge(script: &Script, workspace: &str) -> Finding {
     }
 }
 
-fn part(simple: &Simple, input: Input, workspace: &str) -> Vec<Finding> {
-    let program = programs::judge(simple, input, workspace);
+fn part(pipeline: &[Simple], at: usize, workspace: &str) -> Vec<Finding> {
+    let (before, simple) = (&pipeline[..at], &pipeline[at]);
+    let input = match before {
+        [] => Input::Nothing,
+        _ => Input::Pipe,
+    };
+    let program = programs::handed(before, simple, workspace)
+        .unwrap_or_else(|| programs::judge(simple, input, workspace));
     let redirections = simple.redirections.iter().filter_map(redirection);
     std::iter::once(program).chain(redirections).collect()
 }
 
-/// Tier 1 is for looking at something: that is one program, or one pipeline of them. Where one
-/// command follows another, the second is often there for somebody else's sake.
+/// Where one command follows another, the second is often there for somebody else's sake.
 fn several() -> Finding {
     Finding {
         verdict: Verdict::AskOnce,

@@ -3,22 +3,24 @@
 //! The table is `programs.txt`. A program is allowed without asking only by an entry there
 //! that lists every one of its options; what is not in the table is an ordinary program.
 
+mod git;
 mod options;
 mod script;
 mod table;
+mod xargs;
 
 use std::sync::LazyLock;
 
 use protocol::call::{Verdict, WORKSPACE, WorkspacePath};
 use protocol::ids::Digest;
-use protocol::script::Simple;
+use protocol::script::{Redirection, Simple, Stream};
 
 use crate::judge::Effects;
 use options::{Args, Arguments};
 use table::{Class, Grammar, Habit, Operands};
 
 /// Counts the changes of the rules that are not in the table.
-const RULES: u32 = 4;
+const RULES: u32 = 5;
 
 /// The rules in force: their number and the SHA-256 of the table.
 pub fn version() -> &'static str {
@@ -62,6 +64,37 @@ pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
     }
 }
 
+/// Judges `xargs` behind the programs that give it names; none if nothing is certain about it.
+pub(crate) fn handed(before: &[Simple], simple: &Simple, workspace: &str) -> Option<Finding> {
+    let (path, args) = simple.argv.split_first()?;
+    let from_file = |redirection: &Redirection| redirection.stream == Stream::Input;
+    if !is_from_the_system(path, "xargs")
+        || !simple.patterns.is_empty()
+        || simple.redirections.iter().any(from_file)
+    {
+        return None;
+    }
+    let started = xargs::started(args)?;
+    let effects = Effects {
+        programs: vec![path.clone(), started.name.to_owned()],
+        ..Effects::default()
+    };
+    let words = Args::plain(started.words);
+    let finding = inspection(started.grammar, started.name, &words, workspace, effects);
+    let names = xargs::yields_names(before, workspace);
+    (names && finding.verdict == Verdict::Allow).then_some(finding)
+}
+
+/// Whether what is known of a program says that it may be one of several commands.
+pub(crate) fn is_fit_for_a_list(name: &str) -> bool {
+    match table::find(name) {
+        Some(Class::Inspect(grammar)) => !grammar.has(Habit::Alone),
+        Some(Class::Guarded(_)) => name == "git",
+        Some(Class::Interpreter | Class::Always { .. }) => name == "xargs",
+        None => false,
+    }
+}
+
 fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
     let (path, args) = simple
         .argv
@@ -79,6 +112,13 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
             opaque: false,
         },
     };
+    if name == "git"
+        && is_from_the_system(path, name)
+        && let (true, Input::Nothing) = (simple.patterns.is_empty(), input)
+        && let Some(look) = git::look(args, workspace)
+    {
+        return looking(name, look.grammar, &look.paths, program.effects);
+    }
     let usual = |b: u8| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b);
     if !name.bytes().all(usual) || name.starts_with('-') {
         let reason = format!("{name:?} is an odd name for a program");
@@ -107,12 +147,18 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
         Some((Class::Guarded(_), Name::Variant)) => {
             program.asked_always("high-risk", format!("{name} can start other programs"))
         }
+        Some((Class::Interpreter, _)) if is_version(path, name, args) => program.told(),
         Some((Class::Interpreter, _)) => program.interpreter(args.first()),
         Some((Class::Always { because }, _)) => {
             program.asked_always("high-risk", format!("{name} {because}"))
         }
         None => program.ordinary(),
     }
+}
+
+/// Whether an interpreter of the system is asked for its version and nothing else.
+fn is_version(path: &str, name: &str, args: &[String]) -> bool {
+    is_from_the_system(path, name) && matches!(args, [only] if only == "--version")
 }
 
 /// A program that may do more than to look.
@@ -137,6 +183,19 @@ impl Program<'_> {
             rule,
             reason,
             effects: self.effects,
+        }
+    }
+
+    /// It tells its version and reads nothing.
+    fn told(self) -> Finding {
+        Finding {
+            verdict: Verdict::Allow,
+            rule: "inspection",
+            reason: format!("{} tells its version", self.name),
+            effects: Effects {
+                programs: self.effects.programs,
+                ..Effects::default()
+            },
         }
     }
 
@@ -244,6 +303,21 @@ fn inspection(
             reads: reads(&grammar.operands, &arguments.paths),
             writes: Vec::new(),
             ..changing
+        },
+    }
+}
+
+/// An inspection that is one, whatever else is asked.
+fn looking(name: &str, grammar: &Grammar, paths: &[&str], effects: Effects) -> Finding {
+    Finding {
+        verdict: Verdict::Allow,
+        rule: "inspection",
+        reason: format!("{name} only reads, inside the workspace"),
+        effects: Effects {
+            reads: reads(&grammar.operands, paths),
+            writes: Vec::new(),
+            hosts: Vec::new(),
+            ..effects
         },
     }
 }
