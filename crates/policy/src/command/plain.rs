@@ -332,6 +332,8 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
     }
     match pattern {
         None => Ok((Word::Text(word), bare)),
+        // Alone it is the name of a program, or the word that ends its arguments.
+        Some(_) if bare && (word == "[" || word == "]") => Ok((Word::Text(word), bare)),
         // An option is what it says. A shell would say the same, unless a file has such a name.
         Some(_) if bare && word.starts_with('-') => Ok((Word::Text(word), bare)),
         Some(_) if bare => Ok((Word::Pattern(word), bare)),

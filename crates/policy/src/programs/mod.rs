@@ -3,6 +3,7 @@
 //! The table is `programs.txt`. A program is allowed without asking only by an entry there
 //! that lists every one of its options; what is not in the table is an ordinary program.
 
+mod archives;
 mod git;
 mod options;
 mod script;
@@ -89,7 +90,7 @@ pub(crate) fn handed(before: &[Simple], simple: &Simple, workspace: &str) -> Opt
 pub(crate) fn is_fit_for_a_list(name: &str) -> bool {
     match table::find(name) {
         Some(Class::Inspect(grammar)) => !grammar.has(Habit::Alone),
-        Some(Class::Guarded(_)) => name == "git",
+        Some(Class::Guarded(_)) => matches!(name, "git" | "tar" | "unzip"),
         Some(Class::Interpreter | Class::Always { .. }) => name == "xargs",
         None => false,
     }
@@ -112,15 +113,18 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
             opaque: false,
         },
     };
-    if name == "git"
-        && is_from_the_system(path, name)
-        && let (true, Input::Nothing) = (simple.patterns.is_empty(), input)
-        && let Some(look) = git::look(args, workspace)
-    {
-        return looking(name, look.grammar, &look.paths, program.effects);
+    if is_from_the_system(path, name) && simple.patterns.is_empty() && input == Input::Nothing {
+        if name == "git"
+            && let Some(look) = git::look(args, workspace)
+        {
+            return looking(name, reads(&look.grammar.operands, &look.paths), program);
+        }
+        if let Some(archive) = archives::listed(name, args, workspace) {
+            return looking(name, vec![archive.to_owned()], program);
+        }
     }
     let usual = |b: u8| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b);
-    if !name.bytes().all(usual) || name.starts_with('-') {
+    if name != "[" && !name.bytes().all(usual) || name.starts_with('-') {
         let reason = format!("{name:?} is an odd name for a program");
         return program.asked_always("odd-program-name", reason);
     }
@@ -308,16 +312,15 @@ fn inspection(
 }
 
 /// An inspection that is one, whatever else is asked.
-fn looking(name: &str, grammar: &Grammar, paths: &[&str], effects: Effects) -> Finding {
+fn looking(name: &str, reads: Vec<String>, program: Program<'_>) -> Finding {
     Finding {
         verdict: Verdict::Allow,
         rule: "inspection",
         reason: format!("{name} only reads, inside the workspace"),
         effects: Effects {
-            reads: reads(&grammar.operands, paths),
-            writes: Vec::new(),
-            hosts: Vec::new(),
-            ..effects
+            reads,
+            programs: program.effects.programs,
+            ..Effects::default()
         },
     }
 }

@@ -1,6 +1,6 @@
 //! xargs, where it hands names of files of the workspace to a program that can only read.
 
-use protocol::script::Simple;
+use protocol::script::{Place, Redirection, Simple, Target};
 
 use super::options::{self, Args};
 use super::table::{self, Class, Grammar, Habit};
@@ -58,8 +58,21 @@ fn behind_options(mut args: &[String]) -> Option<(&String, &[String])> {
 pub(super) fn yields_names(pipeline: &[Simple], workspace: &str) -> bool {
     match pipeline.split_first() {
         None => true,
-        Some((first, filters)) => is_source(first, workspace) && filters.iter().all(is_filter),
+        Some((first, filters)) => {
+            let quiet = first.redirections.iter().all(goes_nowhere);
+            quiet && is_source(first, workspace) && filters.iter().all(is_filter)
+        }
     }
+}
+
+/// What a program complains about is no name.
+fn goes_nowhere(redirection: &Redirection) -> bool {
+    matches!(
+        redirection.to,
+        Target::Write {
+            file: Place::Nowhere {}
+        }
+    )
 }
 
 fn is_source(simple: &Simple, workspace: &str) -> bool {
