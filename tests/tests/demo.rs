@@ -69,6 +69,18 @@ fn the_bench_has_every_figure_and_compares_with_the_machine() {
         assert!(p50 > Some(0.0) && p99 >= p50, "{measured}");
         assert!(measured["n"].as_u64() >= Some(2), "{measured}");
     }
+    for name in [
+        "decide_ordinary",
+        "decide_ls",
+        "decide_pipeline",
+        "decide_opaque",
+    ] {
+        let decided = figure(name);
+        assert_eq!(decided["unit"], "us", "{decided}");
+        // Far above the targets, which a busy machine may miss now and then.
+        assert!(decided["p50"].as_f64() < Some(2000.0), "{decided}");
+        assert!(decided["n"].as_u64() >= Some(500), "{decided}");
+    }
     let turn = figure("turn_no_tools");
     assert_eq!(turn["baseline"], figure("fdatasync")["p50"]);
     assert!(turn["ratio"].as_f64() >= Some(0.0), "{turn}");

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::model::{Script, ScriptedModel, Step};
@@ -58,6 +59,130 @@ fn inspection_runs_without_asking() {
     assert_eq!(results(&model), ["a.txt\n", "3 a.txt\n", "3\n", "3\n"]);
     assert_eq!(verdicts(&system), ["allow"; 4]);
     assert!(system.rows("approval_asked").is_empty());
+    system.assert_record_is_sound();
+}
+
+/// Makes a repository with one commit, outside of any box.
+fn repository(folder: &Path) {
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=n", "-c", "user.email=n@localhost"];
+        let done = Command::new("git")
+            .args(identity)
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .expect("git");
+        assert!(done.status.success(), "{done:?}");
+    };
+    git(&["init", "-q", "-b", "main"]);
+    fs::write(folder.join("a.txt"), "one\n").expect("a file");
+    git(&["add", "."]);
+    git(&["commit", "-qm", "first"]);
+}
+
+#[test]
+fn a_look_at_a_repository_runs_without_asking_and_changes_nothing_whatever_it_is_set_up_to_do() {
+    let looks = [
+        "git status --short",
+        "git diff",
+        "git log --oneline -p -1",
+        "cd sub && git branch --show-current && ls",
+        "git ls-files | xargs wc -l",
+    ];
+    let model = calling(looks.map(exec));
+    let system = System::start(model.port(), "");
+    let workspace = system.workspace();
+    repository(&workspace);
+    fs::create_dir(workspace.join("sub")).expect("a folder");
+    fs::write(workspace.join("sub/b"), "").expect("a file");
+    fs::write(workspace.join("a.txt"), "two\n").expect("a file");
+    // All that a configuration can have started by looking.
+    fs::write(workspace.join(".gitattributes"), "*.txt diff=x filter=x\n").expect("a file");
+    let config = workspace.join(".git/config");
+    let started =
+        |what: &str| format!("\"sh -c 'touch /workspace/{what} /workspace/.git/{what}; cat'\"");
+    let hostile = format!(
+        "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = {}\n\tpager = {}\n\
+         [diff]\n\texternal = {}\n[diff \"x\"]\n\ttextconv = {}\n\
+         [filter \"x\"]\n\tclean = {}\n[alias]\n\tstatus = !touch /workspace/alias\n\
+         [pager]\n\tlog = {}\n",
+        started("monitor"),
+        started("pager"),
+        started("external"),
+        started("textconv"),
+        started("clean"),
+        started("pager-of-log"),
+    );
+    fs::write(&config, &hostile).expect("a file");
+    let index = fs::read(workspace.join(".git/index")).expect("an index");
+    assert_eq!(system.ask("look")["reply"], "done");
+    assert_eq!(verdicts(&system), ["allow"; 5]);
+    let results = results(&model);
+    assert!(results[0].contains(" M a.txt"), "{results:?}");
+    assert!(results[2].contains("first"), "{results:?}");
+    assert!(
+        results[3].contains("main") && results[3].contains('b'),
+        "{results:?}"
+    );
+    assert!(results[4].contains("a.txt"), "{results:?}");
+    // Some of it ran, or else this shows nothing; what it left is gone with the box.
+    assert!(
+        results.iter().any(|it| it.contains("thrown away")),
+        "{results:?}"
+    );
+    let mut left: Vec<_> = fs::read_dir(&workspace)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".git", ".gitattributes", "a.txt", "sub"]);
+    for what in [
+        "monitor",
+        "pager",
+        "external",
+        "textconv",
+        "clean",
+        "pager-of-log",
+    ] {
+        assert!(!workspace.join(".git").join(what).exists(), "{what}");
+    }
+    assert_eq!(
+        fs::read(workspace.join(".git/index")).expect("an index"),
+        index
+    );
+    assert_eq!(fs::read_to_string(&config).expect("a file"), hostile);
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn a_folder_that_only_looks_like_a_repository_names_no_programs() {
+    // A tool may write such files without a question, unlike those of a folder called .git.
+    let model = calling([
+        (
+            "write_file",
+            json!({"path": "bare/HEAD", "content": "ref: refs/heads/main\n"}),
+        ),
+        (
+            "write_file",
+            json!({"path": "bare/objects/x", "content": ""}),
+        ),
+        ("write_file", json!({"path": "bare/refs/x", "content": ""})),
+        (
+            "write_file",
+            json!({"path": "bare/config", "content": "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = /workspace\n\tfsmonitor = \"echo it ran >&2\"\n[diff]\n\texternal = \"echo it ran\"\n"}),
+        ),
+        exec("git -C bare status"),
+        exec("cd bare && git diff"),
+    ]);
+    let system = System::start(model.port(), "");
+    assert_eq!(system.ask("look")["reply"], "done");
+    assert_eq!(verdicts(&system), ["allow"; 6]);
+    let results = &results(&model)[4..];
+    assert!(results[0].contains("bareRepository"), "{results:?}");
+    assert!(
+        results.iter().all(|it| !it.contains("it ran")),
+        "{results:?}"
+    );
     system.assert_record_is_sound();
 }
 

@@ -256,7 +256,7 @@ fn outcome_words(outcome: &CallOutcome) -> String {
                 Fate::Kept { entry } => {
                     format!("; entry {entry}: {} changed", told(&run.changes))
                 }
-                Fate::Discarded => "; what it changed was thrown away, as was asked".to_owned(),
+                Fate::Discarded => "; what it changed was thrown away".to_owned(),
                 Fate::Conflict { .. } => {
                     "; what it changed was not kept: somebody else changed the same".to_owned()
                 }

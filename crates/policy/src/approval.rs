@@ -75,7 +75,7 @@ pub enum WhyRefused {
 
 impl ApprovalRequest {
     pub(crate) fn new(exact: Exact, judgement: Judgement, question: Question) -> Self {
-        let digest = exact.digest(&judgement.action, Some(question));
+        let digest = exact.digest(&judgement, Some(question));
         Self {
             exact,
             judgement,

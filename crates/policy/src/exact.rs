@@ -3,11 +3,12 @@
 use protocol::call::{Action, ToolCall, WORKSPACE};
 use protocol::ids::{AgentId, ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
 use protocol::rules::Label;
-use protocol::runner::Limits;
+use protocol::runner::{Leaves, Limits};
 use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Question, Request};
+use crate::judge::Judgement;
 use crate::rules::Session;
 
 /// Keeps digests of this form apart from all others.
@@ -78,12 +79,13 @@ impl Exact {
     }
 
     /// SHA-256 of the canonical form: JSON, fields in this order.
-    pub(crate) fn digest(&self, action: &Action, question: Option<Question>) -> Digest {
+    pub(crate) fn digest(&self, judgement: &Judgement, question: Option<Question>) -> Digest {
         #[derive(Serialize)]
         struct Canonical<'a> {
             domain: &'a str,
             exact: &'a Exact,
             action: &'a Action,
+            leaves: Leaves,
             cwd: &'a str,
             approval: Option<ApprovalId>,
             nonce: Option<Nonce>,
@@ -92,7 +94,8 @@ impl Exact {
         let canonical = Canonical {
             domain: DOMAIN,
             exact: self,
-            action,
+            action: &judgement.action,
+            leaves: judgement.leaves(),
             cwd: WORKSPACE,
             approval: question.map(|question| question.approval),
             nonce: question.map(|question| question.nonce),

@@ -3,6 +3,7 @@
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
 use protocol::ids::Digest;
 use protocol::rules::Label;
+use protocol::runner::Leaves;
 use serde::Serialize;
 use tools::MAX_COMMAND;
 
@@ -65,6 +66,17 @@ pub struct Judgement {
     pub action: Action,
     /// What the session has touched once it ran, and by what.
     pub touches: Vec<(Label, String)>,
+}
+
+impl Judgement {
+    /// What a run of it may leave behind. What is said to read changes nothing, even if what is
+    /// known about a program is wrong.
+    pub fn leaves(&self) -> Leaves {
+        match self.effects.writes.is_empty() && !self.effects.opaque {
+            true => Leaves::Nothing,
+            false => Leaves::Changes,
+        }
+    }
 }
 
 /// A refusal without a question.

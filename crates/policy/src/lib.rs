@@ -49,6 +49,7 @@ mod decision;
 mod exact;
 mod explain;
 mod judge;
+mod lists;
 mod parts;
 pub mod passkey;
 mod permit;

@@ -4,6 +4,7 @@ use protocol::call::WorkspacePath;
 use protocol::script::{Place, Redirection, Script, Simple, Target};
 
 use crate::judge::{Effects, write_kind};
+use crate::lists;
 use crate::programs::{self, Finding, Input, is_odd_path};
 use crate::rules::Kind;
 
@@ -26,22 +27,31 @@ impl Found<'_> {
 
 /// What the parts of a script are; at least one, if it holds a program.
 pub(crate) fn find<'a>(script: &'a Script, workspace: &str) -> Vec<Found<'a>> {
-    let pipelines = script.steps.iter().flat_map(|step| {
-        let inputs = std::iter::once(Input::Nothing).chain(std::iter::repeat(Input::Pipe));
-        step.pipeline.iter().zip(inputs)
-    });
-    let mut found: Vec<_> = pipelines
-        .flat_map(|(simple, input)| part(simple, input, workspace))
+    let mut found: Vec<_> = script
+        .steps
+        .iter()
+        .flat_map(|step| match step.folder() {
+            Some(folder) => vec![Found::whole(lists::going(folder))],
+            None => (0..step.pipeline.len())
+                .flat_map(|at| part(&step.pipeline, at, workspace))
+                .collect(),
+        })
         .collect();
-    if script.steps.len() > 1 {
+    if script.steps.len() > 1 && !lists::is_one_look(script, &found) {
         found.push(Found::whole(several()));
     }
     found
 }
 
-fn part<'a>(simple: &'a Simple, input: Input, workspace: &str) -> Vec<Found<'a>> {
+fn part<'a>(pipeline: &'a [Simple], at: usize, workspace: &str) -> Vec<Found<'a>> {
+    let (before, simple) = (&pipeline[..at], &pipeline[at]);
+    let input = match before {
+        [] => Input::Nothing,
+        _ => Input::Pipe,
+    };
     let program = Found {
-        finding: programs::judge(simple, input, workspace),
+        finding: programs::handed(before, simple, workspace)
+            .unwrap_or_else(|| programs::judge(simple, input, workspace)),
         words: Some(&simple.argv),
         path: None,
     };
@@ -49,8 +59,7 @@ fn part<'a>(simple: &'a Simple, input: Input, workspace: &str) -> Vec<Found<'a>>
     std::iter::once(program).chain(redirections).collect()
 }
 
-/// Tier 1 is for looking at something: that is one program, or one pipeline of them. Where one
-/// command follows another, the second is often there for somebody else's sake.
+/// Where one command follows another, the second is often there for somebody else's sake.
 fn several() -> Finding {
     Finding {
         kind: Kind::Several,

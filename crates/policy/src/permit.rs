@@ -6,7 +6,7 @@ use protocol::call::{Action, Verdict};
 use protocol::event::{Event, Ground};
 use protocol::ids::{AgentId, CallRef, ChannelId, Digest, PrincipalId};
 use protocol::record::{NewRow, Recordable};
-use protocol::runner::Limits;
+use protocol::runner::{Leaves, Limits};
 use protocol::time::Millis;
 
 use crate::decision::Question;
@@ -29,7 +29,7 @@ pub struct Permit {
 impl Permit {
     /// For a call that the rules or a grant allow.
     pub(crate) fn new(exact: Exact, judgement: Judgement, ground: Ground) -> Self {
-        let digest = exact.digest(&judgement.action, None);
+        let digest = exact.digest(&judgement, None);
         Self {
             exact,
             judgement,
@@ -69,6 +69,11 @@ impl Permit {
     /// Its bounds.
     pub fn limits(&self) -> &Limits {
         &self.exact.profile.limits
+    }
+
+    /// What it may leave behind.
+    pub fn leaves(&self) -> Leaves {
+        self.judgement.leaves()
     }
 
     /// Of the exact call; with the nonce of the question if it was asked about.

@@ -161,10 +161,11 @@ fn more_text_never_lowers_a_verdict() {
             " > x",
             "\nx",
         ] {
-            // A command without words gets some, and an interpreter that reads code from its
+            // A command without words gets some, `cd` a folder, and an interpreter that reads code from its
             // input gets a script instead.
             let has_none = before["rule"] == "malformed" && command.trim().is_empty()
-                || before["reason"].to_string().contains("without a program");
+                || before["reason"].to_string().contains("without a program")
+                || command.trim() == "cd";
             if has_none || before["rule"] == "interpreter-code" && more.starts_with(' ') {
                 continue;
             }

@@ -16,6 +16,7 @@ use protocol::identity::IdentityKey;
 use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Digest, Nonce, TurnId};
 use protocol::operator::Grant;
 use protocol::record::Recordable;
+use protocol::runner::Leaves;
 use protocol::time::Millis;
 
 const NOW: Millis = Millis(1_000_000);
@@ -150,6 +151,24 @@ fn what_the_rules_allow_gets_a_permit_for_exactly_its_words() {
         (TurnId(3), CallId(4), Ground::Policy, permit.digest())
     );
     assert_eq!(&action, permit.action());
+}
+
+#[test]
+fn what_only_reads_may_leave_nothing_behind() {
+    for (command, leaves) in [
+        ("ls -la", Leaves::Nothing),
+        ("cat a | sort", Leaves::Nothing),
+        ("cat a > b", Leaves::Changes),
+    ] {
+        let Decision::Allow(permit) = Facts::exec(command).decide() else {
+            panic!("{command} was asked about");
+        };
+        assert_eq!(permit.leaves(), leaves, "{command}");
+    }
+    for command in ["touch a", "ls $x", "find . -delete", "make"] {
+        let request = Facts::exec(command).ask();
+        assert_eq!(request.judgement().leaves(), Leaves::Changes, "{command}");
+    }
 }
 
 #[test]

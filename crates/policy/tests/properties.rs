@@ -57,9 +57,17 @@ const PROGRAMS: &[&str] = &[
     "'' a",
     "A=1 ls",
     "cd x",
+    "cd ..",
+    "cd /workspace/src",
     "xargs rm",
+    "xargs cat",
+    "find . -type f",
     "git log",
+    "git status -s",
+    "git branch x",
     "git push",
+    "pwd",
+    "sleep 1",
     "head -n 3 \"a\\\"b\"",
     "tr a-z A-Z",
     "ls -Q '$(id)'",
@@ -182,15 +190,22 @@ fn no_sequence_of_signs_brings_the_readers_down_or_is_allowed_with_a_sign_that_e
             understood += 1;
             let unquoted = without_quotes(&command);
             assert!(
-                !unquoted.contains(['$', '`', '(', ')', '{', '}', '~', '#', '!', '\r']),
+                !unquoted.contains(['$', '`', '(', ')', '{', '}', '#', '!', '\r']),
                 "{command:?}"
             );
+            // Within a word a tilde is nothing special.
+            let within =
+                |(at, _)| unquoted[..at].ends_with(|c: char| c.is_alphanumeric() || c == '~');
+            assert!(unquoted.match_indices('~').all(within), "{command:?}");
             let patterns = script.programs().any(|simple| !simple.patterns.is_empty());
             // An option is never one.
             let holds_one = unquoted.contains(['*', '?', '[', ']']);
             assert!(holds_one || !patterns, "{command:?}");
+            // Alone a bracket is a word like others.
+            let mut words = unquoted.split([' ', '\t', '\n', '|', '&', ';', '<', '>']);
+            let alone = words.any(|word| word == "[" || word == "]");
             assert!(
-                !holds_one || patterns || command.contains('-'),
+                !holds_one || patterns || alone || command.contains('-'),
                 "{command:?}"
             );
             assert!(

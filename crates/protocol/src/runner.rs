@@ -39,6 +39,16 @@ impl Default for Limits {
     }
 }
 
+/// What a run may leave behind in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaves {
+    /// What it changed there.
+    Changes,
+    /// Nothing: what it changed is told and thrown away.
+    Nothing,
+}
+
 /// From the gateway to the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -51,6 +61,8 @@ pub enum RunRequest {
         action: Action,
         /// Its bounds.
         limits: Limits,
+        /// What becomes of its changes.
+        leaves: Leaves,
     },
     /// Kill everything in the box of this call; its outcome still comes.
     Kill {
@@ -229,7 +241,7 @@ pub enum Fate {
         /// The entry in the history.
         entry: EntryId,
     },
-    /// They were thrown away, as was asked.
+    /// They were thrown away: it was a run that leaves [`Leaves::Nothing`], or it was cut off.
     Discarded,
     /// They were thrown away, since somebody else changed the same files meanwhile.
     Conflict {

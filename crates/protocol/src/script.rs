@@ -7,6 +7,10 @@ use crate::call::WorkspacePath;
 /// Tells the program of the tools that its standard input holds a [`Script`] as JSON.
 pub const SCRIPT_FLAG: &str = "--script";
 
+/// The word that goes to a folder. It is no program: a step that holds it and the folder alone makes
+/// the folder the one that the steps behind it run in.
+pub const GO: &str = "cd";
+
 /// Pipelines, one after another. What a shell would make of the text is written out here: the words
 /// without their quotes, and where each output goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,7 @@ pub enum When {
 #[serde(deny_unknown_fields)]
 pub struct Simple {
     /// The program's name or path, then its arguments; at least one word, the first not empty.
+    /// Or [`GO`] and a folder, see [`Step::folder`].
     pub argv: Vec<String>,
     /// Which of the words, counted from 0, are patterns for names of files. Each stands for the
     /// names that fit when the program starts, or for itself if none does; never for an option.
@@ -119,6 +124,27 @@ pub enum Place {
     Nowhere {},
 }
 
+impl Step {
+    /// The folder that it goes to, if that is what it does: one of the workspace if it begins with
+    /// `/workspace`, else below the folder in which the steps before it ran.
+    pub fn folder(&self) -> Option<&str> {
+        match self.pipeline.as_slice() {
+            [simple] => match simple.argv.as_slice() {
+                [go, folder]
+                    if go == GO
+                        && !folder.is_empty()
+                        && !folder.starts_with('-')
+                        && *simple == Simple::plain(simple.argv.clone()) =>
+                {
+                    Some(folder)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl Simple {
     /// A program without redirections.
     pub fn plain(argv: Vec<String>) -> Self {
@@ -139,6 +165,7 @@ impl Script {
     /// The words, if it is one program and nothing else.
     pub fn single(&self) -> Option<&[String]> {
         match self.steps.as_slice() {
+            [step] if step.folder().is_some() => None,
             [Step { pipeline, .. }] => match pipeline.as_slice() {
                 [simple] if *simple == Simple::plain(simple.argv.clone()) => Some(&simple.argv),
                 _ => None,
@@ -153,15 +180,25 @@ impl Script {
     }
 
     /// Whether it can be run: every list has something in it, every program a name that is no
-    /// pattern, and no word a NUL.
+    /// pattern, no word a NUL, and no folder is outside the workspace.
     pub fn is_whole(&self) -> bool {
+        let goes = |step: &Step| match step.folder() {
+            Some(folder) => WorkspacePath::parse(folder).is_ok(),
+            None => step
+                .pipeline
+                .iter()
+                .all(|simple| simple.argv.first().is_none_or(|name| name != GO)),
+        };
         let whole = |simple: &Simple| {
             simple.argv.first().is_some_and(|name| !name.is_empty())
                 && !simple.argv.iter().any(|word| word.contains('\0'))
                 && !simple.is_pattern(0)
         };
         !self.steps.is_empty()
-            && self.steps.iter().all(|step| !step.pipeline.is_empty())
+            && self
+                .steps
+                .iter()
+                .all(|step| !step.pipeline.is_empty() && goes(step))
             && self.programs().all(whole)
     }
 }
@@ -193,6 +230,27 @@ mod tests {
         let script: Script = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&script).unwrap(), json);
         assert!(script.is_whole() && script.single().is_none());
+        let argv = |argv: &[&str]| Simple::plain(argv.iter().map(|word| (*word).into()).collect());
+        let alone = |pipeline| Script {
+            steps: vec![Step {
+                when: When::Always,
+                pipeline,
+            }],
+        };
+        let goes = alone(vec![argv(&["cd", "a/b"])]);
+        assert!(goes.is_whole() && goes.single().is_none());
+        assert_eq!(goes.steps[0].folder(), Some("a/b"));
+        for wrong in [
+            vec![argv(&["cd"])],
+            vec![argv(&["cd", "-"])],
+            vec![argv(&["cd", ""])],
+            vec![argv(&["cd", "a", "b"])],
+            vec![argv(&["cd", ".."])],
+            vec![argv(&["cd", "/etc"])],
+            vec![argv(&["cd", "a"]), argv(&["ls"])],
+        ] {
+            assert!(!alone(wrong.clone()).is_whole(), "{wrong:?}");
+        }
         for (old, new) in [
             (r#""when":"failed""#, r#""when":"failed","also":1"#),
             (r#""in":"nowhere""#, r#""in":"nowhere","path":"x""#),

@@ -11,7 +11,7 @@ use protocol::call::Action;
 use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
-use protocol::runner::{Backend, Limits, RunOutcome, RunReply, RunRequest};
+use protocol::runner::{Backend, Leaves, Limits, RunOutcome, RunReply, RunRequest};
 
 use crate::boxes::{Boxes, Config};
 use crate::confine::{Files, Program, confine};
@@ -225,7 +225,16 @@ impl Runs {
                     call,
                     action,
                     limits,
-                }) => self.run(call, action, limits),
+                    leaves,
+                }) => {
+                    let then = match leaves {
+                        Leaves::Changes => Then::Keep {
+                            origin: Some(call.clone()),
+                        },
+                        Leaves::Nothing => Then::Discard,
+                    };
+                    self.run(call, action, limits, then);
+                }
                 Ok(RunRequest::Kill { call }) => self.kill(&call),
                 Err(LinkError::Closed) => break,
                 Err(error) => {
@@ -241,7 +250,7 @@ impl Runs {
         }
     }
 
-    fn run(&mut self, call: CallRef, action: Action, limits: Limits) {
+    fn run(&mut self, call: CallRef, action: Action, limits: Limits, then: Then) {
         self.threads.retain(|thread| !thread.is_finished());
         let refuse = |reason: &str, fix: &str| {
             let refused = Refused {
@@ -269,9 +278,7 @@ impl Runs {
         let job = Job {
             action,
             limits,
-            then: Then::Keep {
-                origin: Some(call.clone()),
-            },
+            then,
         };
         let runner = Arc::clone(&self.runner);
         let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());

@@ -247,3 +247,65 @@ fn a_pattern_stands_for_names_that_are_there_and_never_for_an_option() {
     assert_eq!(run(&["printf", "%s|", "*.rs"], &[]).0, "*.rs|");
     assert_ne!(run(&["print?", "x"], &[0]).2, 0);
 }
+
+#[test]
+fn a_step_that_goes_to_a_folder_is_followed_by_steps_that_run_there() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    fs::write(folder.path().join("a/b/x.rs"), "one\n").unwrap();
+    fs::write(folder.path().join("top"), "").unwrap();
+    let go = |folder: &str| json!([argv(&["cd", folder])]);
+    let run = |steps: Value| said(&run_in(folder.path(), steps));
+    let pattern = json!([{ "argv": ["wc", "-l", "*.rs"], "patterns": [2] }]);
+    assert_eq!(
+        run(json!([
+            step("always", go("a")),
+            step("succeeded", go("b")),
+            step("succeeded", pattern),
+        ])),
+        ("1 x.rs\n".into(), String::new(), 0)
+    );
+    // What cannot be gone to is passed by or not, as a shell would.
+    let (out, error, code) = run(json!([
+        step("always", go("none")),
+        step("succeeded", json!([argv(&["cat", "top"])])),
+        step("failed", json!([argv(&["ls"])])),
+    ]));
+    assert_eq!((out.as_str(), code), ("a\ntop\n", 0));
+    assert!(error.starts_with("cd: "), "{error}");
+    assert_eq!(run(json!([step("always", go("top"))])).2, 1);
+}
+
+#[test]
+fn no_step_goes_out_of_the_workspace_or_through_a_link() {
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    symlink(outside.path(), folder.path().join("out")).unwrap();
+    symlink(outside.path(), folder.path().join("a/out")).unwrap();
+    symlink("b", folder.path().join("a/near")).unwrap();
+    let cat = step("always", json!([argv(&["ls"])]));
+    for (goes, stays) in [
+        (vec!["out"], "a\nout\n"),
+        (vec!["a", "out"], "b\nnear\nout\n"),
+        // Above it lies something else than above the folder that it leads to.
+        (vec!["a/near"], "a\nout\n"),
+        (vec!["a", "near"], "b\nnear\nout\n"),
+    ] {
+        let mut steps: Vec<Value> = goes
+            .iter()
+            .map(|folder| step("always", json!([argv(&["cd", folder])])))
+            .collect();
+        steps.push(cat.clone());
+        let (out, error, _) = said(&run_in(folder.path(), json!(steps)));
+        assert_eq!(out, stays, "{goes:?}");
+        assert!(error.contains("cd: "), "{goes:?}: {error}");
+    }
+    // A path that leads out is no part of a script, and nothing of it runs.
+    for wrong in ["..", "a/../..", "/etc", "/"] {
+        let steps = json!([step("always", json!([argv(&["cd", wrong])])), cat.clone()]);
+        let (out, _, code) = said(&run_in(folder.path(), steps));
+        assert_eq!((out.as_str(), code), ("", 1), "{wrong}");
+    }
+}

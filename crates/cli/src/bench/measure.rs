@@ -35,6 +35,8 @@ pub(super) enum Target {
     Ratio(f64),
     /// The median is less than this.
     Median(f64),
+    /// The median is less than the first, and only one in a hundred is not less than the second.
+    Within(f64, f64),
     /// The ratio is at least this: how much slower another is.
     Slower(f64),
     /// The figure is at least this.
@@ -61,6 +63,10 @@ pub(super) fn target(name: &str) -> Option<Target> {
         "box_cold_p99" => Some(Target::Ratio(10.0)),
         "box_ready" => Some(Target::Ratio(3.0)),
         "box_change_large" | "undo_change_large" => Some(Target::Ratio(1.5)),
+        // Microseconds.
+        "decide_ordinary" | "decide_ls" | "decide_pipeline" | "decide_opaque" => {
+            Some(Target::Within(200.0, 2000.0))
+        }
         "boxes_per_second" => Some(Target::AtLeast(400.0)),
         "docker_to_ready" => Some(Target::Slower(100.0)),
         "docker_to_cold" => Some(Target::Slower(40.0)),
@@ -74,6 +80,12 @@ impl Measure {
     pub(super) fn of_times(name: &'static str, times: &[Duration]) -> Self {
         let times: Vec<f64> = times.iter().map(|time| ms(*time)).collect();
         Self::of(name, "ms", &times)
+    }
+
+    /// Sums up short durations, in microseconds.
+    pub(super) fn of_short_times(name: &'static str, times: &[Duration]) -> Self {
+        let times: Vec<f64> = times.iter().map(|time| ms(*time) * 1000.0).collect();
+        Self::of(name, "us", &times)
     }
 
     /// Sums up figures. None is zero.
@@ -122,6 +134,7 @@ impl Measure {
             // A ratio that is missing is one to nothing.
             Target::Ratio(most) => self.ratio.is_some_and(|ratio| ratio <= most),
             Target::Median(limit) => self.n > 0 && self.p50 < limit,
+            Target::Within(half, most) => self.n > 0 && self.p50 < half && self.p99 < most,
             Target::Slower(least) => self.ratio.is_some_and(|ratio| ratio >= least),
             Target::AtLeast(least) => self.p50 >= least,
         };
@@ -142,6 +155,7 @@ impl Measure {
                 None => String::new(),
                 Some(Target::Ratio(most)) => format!("ratio <= {most}"),
                 Some(Target::Median(limit)) => format!("p50 < {limit}"),
+                Some(Target::Within(half, most)) => format!("p50 < {half}, p99 < {most}"),
                 Some(Target::Slower(least)) => format!("ratio >= {least}"),
                 Some(Target::AtLeast(least)) => format!(">= {least}"),
             },
@@ -232,6 +246,15 @@ mod tests {
             Measure::of("boxes_per_second", "/s", &[]).reached(),
             Some(Reached::No)
         );
+    }
+
+    #[test]
+    fn a_decision_is_quick_nearly_always() {
+        let decided = |figures: &[f64]| Measure::of("decide_ls", "us", figures).reached();
+        assert_eq!(decided(&[199.0, 199.0, 1999.0]), Some(Reached::Yes));
+        assert_eq!(decided(&[199.0, 199.0, 2000.0]), Some(Reached::No));
+        assert_eq!(decided(&[200.0]), Some(Reached::No));
+        assert_eq!(decided(&[]), Some(Reached::No));
     }
 
     #[test]

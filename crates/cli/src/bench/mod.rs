@@ -5,6 +5,7 @@
 //! busy hours, can be compared.
 
 mod boxes;
+mod decisions;
 mod line;
 mod machine;
 mod measure;
@@ -62,6 +63,8 @@ pub(crate) struct Extent {
     sessions: usize,
     /// Turns of each kind in each session, after its first one.
     turns: usize,
+    /// Decisions about each of a few calls.
+    decisions: usize,
     /// Boxes.
     boxes: BoxExtent,
 }
@@ -74,6 +77,7 @@ impl Extent {
         starts: 10,
         sessions: 10,
         turns: 20,
+        decisions: 10_000,
         boxes: BoxExtent::SHORT,
     };
 
@@ -84,6 +88,7 @@ impl Extent {
         starts: 2,
         sessions: 2,
         turns: 3,
+        decisions: 500,
         boxes: BoxExtent::QUICK,
     };
 }
@@ -124,6 +129,7 @@ pub(crate) fn run(
         What::Line(extent) => {
             let (mut measures, memory) = measure_all(&scratch, *extent)?;
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
+            measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }

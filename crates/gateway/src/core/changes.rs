@@ -27,7 +27,8 @@ pub(super) fn text(changes: &Changes) -> String {
             listed(changes)
         ),
         Fate::Discarded => format!(
-            "[thrown away, as was asked: {}; nothing of this call is in the workspace]",
+            "[thrown away, since the call only reads or was cut off: {}; nothing of it is in the \
+             workspace]",
             listed(changes)
         ),
         Fate::Conflict { paths } => {

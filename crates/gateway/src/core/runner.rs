@@ -47,6 +47,7 @@ impl Runner {
             call: call.clone(),
             action: permit.action().clone(),
             limits: permit.limits().clone(),
+            leaves: permit.leaves(),
         };
         match &self.link {
             Some((_, outlet)) if outlet.send(request).is_ok() => {

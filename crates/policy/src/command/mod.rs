@@ -7,6 +7,7 @@
 //! that there is no third reading that could differ. Whatever else a shell could make of a
 //! text, this makes nothing of it: the whole is opaque.
 
+mod folder;
 mod grammar;
 mod plain;
 
@@ -41,7 +42,11 @@ pub fn analyse(command: &str, workspace: &str) -> Analysis {
         // What gets here holds no brackets, expansions or reserved words, so that the grammar
         // has nothing to nest: its stack and its time are bounded by the length.
         match grammar::read(command, workspace)? == script {
-            true => Ok(script),
+            true => {
+                let mut script = script;
+                folder::settle(&mut script, workspace)?;
+                Ok(script)
+            }
             false => Err("two readers of the shell's language do not agree about it".to_owned()),
         }
     });
@@ -61,10 +66,11 @@ fn limits(script: &Script) -> Result<(), String> {
     if script.programs().map(words).sum::<usize>() > MAX_WORDS {
         return Err("it has very many words".to_owned());
     }
-    match script
-        .programs()
-        .find_map(|simple| no_program(simple.argv.first()?))
-    {
+    let mut programs = script.steps.iter().flat_map(|step| match step.folder() {
+        Some(_) => &[],
+        None => step.pipeline.as_slice(),
+    });
+    match programs.find_map(|simple| no_program(simple.argv.first()?)) {
         Some(why) => Err(why),
         None => Ok(()),
     }

@@ -322,6 +322,7 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
             '"' => double_quoted(chars, &mut word)?,
             '\\' => word.push(escaped(chars.next().ok_or("it ends with a backslash")?)?),
             c if c.is_ascii_alphanumeric() || PLAIN.contains(c) => word.push(c),
+            '~' if bare && is_within(&word) => word.push(c),
             c if PATTERN.contains(c) => {
                 pattern = Some(c);
                 word.push(c);
@@ -332,10 +333,19 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> Result<(Word, bool), String> {
     }
     match pattern {
         None => Ok((Word::Text(word), bare)),
+        // Alone it is the name of a program, or the word that ends its arguments.
+        Some(_) if bare && (word == "[" || word == "]") => Ok((Word::Text(word), bare)),
         Some(_) if bare => Ok((Word::Pattern(word), bare)),
         // Which of its signs are quoted would have to be told, too.
         Some(c) => Err(special(c)),
     }
+}
+
+/// Whether a tilde behind this is a sign like others: shells look for one where a word begins, and
+/// behind `=` and `:` of what could be an assignment.
+fn is_within(word: &str) -> bool {
+    word.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '^' || c == '~')
+        && !word.contains(['=', ':'])
 }
 
 /// What stands behind a backslash. Before a letter or a digit a backslash means nothing, so
@@ -439,6 +449,7 @@ mod tests {
             ),
             ("ls é/日本", vec!["ls", "é/日本"]),
             ("\n ls -* a\\ \n", vec!["ls", "-*", "a "]),
+            ("git diff HEAD~2 a~", vec!["git", "diff", "HEAD~2", "a~"]),
         ] {
             assert_eq!(words(command).unwrap(), expected, "{command}");
         }
@@ -455,11 +466,17 @@ mod tests {
     #[test]
     fn all_that_a_shell_could_expand_is_refused() {
         for c in
-            "|;&<>$`()*?[]{}~#!\r\n\0\u{1b}\u{7f}\u{a0}\u{200b}\u{202e}\u{feff}\u{e0041}".chars()
+            "|;&<>$`()*?[]{}#!\r\n\0\u{1b}\u{7f}\u{a0}\u{200b}\u{202e}\u{feff}\u{e0041}".chars()
         {
             assert!(words(&format!("ls a{c}b")).is_err(), "{c:?}");
         }
         for command in [
+            "ls ~b",
+            "ls ~",
+            "ls ''~b",
+            "ls a=~b",
+            "ls a:~b",
+            "ls ./~b",
             "ls \"$x\"",
             "ls \"`x`\"",
             "ls 'a",

@@ -3,15 +3,18 @@
 //! The table is `programs.txt`. A program is allowed without asking only by an entry there
 //! that lists every one of its options; what is not in the table is an ordinary program.
 
+mod archives;
+mod git;
 mod options;
 mod script;
 mod table;
+mod xargs;
 
 use std::sync::LazyLock;
 
 use protocol::call::{WORKSPACE, WorkspacePath};
 use protocol::ids::Digest;
-use protocol::script::Simple;
+use protocol::script::{Redirection, Simple, Stream};
 
 use crate::judge::Effects;
 use crate::rules::Kind;
@@ -19,7 +22,7 @@ use options::{Args, Arguments};
 use table::{Class, Grammar, Habit, Operands};
 
 /// Counts the changes of what is found out about a call beside the table.
-const RULES: u32 = 5;
+const RULES: u32 = 6;
 
 /// How calls are understood: that number and the SHA-256 of the table.
 pub(crate) fn version() -> &'static str {
@@ -69,6 +72,37 @@ pub(crate) fn judge(simple: &Simple, input: Input, workspace: &str) -> Finding {
     }
 }
 
+/// Judges `xargs` behind the programs that give it names; none if nothing is certain about it.
+pub(crate) fn handed(before: &[Simple], simple: &Simple, workspace: &str) -> Option<Finding> {
+    let (path, args) = simple.argv.split_first()?;
+    let from_file = |redirection: &Redirection| redirection.stream == Stream::Input;
+    if !is_from_the_system(path, "xargs")
+        || !simple.patterns.is_empty()
+        || simple.redirections.iter().any(from_file)
+    {
+        return None;
+    }
+    let started = xargs::started(args)?;
+    let effects = Effects {
+        programs: vec![path.clone(), started.name.to_owned()],
+        ..Effects::default()
+    };
+    let words = Args::plain(started.words);
+    let finding = inspection(started.grammar, started.name, &words, workspace, effects);
+    let names = xargs::yields_names(before, workspace);
+    (names && finding.kind == Kind::Inspection).then_some(finding)
+}
+
+/// Whether what is known of a program says that it may be one of several commands.
+pub(crate) fn is_fit_for_a_list(name: &str) -> bool {
+    match table::find(name) {
+        Some(Class::Inspect(grammar)) => !grammar.has(Habit::Alone),
+        Some(Class::Guarded(_)) => matches!(name, "git" | "tar" | "unzip"),
+        Some(Class::Interpreter | Class::Always { .. }) => name == "xargs",
+        None => false,
+    }
+}
+
 fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
     let (path, args) = simple
         .argv
@@ -86,8 +120,18 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
             opaque: false,
         },
     };
+    if is_from_the_system(path, name) && simple.patterns.is_empty() && input == Input::Nothing {
+        if name == "git"
+            && let Some(look) = git::look(args, workspace)
+        {
+            return looking(name, reads(&look.grammar.operands, &look.paths), program);
+        }
+        if let Some(archive) = archives::listed(name, args, workspace) {
+            return looking(name, vec![archive.to_owned()], program);
+        }
+    }
     let usual = |b: u8| b.is_ascii_alphanumeric() || b"_-.+@%,:".contains(&b);
-    if !name.bytes().all(usual) || name.starts_with('-') {
+    if name != "[" && !name.bytes().all(usual) || name.starts_with('-') {
         let reason = format!("{name:?} is an odd name for a program");
         return program.is(Kind::OddName, reason);
     }
@@ -115,12 +159,18 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
         Some((Class::Guarded(_), Name::Variant)) => {
             program.is(Kind::HighRisk, format!("{name} can start other programs"))
         }
+        Some((Class::Interpreter, _)) if is_version(path, name, args) => program.told(),
         Some((Class::Interpreter, _)) => program.interpreter(args.first()),
         Some((Class::Always { because }, _)) => {
             program.is(Kind::HighRisk, format!("{name} {because}"))
         }
         None => program.ordinary(),
     }
+}
+
+/// Whether an interpreter of the system is asked for its version and nothing else.
+fn is_version(path: &str, name: &str, args: &[String]) -> bool {
+    is_from_the_system(path, name) && matches!(args, [only] if only == "--version")
 }
 
 /// A program that may do more than to look.
@@ -135,6 +185,18 @@ impl Program<'_> {
             kind,
             reason,
             effects: self.effects,
+        }
+    }
+
+    /// It tells its version and reads nothing.
+    fn told(self) -> Finding {
+        Finding {
+            kind: Kind::Inspection,
+            reason: format!("{} tells its version", self.name),
+            effects: Effects {
+                programs: self.effects.programs,
+                ..Effects::default()
+            },
         }
     }
 
@@ -239,6 +301,19 @@ fn inspection(
             reads: reads(&grammar.operands, &arguments.paths),
             writes: Vec::new(),
             ..changing
+        },
+    }
+}
+
+/// An inspection that is one, whatever else is asked.
+fn looking(name: &str, reads: Vec<String>, program: Program<'_>) -> Finding {
+    Finding {
+        kind: Kind::Inspection,
+        reason: format!("{name} only reads, inside the workspace"),
+        effects: Effects {
+            reads,
+            programs: program.effects.programs,
+            ..Effects::default()
         },
     }
 }

@@ -46,6 +46,10 @@ pub(super) enum Habit {
     Ordered,
     /// What an option of one letter takes is always the next word.
     Apart,
+    /// It tells of the machine or waits: nothing for a list of commands.
+    Alone,
+    /// No option of it executes or writes, whichever it is.
+    Handed,
 }
 
 impl Grammar {
@@ -150,6 +154,7 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
     let (first, mut rest) = words.split_first().ok_or("no operands")?;
     let operands = match *first {
         "paths" => Operands::Paths { most: usize::MAX },
+        "none" => Operands::Paths { most: 0 },
         "paths<=1" => Operands::Paths { most: 1 },
         "text" => Operands::Text,
         "pattern" => Operands::Pattern,
@@ -168,6 +173,8 @@ fn grammar(words: &[&'static str]) -> Result<Grammar, String> {
     };
     let mut habits = Vec::new();
     for (name, habit) in [
+        ("alone", Habit::Alone),
+        ("handed", Habit::Handed),
         ("deaf", Habit::Deaf),
         ("words", Habit::Words),
         ("ordered", Habit::Ordered),

@@ -23,11 +23,20 @@ use crate::landlock_domain::{self, Domain, Right};
 use crate::{profiles, seccomp, sys};
 
 /// The whole environment of a command.
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 10] = [
     ("PATH", "/usr/local/bin:/usr/bin:/bin"),
     ("HOME", "/tmp"),
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
+    // Looking at a repository writes nothing to it.
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    // A folder that only looks like a repository could be written by a tool, with a configuration
+    // that names programs. One that is called .git is asked about.
+    ("GIT_CONFIG_COUNT", "2"),
+    ("GIT_CONFIG_KEY_0", "safe.bareRepository"),
+    ("GIT_CONFIG_VALUE_0", "explicit"),
+    ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
+    ("GIT_CONFIG_VALUE_1", "false"),
 ];
 /// How many times its memory a process may have of addresses.
 pub(crate) const ADDRESS_SPACE: u64 = 32;

@@ -15,7 +15,7 @@ use protocol::control::{
 use protocol::engine::EngineConfig;
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, Digest, SessionId, TurnId};
-use protocol::runner::{Backend, Limits, RunEnd, RunReply, RunRequest};
+use protocol::runner::{Backend, Fate, Leaves, Limits, RunEnd, RunReply, RunRequest};
 
 use protocol::workspace::{LayerReply, LayerRequest};
 
@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "the_service_kills_runs_with_the_gateway",
         the_service_kills_runs_with_the_gateway,
+    ),
+    (
+        "what_only_reads_leaves_nothing_whatever_it_does",
+        what_only_reads_leaves_nothing_whatever_it_does,
     ),
     (
         "the_service_ends_when_told_and_with_its_supervisor",
@@ -174,6 +178,7 @@ fn run(number: u32, action: Action) -> RunRequest {
             wall_seconds: 30,
             ..Limits::default()
         },
+        leaves: Leaves::Changes,
     }
 }
 
@@ -220,6 +225,7 @@ fn the_service_runs_many_and_kills_one(host: &Host) {
             call: call(8),
             action,
             limits,
+            leaves: Leaves::Changes,
         })
         .unwrap();
     match gateway.receive().unwrap() {
@@ -248,6 +254,42 @@ fn the_service_runs_many_and_kills_one(host: &Host) {
         RunReply::Finished { outcome, .. } => assert_eq!(outcome.end, RunEnd::Killed),
         RunReply::Refused { reason, .. } => assert_eq!(reason, "it was stopped before it began"),
     }
+}
+
+fn what_only_reads_leaves_nothing_whatever_it_does(host: &Host) {
+    let service = Service::start(host);
+    let gateway = service.gateway();
+    let there = host.workspace.path().join("left");
+    for (number, leaves) in [(1, Leaves::Nothing), (2, Leaves::Changes)] {
+        let RunRequest::Run {
+            call,
+            action,
+            limits,
+            ..
+        } = run(number, argv_action(&["touch", "left"]))
+        else {
+            unreachable!()
+        };
+        let request = RunRequest::Run {
+            call,
+            action,
+            limits,
+            leaves,
+        };
+        gateway.send(&request).unwrap();
+        let RunReply::Finished { outcome, .. } = gateway.receive().unwrap() else {
+            panic!("it was refused");
+        };
+        assert_eq!(outcome.end, RunEnd::Exited { code: 0 });
+        match leaves {
+            Leaves::Nothing => assert_eq!(outcome.changes.fate, Fate::Discarded),
+            Leaves::Changes => {
+                assert!(matches!(outcome.changes.fate, Fate::Kept { .. }));
+            }
+        }
+        assert_eq!(there.exists(), leaves == Leaves::Changes);
+    }
+    std::fs::remove_file(there).unwrap();
 }
 
 fn the_service_kills_runs_with_the_gateway(host: &Host) {

@@ -345,6 +345,12 @@ fn the_environment_is_the_box_own(host: &Host) {
     assert_eq!(
         lines,
         [
+            "GIT_CONFIG_COUNT=2",
+            "GIT_CONFIG_KEY_0=safe.bareRepository",
+            "GIT_CONFIG_KEY_1=core.fsmonitor",
+            "GIT_CONFIG_VALUE_0=explicit",
+            "GIT_CONFIG_VALUE_1=false",
+            "GIT_OPTIONAL_LOCKS=0",
             "HOME=/tmp",
             "LANG=C.UTF-8",
             "PATH=/usr/local/bin:/usr/bin:/bin",

@@ -65,6 +65,19 @@ impl Root {
         folder.map_err(|errno| ToolError::of(path, errno))
     }
 
+    /// A folder as a handle of its own. No link leads to it, so that what lies above it is what
+    /// its path says.
+    pub(super) fn below(&self, path: &WorkspacePath) -> Result<Self, ToolError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let folder = open_below(&self.0, path.as_str(), flags, ResolveFlags::NO_SYMLINKS);
+        folder.map(Self).map_err(|errno| ToolError::of(path, errno))
+    }
+
+    /// Makes it the folder in which programs are started from now on.
+    pub(super) fn enter(&self) -> Result<(), ToolError> {
+        rustix::process::fchdir(&self.0).map_err(|errno| ToolError::Start(errno.into()))
+    }
+
     /// A file to change, which has to be there.
     pub(crate) fn target<'a>(&self, path: &'a WorkspacePath) -> Result<Target<'a>, ToolError> {
         Target::open(&self.0, path)

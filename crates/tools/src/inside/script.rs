@@ -8,7 +8,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use protocol::script::{Place, Redirection, Script, Simple, Step, Stream, Target, When};
+use protocol::call::WorkspacePath;
+use protocol::script::{GO, Place, Redirection, Script, Simple, Stream, Target, When};
 use rustix::fs::{self, CWD, Mode, OFlags};
 
 use super::{Root, ToolError, names};
@@ -25,26 +26,31 @@ pub(super) fn run(script: &Script) -> Result<u8, ToolError> {
     if !script.is_whole() {
         return Err(ToolError::BadScript("a part of it is empty".to_owned()));
     }
-    let places = Places {
+    let mut places = Places {
         workspace: Root::open(Path::new("."))?,
+        here: Root::open(Path::new("."))?,
     };
     let mut last = 0;
-    for Step { when, pipeline } in &script.steps {
-        let runs = match when {
+    for step in &script.steps {
+        let runs = match step.when {
             When::Always => true,
             When::Succeeded => last == 0,
             When::Failed => last != 0,
         };
         if runs {
-            last = places.pipeline(pipeline).map_err(ToolError::Start)?;
+            last = match step.folder() {
+                Some(folder) => places.go(folder),
+                None => places.pipeline(&step.pipeline).map_err(ToolError::Start)?,
+            };
         }
     }
     Ok(last)
 }
 
-/// Where files are opened.
+/// Where files are opened, and where programs run.
 struct Places {
     workspace: Root,
+    here: Root,
 }
 
 /// The three streams of a program that is about to start.
@@ -61,6 +67,34 @@ enum Started {
 }
 
 impl Places {
+    /// Goes to a folder of the workspace, and says with which code.
+    fn go(&mut self, folder: &str) -> u8 {
+        match self.gone(folder) {
+            Ok(there) => {
+                self.here = there;
+                0
+            }
+            Err(error) => {
+                tell(io::stderr(), &format!("{GO}: {error}"));
+                FAILED
+            }
+        }
+    }
+
+    fn gone(&self, folder: &str) -> Result<Root, ToolError> {
+        let path = WorkspacePath::parse(folder).map_err(|error| {
+            // A script that is not whole does not get here.
+            ToolError::BadScript(error.to_string())
+        })?;
+        let from = match folder.starts_with('/') {
+            true => &self.workspace,
+            false => &self.here,
+        };
+        let there = from.below(&path)?;
+        there.enter()?;
+        Ok(there)
+    }
+
     /// Starts all programs, waits for all of them, and tells the code of the last.
     fn pipeline(&self, pipeline: &[Simple]) -> io::Result<u8> {
         let mut all = Vec::new();
@@ -179,7 +213,7 @@ enum How {
 }
 
 impl How {
-    fn open(self, root: &Root, path: &protocol::call::WorkspacePath) -> Result<OwnedFd, ToolError> {
+    fn open(self, root: &Root, path: &WorkspacePath) -> Result<OwnedFd, ToolError> {
         match self {
             Self::Read => root.open_to_read(path).map(|(file, _)| file.into()),
             Self::Write => root.stream_into(path)?.emptied(),

@@ -207,7 +207,7 @@ fn an_undo_is_in_the_record_before_it_is_sent_and_its_outcome_before_it_is_told(
     else {
         panic!("another answer")
     };
-    assert_eq!((asked, &told), (RowId(1), outcome(&rig.rows())));
+    assert_eq!((asked, &told), (RowId(2), outcome(&rig.rows())));
     assert!(matches!(
         told,
         UndoOutcome::Done {
@@ -376,7 +376,7 @@ fn a_keeper_that_is_slow_or_gone_holds_nobody_up() {
     ));
     assert!(matches!(
         undo.recv().unwrap(),
-        OperatorReply::UndoUnderWay { asked: RowId(1) }
+        OperatorReply::UndoUnderWay { asked: RowId(2) }
     ));
     // Its outcome is recorded all the same.
     rig.keeper.send(&done()).unwrap();
