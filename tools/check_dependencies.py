@@ -44,7 +44,22 @@ def built_packages(targets: list[str]) -> list[dict]:
         if package not in reached:
             reached.add(package)
             waiting += edges[package]
-    return [package for package in metadata["packages"] if package["id"] in reached]
+    named = compiled(targets)
+    return [
+        package
+        for package in metadata["packages"]
+        if package["id"] in reached and (package["name"], package["version"]) in named
+    ]
+
+
+def compiled(targets: list[str]) -> set[tuple[str, str]]:
+    """Names and versions of what is compiled: `cargo metadata` also has what an optional feature would bring."""
+    command = ["cargo", "tree", "--workspace", "--locked", "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"]
+    for target in targets:
+        command += ["--target", target]
+    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    words = (line.split() for line in lines if line.strip())
+    return {(name, version.removeprefix("v")) for name, version, *_ in words}
 
 
 def unknown_sources(packages: list[dict], registries: list[str]) -> list[str]:

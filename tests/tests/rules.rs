@@ -164,7 +164,10 @@ fn a_session_that_looked_outside_is_private_from_then_on() {
     let card = system.wait_for_approval();
     assert!(system.rows("labelled").is_empty(), "nothing ran yet");
     assert!(system.approve(&card).status.success());
-    let session = ask.json()["session"].clone();
+    let (code, out, err) = ask.finish();
+    assert_eq!(code, Some(0), "{err}");
+    let answer: Value = serde_json::from_str(&out).expect("an answer");
+    let session = answer["session"].clone();
     let rows = system.rows("labelled");
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["event"]["label"], "private");

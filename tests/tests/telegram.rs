@@ -627,6 +627,7 @@ fn somebody_else_s_session_is_untrusted_and_nobody_s_approval_covers_another_s_c
         assert_eq!(card["needs"], "signature", "{card}");
         Some(())
     });
+    rig.told(ANN, "it is untrusted");
     let rows = rig.system.rows("labelled");
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(rows[0]["event"]["label"], "untrusted");

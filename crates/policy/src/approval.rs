@@ -202,8 +202,15 @@ impl ApprovalRequest {
     pub fn covers(&self) -> String {
         match self.judgement.verdict {
             Verdict::AskOnce => format!(
-                "this call now, and exactly the same one again for 30 days when {} asks for it over {}",
-                self.exact.principal, self.exact.channel
+                "this call now, and {} for 30 days when {} asks for it over {}",
+                match &self.exact.call {
+                    // What is written is another text each time.
+                    ToolCall::WriteFile { path, .. } => format!("any other text written to {path}"),
+                    ToolCall::EditFile { path, .. } => format!("any other edit of {path}"),
+                    _ => "exactly the same one again".to_owned(),
+                },
+                self.exact.principal,
+                self.exact.channel
             ),
             Verdict::Allow | Verdict::AskAlways | Verdict::Deny => {
                 "this one call; the next one like it is asked about again".into()

@@ -29,7 +29,8 @@ fn everyday() -> Vec<Everyday> {
 
 fn decision(command: &str) -> String {
     let call = json!({"tool": "exec", "args": {"command": command}});
-    let answer: Value = serde_json::from_str(&explain(Rules::shipped(), &call.to_string())).unwrap();
+    let answer: Value =
+        serde_json::from_str(&explain(Rules::shipped(), &call.to_string())).unwrap();
     answer["decision"].as_str().unwrap().to_owned()
 }
 

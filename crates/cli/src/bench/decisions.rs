@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use policy::{Profile, Question, Request, decide};
+use policy::{Profile, Question, Request, Rules, Session, decide};
 use protocol::call::ToolCall;
 use protocol::ids::{
-    ApprovalId, CallId, CallRef, ChannelId, Nonce, PrincipalId, SessionId, TurnId,
+    AgentId, ApprovalId, CallId, CallRef, ChannelId, Nonce, PrincipalId, SessionId, TurnId,
 };
 use protocol::time::Millis;
 
@@ -50,10 +50,14 @@ pub(super) fn measure(count: usize) -> Result<Vec<Measure>, Fault> {
         let request = Request {
             call: &call,
             reference: &reference,
-            principal: &principal,
-            channel: &channel,
+            rules: Rules::shipped(),
+            session: Session {
+                principal: &principal,
+                channel: &channel,
+                agent: &AgentId::main(),
+                labels: &[],
+            },
             workspace: "/home/owner/work",
-            labels: &[],
             profile: &profile,
             grants: &[],
             now: Millis(1),

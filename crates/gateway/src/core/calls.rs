@@ -175,6 +175,9 @@ impl Gateway {
                     self.state.add_grant(&grant)?;
                 }
                 self.show_card(&reference, CallState::Running, "");
+                if let Some(place) = self.state.place(&reference.session)? {
+                    self.tell_labels(&place, &touched)?;
+                }
                 match self.runner.run(recorded) {
                     Ok(()) => Ok(()),
                     Err(reference) => {

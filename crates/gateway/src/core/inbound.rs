@@ -253,7 +253,7 @@ impl Gateway {
         }
         let message = Message {
             id: inbound.message.clone(),
-            place,
+            place: place.clone(),
             text: inbound.text.clone(),
         };
         let touched = self.touched_by_message(&message.place);
@@ -264,6 +264,7 @@ impl Gateway {
         match self.take_in(&session, message, facts) {
             Ok(()) => {
                 self.surfaces.answer(inbound.link, accepted);
+                self.tell_labels(&place, &touched)?;
                 self.begin(&session)
             }
             Err(error) => {

@@ -7,7 +7,7 @@ use protocol::rules::{Label, Role};
 use protocol::time::Millis;
 
 use super::state::Place;
-use super::{Fatal, Gateway};
+use super::{Fatal, Gateway, texts};
 
 /// The row that says so.
 pub(super) fn fact(held: &SessionLabel) -> Fact {
@@ -39,6 +39,12 @@ impl Gateway {
                 since,
             })
             .collect())
+    }
+
+    /// Tells whoever is there what their session carries from now on.
+    pub(super) fn tell_labels(&self, place: &Place, new: &[SessionLabel]) -> Result<(), Fatal> {
+        new.iter()
+            .try_for_each(|held| self.notice(place, None, texts::labelled(held.label, &held.why)))
     }
 
     /// What a session touches by a message from this place.

@@ -222,6 +222,9 @@ pub(super) fn transcript(
             Event::TurnFailed { fault, .. } => entries.push(TranscriptEntry::Notice {
                 text: texts::turn_end(fault),
             }),
+            Event::Labelled { label, why } => entries.push(TranscriptEntry::Notice {
+                text: texts::labelled(*label, why),
+            }),
             Event::ToolIntent {
                 turn,
                 call,

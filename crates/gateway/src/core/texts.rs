@@ -5,6 +5,7 @@ use protocol::agent::TurnFault;
 use protocol::channel::CallState;
 use protocol::event::{CallOutcome, TurnEnd};
 use protocol::operator::MAX_REASON;
+use protocol::rules::Label;
 use protocol::runner::{Fate, RunEnd, RunOutcome};
 
 use super::changes;
@@ -218,6 +219,20 @@ fn ran(run: &RunOutcome, most: usize) -> String {
             format!("{text}{between}{changed}")
         }
     }
+}
+
+/// What a session carries from now on.
+pub(super) fn labelled(label: Label, why: &str) -> String {
+    let means = match label {
+        Label::Private => {
+            "it is private. Once it also reads what strangers wrote, nothing leaves it without a yes"
+        }
+        Label::Untrusted => "it is untrusted. What changes something is asked about more strictly",
+    };
+    format!(
+        "From here on, for this conversation: {means}. ({})",
+        visible(why)
+    )
 }
 
 /// Where a call stands that has this outcome.
