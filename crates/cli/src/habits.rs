@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 const HARDLY_READ: Duration = Duration::from_secs(2);
 /// A grant that was not used for so long since it was made is not needed.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// So many questions are worth a rule.
+const OFTEN: u64 = 5;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A call's place in the record.
@@ -59,7 +61,34 @@ pub(crate) struct Habits {
     /// By principal and key.
     grants: BTreeMap<(String, String), Held>,
     decided: Vec<Decided>,
+    /// By key.
+    asked: BTreeMap<String, Asked>,
     calls: u64,
+}
+
+/// How calls with one key were answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Asked {
+    /// Calls, asked about or not.
+    pub(crate) calls: u64,
+    /// Somebody said yes.
+    pub(crate) approved: u64,
+    /// Somebody said no.
+    pub(crate) denied: u64,
+    /// Whether a yes to each of them could be remembered.
+    #[serde(skip)]
+    once: bool,
+}
+
+/// A rule that would have spared questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Missing {
+    /// A line for `allow` under `[policy]`.
+    pub(crate) allow: String,
+    /// Questions that it would have spared, all of them answered with yes.
+    pub(crate) approved: u64,
+    /// Calls that it would have covered.
+    pub(crate) calls: u64,
 }
 
 /// Questions and answers in figures.
@@ -131,6 +160,7 @@ impl Habits {
             rules: BTreeMap::new(),
             grants: BTreeMap::new(),
             decided: Vec::new(),
+            asked: BTreeMap::new(),
             calls: 0,
         }
     }
@@ -170,6 +200,12 @@ impl Habits {
                 if let Some(open) = self.open.get_mut(&place(turn, call)) {
                     open.key.clone_from(key);
                     open.rule.clone_from(rule);
+                    let asked = self.asked.entry(key.clone()).or_insert(Asked {
+                        once: true,
+                        ..Asked::default()
+                    });
+                    asked.calls += 1;
+                    asked.once &= *verdict == Verdict::AskOnce;
                     self.decided.push(Decided {
                         row: row.row.0,
                         name: open.name.clone(),
@@ -198,6 +234,13 @@ impl Habits {
                     Answer::Expired | Answer::Cancelled => {}
                 }
                 if let Some(open) = self.open.get(&place(turn, call)) {
+                    if let Some(asked) = self.asked.get_mut(&open.key) {
+                        match answer {
+                            Answer::Approve => asked.approved += 1,
+                            Answer::Deny => asked.denied += 1,
+                            Answer::Expired | Answer::Cancelled => {}
+                        }
+                    }
                     *self.rules.entry(open.rule.clone()).or_default() += 1;
                 }
             }
@@ -270,6 +313,50 @@ impl Habits {
         }
     }
 
+    /// What came of calls like one that waits now, itself counted.
+    pub(crate) fn like(&self, session: &SessionId, turn: TurnId, call: CallId) -> Option<Asked> {
+        let open = self.open.get(&(session.clone(), turn, call))?;
+        self.asked.get(&open.key).copied()
+    }
+
+    /// Rules that would have spared questions which were always answered with yes: for the
+    /// program and its first word, as the same call is asked about once only.
+    pub(crate) fn missing(&self) -> Vec<Missing> {
+        let mut groups: BTreeMap<Vec<String>, Asked> = BTreeMap::new();
+        for (key, asked) in &self.asked {
+            let words = key.strip_prefix("exec:").map(serde_json::from_str);
+            let Some(Ok(words)): Option<Result<Vec<String>, _>> = words else {
+                continue;
+            };
+            let begin = words
+                .iter()
+                .take(2)
+                .enumerate()
+                .take_while(|(place, word)| *place == 0 || is_plain(word))
+                .map(|(_, word)| word.clone());
+            let group = groups.entry(begin.collect()).or_insert(Asked {
+                once: true,
+                ..Asked::default()
+            });
+            group.calls += asked.calls;
+            group.approved += asked.approved;
+            group.denied += asked.denied;
+            group.once &= asked.once;
+        }
+        let spared = |(words, asked): (Vec<String>, Asked)| {
+            let fits = asked.once
+                && asked.denied == 0
+                && asked.approved >= OFTEN
+                && words.iter().all(|word| is_plain(word));
+            fits.then(|| Missing {
+                allow: format!("{} *", words.join(" ")),
+                approved: asked.approved,
+                calls: asked.calls,
+            })
+        };
+        groups.into_iter().filter_map(spared).collect()
+    }
+
     /// Remembered answers that nobody used in a week or longer.
     pub(crate) fn unneeded(&self, now: Millis) -> Vec<Unneeded> {
         self.grants
@@ -306,6 +393,12 @@ impl Habits {
         });
         (self.decided.len(), changed.collect())
     }
+}
+
+/// Whether a word can stand in a rule as it is, and names something that is done.
+fn is_plain(word: &str) -> bool {
+    let usual = |c: char| c.is_ascii_alphanumeric() || "_-.+/".contains(c);
+    !word.is_empty() && !word.starts_with('-') && word.chars().all(usual)
 }
 
 #[cfg(test)]
@@ -412,6 +505,81 @@ mod tests {
         assert_eq!((told.median_ms, told.under_two_seconds), (Some(8_000), 1));
         assert_eq!(told.answers["approved"], 1);
         assert_eq!((told.rules["high-risk"], told.rules["ordinary"]), (2, 1));
+    }
+
+    #[test]
+    fn a_rule_is_proposed_where_many_like_calls_were_always_answered_with_yes() {
+        let mut record = Record(Vec::new());
+        let mut number = 0;
+        let mut ask = |record: &mut Record, words: &str, verdict, answer| {
+            number += 1;
+            record.call(ago(2), number, words, (verdict, "ordinary"));
+            record.answered(ago(2), number, answer, 9_000);
+        };
+        for n in 0..6 {
+            let once = Verdict::AskOnce;
+            ask(
+                &mut record,
+                &format!(r#"["cargo","build","-p","{n}"]"#),
+                once,
+                Answer::Approve,
+            );
+            ask(
+                &mut record,
+                &format!(r#"["git","push","{n}"]"#),
+                once,
+                Answer::Approve,
+            );
+            ask(
+                &mut record,
+                &format!(r#"["rm","{n}"]"#),
+                Verdict::AskAlways,
+                Answer::Approve,
+            );
+            ask(
+                &mut record,
+                &format!(r#"["odd;name","{n}"]"#),
+                once,
+                Answer::Approve,
+            );
+        }
+        ask(
+            &mut record,
+            r#"["git","push","-f"]"#,
+            Verdict::AskOnce,
+            Answer::Deny,
+        );
+        let proposed = record.habits(30).missing();
+        assert_eq!(
+            proposed,
+            [Missing {
+                allow: "cargo build *".to_owned(),
+                approved: 6,
+                calls: 6,
+            }]
+        );
+        assert_eq!(record.habits(1).missing(), []);
+    }
+
+    #[test]
+    fn what_a_yes_would_have_covered_is_counted_by_its_key() {
+        let mut record = Record(Vec::new());
+        for (number, answer) in [(1, Answer::Approve), (2, Answer::Deny)] {
+            record.call(ago(3), number, "make", (Verdict::AskOnce, "ordinary"));
+            record.answered(ago(3), number, answer, 9_000);
+        }
+        record.call(ago(1), 3, "make", (Verdict::AskOnce, "ordinary"));
+        record.call(ago(1), 4, "make all", (Verdict::AskOnce, "ordinary"));
+        let like = |number| {
+            let session = SessionId::parse("s").unwrap();
+            let asked = record
+                .habits(30)
+                .like(&session, TurnId(1), CallId(number))?;
+            Some((asked.calls, asked.approved, asked.denied))
+        };
+        assert_eq!(like(3), Some((3, 1, 1)));
+        assert_eq!(like(4), Some((1, 0, 0)));
+        assert_eq!(like(1), None, "it is over");
     }
 
     #[test]

@@ -50,7 +50,10 @@ pub(crate) fn owner_rules(file: PolicyFile, folder: &Path) -> Result<OwnerRules,
         problem: problem.to_owned(),
     };
     if file.allow.len() > MAX_ENTRIES || file.read_only.len() > MAX_ENTRIES {
-        return Err(bad("policy", "a list has at most 200 entries"));
+        return Err(bad(
+            "policy",
+            &format!("a list has at most {MAX_ENTRIES} entries"),
+        ));
     }
     let allow = file.allow.into_iter().map(allowed);
     let kept = file.read_only.iter().map(|path| {

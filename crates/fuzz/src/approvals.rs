@@ -130,14 +130,14 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 });
 
 fn waiting(number: u8, call: ToolCall, operator: &IdentityKey) -> Waiting {
-    let decision = rules::decided(&Request {
+    let decision = policy::decide(&Request {
         call: &call,
         reference: &CallRef {
             session: "s1".parse().expect("an id"),
             turn: TurnId(3),
             call: CallId(number.into()),
         },
-        rules: rules::shipped(),
+        rules: policy::Rules::shipped(),
         session: policy::Session {
             principal: &"owner".parse().expect("a name"),
             channel: &"web".parse().expect("a name"),

@@ -288,6 +288,7 @@ impl Read<'_> {
             false => format!("word {text}"),
         };
         let mut pieces: Vec<_> = simple.argv.iter().enumerate().map(word).collect();
+        self.where_it_goes(&mut pieces);
         for redirection in &simple.redirections {
             let number = match redirection.stream {
                 Stream::Input => 0,
@@ -359,8 +360,19 @@ impl Read<'_> {
                 }
             }
         }
+        self.where_it_goes(&mut words);
         words.extend(redirections);
         words
+    }
+
+    /// A folder that is gone to has two names, on the host and in the box.
+    fn where_it_goes(&self, words: &mut [String]) {
+        if let [cd, folder] = words
+            && cd == "word cd"
+            && let Some(path) = folder.strip_prefix("word ")
+        {
+            *folder = self.absolute(path);
+        }
     }
 
     fn redirection(&self, sign: &str, target: &str) -> Vec<String> {
@@ -439,8 +451,11 @@ fn is_half(part: &str) -> bool {
 fn word(text: &str, expands: &str, is_quoted: bool) -> String {
     match expands.chars().find(|c| !"*?[]".contains(*c)) {
         Some(c) => panic!("{c} is expanded in {text:?}"),
-        // An option is what it says.
-        None if expands.is_empty() || (text.starts_with('-') && !is_quoted) => {
+        // An option is what it says, and so is the program with that name and its last word.
+        None if expands.is_empty()
+            || (matches!(text, "[" | "]") && !is_quoted)
+            || (text.starts_with('-') && !is_quoted) =>
+        {
             format!("word {text}")
         }
         None => format!("pattern {text}"),

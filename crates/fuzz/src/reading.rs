@@ -141,8 +141,10 @@ fn word(chars: &mut Peekable<CharIndices<'_>>, is_open: &mut bool) -> Piece {
                 None => return open(is_open, text, expands),
             },
             c => {
+                // A shell looks for a tilde where a word begins, and in what could be an assignment.
+                let within = c == '~' && !text.is_empty() && !text.contains(['=', ':']);
                 text.push(c);
-                expands.extend(Some(c).filter(|c| EXPANDS.contains(*c)));
+                expands.extend(Some(c).filter(|c| EXPANDS.contains(*c) && !within));
             }
         }
     }

@@ -1,15 +1,8 @@
 //! The rules under which everything here is judged: those that come with Bulkhead.
 
-use policy::{
-    ApprovalRequest, BadStored, Decision, Judgement, Label, Request, Rules, Session,
-    StoredApproval, decide,
-};
+use policy::{ApprovalRequest, BadStored, Judgement, Label, Rules, Session, StoredApproval};
 use protocol::call::ToolCall;
 use protocol::ids::{AgentId, ChannelId, PrincipalId};
-
-pub(crate) fn shipped() -> &'static Rules {
-    Rules::shipped()
-}
 
 pub(crate) fn judged(call: &ToolCall, workspace: &str, labels: &[Label]) -> Judgement {
     let principal = PrincipalId::parse("owner").expect("it is a name");
@@ -21,10 +14,6 @@ pub(crate) fn judged(call: &ToolCall, workspace: &str, labels: &[Label]) -> Judg
         labels,
     };
     Rules::shipped().judge(call, workspace, &session)
-}
-
-pub(crate) fn decided(request: &Request<'_>) -> Decision {
-    decide(request)
 }
 
 pub(crate) fn loaded(stored: &str) -> Result<ApprovalRequest, BadStored> {

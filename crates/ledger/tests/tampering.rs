@@ -127,12 +127,13 @@ fn the_json_form_has_the_keys_that_scripts_rely_on() {
             .unwrap();
     });
     let json = serde_json::to_value(&report).unwrap();
-    let keys: Vec<_> = json
+    let mut keys: Vec<_> = json
         .as_object()
         .unwrap()
         .keys()
         .map(String::as_str)
         .collect();
+    keys.sort_unstable();
     assert_eq!(
         keys,
         ["head", "ok", "problems", "rows", "sessions", "tree_size"]

@@ -9,7 +9,7 @@ use tools::MAX_COMMAND;
 
 use crate::command::{self, Analysis};
 use crate::parts::{self, Found};
-use crate::programs::Finding;
+use crate::programs::{Finding, is_inside};
 use crate::rules::{Kind, Part, Rules, Ruling, Session};
 use crate::visible;
 
@@ -72,9 +72,11 @@ impl Judgement {
     /// What a run of it may leave behind. What is said to read changes nothing, even if what is
     /// known about a program is wrong.
     pub fn leaves(&self) -> Leaves {
-        match self.effects.writes.is_empty() && !self.effects.opaque {
-            true => Leaves::Nothing,
-            false => Leaves::Changes,
+        match self.verdict {
+            _ if self.effects.writes.is_empty() && !self.effects.opaque => Leaves::Nothing,
+            // Nobody said yes to this very call, so nobody saw that it plants a hook.
+            Verdict::Allow => Leaves::Files,
+            Verdict::AskOnce | Verdict::AskAlways | Verdict::Deny => Leaves::Changes,
         }
     }
 }
@@ -119,10 +121,10 @@ impl Rules {
             ToolCall::ReadFile { path, .. }
             | ToolCall::ListFiles { path, .. }
             | ToolCall::SearchFiles { path, .. } => {
-                self.strictest(call, reading(call, path), session)
+                self.strictest(call, reading(call, path), workspace, session)
             }
             ToolCall::WriteFile { path, .. } | ToolCall::EditFile { path, .. } => {
-                self.strictest(call, writing(call, path), session)
+                self.strictest(call, writing(call, path), workspace, session)
             }
             ToolCall::Exec { command } => self.exec(call, command, workspace, session),
         }
@@ -139,12 +141,20 @@ impl Rules {
         if command.contains('\0') || command.len() > MAX_COMMAND || command.trim().is_empty() {
             let reason =
                 format!("a command is not empty, has at most {MAX_COMMAND} bytes and no NUL");
-            return self.strictest(call, opaque(command, Kind::Malformed, reason), session);
+            return self.strictest(
+                call,
+                opaque(command, Kind::Malformed, reason),
+                workspace,
+                session,
+            );
         }
         match command::analyse(command, workspace) {
-            Analysis::Opaque { why } => {
-                self.strictest(call, opaque(command, Kind::NotUnderstood, why), session)
-            }
+            Analysis::Opaque { why } => self.strictest(
+                call,
+                opaque(command, Kind::NotUnderstood, why),
+                workspace,
+                session,
+            ),
             Analysis::Understood(script) => {
                 let (shown, action) = match script.single() {
                     Some(argv) => (
@@ -166,13 +176,19 @@ impl Rules {
                     key: keyed("exec", &shown),
                     action,
                 };
-                self.strictest(call, reading, session)
+                self.strictest(call, reading, workspace, session)
             }
         }
     }
 
     /// Asks the rules about each part. The strictest decides.
-    fn strictest(&self, call: &ToolCall, reading: Reading<'_>, session: &Session<'_>) -> Judgement {
+    fn strictest(
+        &self,
+        call: &ToolCall,
+        reading: Reading<'_>,
+        workspace: &str,
+        session: &Session<'_>,
+    ) -> Judgement {
         let (mut effects, mut touches) = (Effects::default(), Vec::new());
         let mut strictest: Option<(Ruling, &Finding)> = None;
         for Found {
@@ -182,8 +198,10 @@ impl Rules {
         } in &reading.found
         {
             effects.add(&finding.effects);
-            if finding.kind == Kind::PathOutside && touches.is_empty() {
-                touches.push((Label::Private, visible::text(&finding.reason)));
+            if let Some(what) = looks_outside(finding, *words, workspace)
+                && touches.is_empty()
+            {
+                touches.push((Label::Private, visible::text(&what)));
             }
             let ruling = self.rule(
                 &Part {
@@ -227,6 +245,22 @@ impl Rules {
     }
 }
 
+/// What a part may read outside of the workspace, as far as that can be known from its words.
+fn looks_outside(finding: &Finding, words: Option<&[String]>, workspace: &str) -> Option<String> {
+    if finding.effects.opaque {
+        return Some("a script ran that could have read anything in the box".to_owned());
+    }
+    let is_outside = |path: &&String| {
+        (path.starts_with('/') || path.split('/').any(|part| part == ".."))
+            && !is_inside(path, workspace)
+    };
+    let arguments = words.and_then(|words| words.get(1..)).unwrap_or_default();
+    let mut looked_at = finding.effects.reads.iter().chain(arguments);
+    looked_at
+        .find(is_outside)
+        .map(|path| format!("{path:?} is outside the workspace"))
+}
+
 fn one<'a>(kind: Kind, reason: &str, effects: Effects, path: Option<&'a str>) -> Vec<Found<'a>> {
     vec![Found {
         finding: Finding {
@@ -255,10 +289,9 @@ fn reading<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
 /// What a write to a file of the workspace is, and why.
 pub(crate) fn write_kind(path: &WorkspacePath) -> (Kind, &'static str) {
     // git on the host obeys what is in there: hooks, filters, monitors.
-    match path
-        .as_str()
-        .split('/')
-        .any(|part| part.eq_ignore_ascii_case(".git"))
+    let obeyed = [".git", ".gitconfig", ".githooks", ".husky"];
+    match (path.as_str().split('/'))
+        .any(|part| obeyed.iter().any(|name| part.eq_ignore_ascii_case(name)))
     {
         true => (
             Kind::WriteInGitFolder,

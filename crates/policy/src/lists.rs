@@ -4,21 +4,15 @@ use protocol::script::{Script, Simple};
 
 use crate::judge::Effects;
 use crate::parts::Found;
-use crate::programs::{self, Finding, is_odd_path};
+use crate::programs::{self, Finding, is_odd_path, odd_path};
 use crate::rules::Kind;
 
 /// Going to a folder of the workspace, which the reader of commands has seen to.
 pub(crate) fn going(folder: &str) -> Finding {
-    let (kind, reason) = match is_odd_path(folder) {
-        false => (
-            Kind::Inspection,
-            "it goes to a folder of the workspace".to_owned(),
-        ),
-        true => (
-            Kind::OddPath,
-            format!("{folder:?} is odd for a path: it looks like something for a shell"),
-        ),
-    };
+    let (kind, reason) = odd_path(folder).unwrap_or_else(|| {
+        let reason = "it goes to a folder of the workspace".to_owned();
+        (Kind::Inspection, reason)
+    });
     Finding {
         kind,
         reason,
@@ -40,17 +34,22 @@ pub(crate) fn is_one_look(script: &Script, found: &[Found<'_>]) -> bool {
         && script.steps.iter().all(|step| {
             let first = !begun;
             begun |= step.folder().is_none();
-            step.folder().is_some() || step.pipeline.iter().all(|simple| fits(simple, first))
+            let fits_here = |simple| fits(simple) || first && is_pwd(simple);
+            step.folder().is_some() || step.pipeline.iter().all(fits_here)
         })
 }
 
-fn fits(simple: &Simple, first: bool) -> bool {
+/// Behind something else it tells where that ran.
+fn is_pwd(simple: &Simple) -> bool {
+    simple.argv.first().is_some_and(|name| name == "pwd")
+}
+
+fn fits(simple: &Simple) -> bool {
     let Some((name, words)) = simple.argv.split_first() else {
         return false;
     };
     match name.as_str() {
-        // Behind something else it tells where that ran.
-        "pwd" => first,
+        "pwd" => false,
         "echo" | "printf" => !words.iter().any(|word| is_odd_path(word)),
         name => programs::is_fit_for_a_list(name),
     }

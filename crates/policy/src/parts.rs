@@ -5,7 +5,7 @@ use protocol::script::{Place, Redirection, Script, Simple, Target};
 
 use crate::judge::{Effects, write_kind};
 use crate::lists;
-use crate::programs::{self, Finding, Input, is_odd_path};
+use crate::programs::{self, Finding, Input, odd_path};
 use crate::rules::Kind;
 
 /// A part of a command, and which words or which file it is about.
@@ -16,6 +16,13 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// Whether it is a look by git.
+    fn is_git(&self) -> bool {
+        let name = self.words.and_then(<[String]>::first);
+        self.finding.kind == Kind::Inspection
+            && name.is_some_and(|name| name.rsplit('/').next() == Some("git"))
+    }
+
     fn whole(finding: Finding) -> Self {
         Self {
             finding,
@@ -37,6 +44,15 @@ pub(crate) fn find<'a>(script: &'a Script, workspace: &str) -> Vec<Found<'a>> {
                 .collect(),
         })
         .collect();
+    let writes = found
+        .iter()
+        .any(|part| !part.finding.effects.writes.is_empty());
+    for part in found.iter_mut().filter(|part| writes && part.is_git()) {
+        // What git starts by its configuration would write as well.
+        part.finding.kind = Kind::Ordinary;
+        part.finding.reason =
+            "git runs what its configuration names, and the command writes a file".to_owned();
+    }
     if script.steps.len() > 1 && !lists::is_one_look(script, &found) {
         found.push(Found::whole(several()));
     }
@@ -144,13 +160,6 @@ fn unusual(file: &Place, path: &WorkspacePath, place: Where) -> Option<(Kind, St
             Kind::PathOutside,
             format!("{:?} is outside the workspace", file.to_string()),
         )),
-        Where::Workspace if is_odd_path(path.as_str()) => Some((
-            Kind::OddPath,
-            format!(
-                "{:?} is odd for a path: it looks like something for a shell",
-                path.as_str()
-            ),
-        )),
-        Where::Workspace => None,
+        Where::Workspace => odd_path(path.as_str()),
     }
 }

@@ -158,7 +158,7 @@ fn what_only_reads_may_leave_nothing_behind() {
     for (command, leaves) in [
         ("ls -la", Leaves::Nothing),
         ("cat a | sort", Leaves::Nothing),
-        ("cat a > b", Leaves::Changes),
+        ("cat a > b", Leaves::Files),
     ] {
         let Decision::Allow(permit) = Facts::exec(command).decide() else {
             panic!("{command} was asked about");

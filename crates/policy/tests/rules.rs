@@ -8,6 +8,7 @@ use protocol::ids::AgentId;
 use protocol::rules::{
     AllowedCommand, Answers, OwnerRules, Person, PolicyProfile, Rest, Role, RuleFile,
 };
+use protocol::runner::Leaves;
 
 fn exec(command: &str) -> ToolCall {
     ToolCall::Exec {
@@ -99,6 +100,7 @@ fn no_rule_of_the_owner_allows_what_is_asked_about_every_time() {
         "@because(\"all\") permit (principal, action, resource);",
     ))
     .unwrap();
+    assert_eq!(verdict(&rules, "\0"), Verdict::Deny);
     for command in ["curl http://h", "eval x", "python3 -c 1", "echo $(x)"] {
         assert_eq!(verdict(&rules, command), Verdict::AskAlways, "{command}");
     }
@@ -213,13 +215,16 @@ fn roles_say_who_may_ask_for_what_and_who_may_answer() {
 fn a_rule_that_fails_denies_instead_of_being_skipped() {
     // It passes strict validation, and overflows when it is evaluated. Cedar alone would skip it.
     let rules = Rules::load(&cedar(
-        "@because(\"x\") forbid (principal, action, resource) when { 9223372036854775807 + 1 > 0 };",
+        "@because(\"x\") forbid (principal, action, resource) when { resource has program && resource.program == \"ls\" && 9223372036854775807 + 1 > 0 };",
     ))
     .unwrap();
     assert_eq!(
         judged(&rules, "owner", &[], &exec("ls")),
         (Verdict::Deny, "rules-failed".to_owned())
     );
+    assert_eq!(verdict(&rules, "make"), Verdict::AskOnce);
+    let always = "@because(\"x\") forbid (principal, action, resource) when { 9223372036854775807 + 1 > 0 };";
+    assert!(refused(always).problem.contains("fails"));
 }
 
 #[test]
@@ -302,6 +307,17 @@ fn texts_that_would_end_the_parser_are_refused_before_it_sees_them() {
         );
         refused(&text);
     }
+    // What stands in texts and comments is no depth and no length.
+    let usual: String = (0..60)
+        .map(|n| {
+            format!(
+                "// [[[ {n}\n@id(\"{n}\") @because(\"[ {n}\") permit (principal, action in Action::\"once\", resource) when {{ resource has command && resource.command like \"[\\\"x{n}\\\",*\" }};\n"
+            )
+        })
+        .collect();
+    assert!(Rules::load(&cedar(&usual)).is_ok());
+    let hidden = chain(2000).replace("true&&", "\";\"==\";\"&&");
+    assert!(refused(&hidden).problem.contains("bytes"));
     let large = " ".repeat(protocol::rules::MAX_RULE_FILE + 1);
     assert!(refused(&large).problem.contains("bytes"));
 }
@@ -321,5 +337,67 @@ fn every_change_of_the_rules_changes_their_version() {
         },
     ] {
         assert_ne!(of(&owner), shipped);
+    }
+}
+
+#[test]
+fn what_nobody_said_yes_to_leaves_plain_files_only() {
+    let contained = Rules::load(&OwnerRules {
+        profile: PolicyProfile::Contained,
+        ..OwnerRules::default()
+    })
+    .unwrap();
+    let leaves = |rules: &Rules, command: &str| {
+        let session = Session {
+            principal: &"owner".parse().unwrap(),
+            channel: &"web".parse().unwrap(),
+            agent: &AgentId::main(),
+            labels: &[],
+        };
+        rules.judge(&exec(command), WORKSPACE, &session).leaves()
+    };
+    assert_eq!(leaves(&contained, "make"), Leaves::Files);
+    assert_eq!(leaves(Rules::shipped(), "make"), Leaves::Changes);
+    assert_eq!(leaves(&contained, "git diff > out"), Leaves::Files);
+    assert_eq!(leaves(Rules::shipped(), "cat a > b"), Leaves::Files);
+    assert_eq!(leaves(Rules::shipped(), "git diff"), Leaves::Nothing);
+}
+
+#[test]
+fn whatever_looks_outside_makes_a_session_private() {
+    let touches = |command: &str| {
+        let session = Session {
+            principal: &"owner".parse().unwrap(),
+            channel: &"web".parse().unwrap(),
+            agent: &AgentId::main(),
+            labels: &[],
+        };
+        let judgement = Rules::shipped().judge(&exec(command), WORKSPACE, &session);
+        judgement
+            .touches
+            .iter()
+            .map(|(label, _)| *label)
+            .collect::<Vec<_>>()
+    };
+    for command in [
+        "cat /etc/passwd",
+        "cat /etc/p*",
+        "sort --foo /etc/passwd",
+        "cp /etc/passwd x",
+        "cp ../x y",
+        "cat $X",
+        "ls; wc -l /etc/passwd",
+    ] {
+        assert_eq!(touches(command), [Label::Private], "{command}");
+    }
+    for command in [
+        "ls",
+        "cat a/b",
+        "cp a b",
+        "cat /workspace/a",
+        "make > out",
+        "cat a 2>/dev/null",
+    ] {
+        assert_eq!(touches(command), [], "{command}");
     }
 }

@@ -14,6 +14,9 @@ const SCHEMA: &str = include_str!("../../policy/src/rules/schema.cedarschema");
 /// The approvals, least first.
 const APPROVALS: [&str; 3] = ["none", "remembered", "fresh"];
 
+/// Those that are not a yes to this very call.
+const BELOW_FRESH: &[&str] = &["none", "remembered"];
+
 type Compiler = CedarSymCompiler<LocalSolver>;
 
 fn schema() -> Schema {
@@ -84,11 +87,11 @@ fn not_monotone(rules: &str) -> Vec<String> {
     })
 }
 
-/// Where this can be permitted below a fresh approval, although the condition holds.
-fn below_fresh(rules: &str, condition: &str) -> Vec<String> {
+/// Where this can be permitted with one of these approvals, although the condition holds.
+fn permitted(rules: &str, approvals: &[&str], condition: &str) -> Vec<String> {
     let only = format!("forbid (principal, action, resource) unless {{ {condition} }};");
     fails(async |compiler, schema, kind| {
-        for approval in &APPROVALS[..2] {
+        for approval in approvals {
             let rules = compiled(&with(rules, approval, &only), schema, kind);
             if !compiler.check_always_denies_opt(&rules).await.unwrap() {
                 return false;
@@ -101,7 +104,7 @@ fn below_fresh(rules: &str, condition: &str) -> Vec<String> {
 /// The same rules without the one of this name.
 fn without(id: &str) -> String {
     let (before, rest) = SHIPPED.split_once(&format!("@id({id:?})")).unwrap();
-    let (_, after) = rest.split_once("};").unwrap();
+    let (_, after) = rest.split_once(';').unwrap();
     format!("{before}{after}")
 }
 
@@ -129,21 +132,30 @@ fn more_approval_never_permits_less() {
 #[test]
 fn nothing_of_high_risk_is_permitted_below_a_fresh_approval_whatever_else_is() {
     const RISK: &str = "action in Action::\"every-time\"";
-    assert_eq!(below_fresh(&with_everything_permitted(), RISK), [""; 0]);
+    assert_eq!(
+        permitted(&with_everything_permitted(), BELOW_FRESH, RISK),
+        [""; 0]
+    );
     let hole = format!(
         "{}\npermit (principal, action == Action::\"high-risk\", resource);",
         without("high-risk-floor")
     );
-    assert_eq!(below_fresh(&hole, RISK), ["Action::\"high-risk\""]);
+    assert_eq!(
+        permitted(&hole, BELOW_FRESH, RISK),
+        ["Action::\"high-risk\""]
+    );
 }
 
 #[test]
 fn nothing_leaves_a_session_that_is_private_and_untrusted_below_a_fresh_approval() {
     const THEFT: &str = "context.private && context.untrusted && resource.leaves";
-    assert_eq!(below_fresh(&with_everything_permitted(), THEFT), [""; 0]);
+    assert_eq!(
+        permitted(&with_everything_permitted(), BELOW_FRESH, THEFT),
+        [""; 0]
+    );
     let hole = without("private-and-untrusted");
     assert_eq!(
-        below_fresh(&hole, THEFT),
+        permitted(&hole, BELOW_FRESH, THEFT),
         [
             "Action::\"inspection\"",
             "Action::\"read-in-workspace\"",
@@ -156,13 +168,47 @@ fn nothing_leaves_a_session_that_is_private_and_untrusted_below_a_fresh_approval
 #[test]
 fn what_a_guest_changes_takes_a_fresh_approval() {
     const GUEST: &str = "principal.role == Role::\"guest\" && resource.changes";
-    assert_eq!(below_fresh(&with_everything_permitted(), GUEST), [""; 0]);
-    assert_ne!(below_fresh(&without("guest"), GUEST), [""; 0]);
+    assert_eq!(
+        permitted(&with_everything_permitted(), BELOW_FRESH, GUEST),
+        [""; 0]
+    );
+    assert_ne!(permitted(&without("guest"), BELOW_FRESH, GUEST), [""; 0]);
 }
 
 #[test]
 fn in_an_untrusted_session_side_effects_are_lifted_one_tier() {
     const ONCE: &str = "context.untrusted && action in Action::\"once\"";
-    assert_eq!(below_fresh(&with_everything_permitted(), ONCE), [""; 0]);
-    assert_ne!(below_fresh(&without("untrusted-session"), ONCE), [""; 0]);
+    assert_eq!(
+        permitted(&with_everything_permitted(), BELOW_FRESH, ONCE),
+        [""; 0]
+    );
+    assert_ne!(
+        permitted(&without("untrusted-session"), BELOW_FRESH, ONCE),
+        [""; 0]
+    );
+    const FREELY: &str = "context.untrusted && action in Action::\"freely\" && resource.changes";
+    let none = &APPROVALS[..1];
+    assert_eq!(
+        permitted(&with_everything_permitted(), none, FREELY),
+        [""; 0]
+    );
+    assert_ne!(
+        permitted(&without("untrusted-session"), none, FREELY),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_guest_gets_nothing_dangerous_and_nobody_what_is_malformed_with_any_approval() {
+    const DANGER: &str = "principal.role == Role::\"guest\" && action in Action::\"every-time\"";
+    assert_eq!(
+        permitted(&with_everything_permitted(), &APPROVALS, DANGER),
+        [""; 0]
+    );
+    assert_ne!(permitted(&without("guest"), &APPROVALS, DANGER), [""; 0]);
+    const NOTHING: &str = "action == Action::\"malformed\"";
+    assert_eq!(
+        permitted(&with_everything_permitted(), &APPROVALS, NOTHING),
+        [""; 0]
+    );
 }

@@ -34,9 +34,9 @@ pub struct OwnerRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// Secrets, files outside the workspace, other channels' memory.
+    /// It looked at a path outside the workspace.
     Private,
-    /// Web, mail, MCP results, messages of others than the owner.
+    /// Somebody else than the owner wrote in it.
     Untrusted,
 }
 

@@ -45,6 +45,8 @@ impl Default for Limits {
 pub enum Leaves {
     /// What it changed there.
     Changes,
+    /// The same, if it did not touch what git obeys on the host: hooks, configuration. Else nothing.
+    Files,
     /// Nothing: what it changed is told and thrown away.
     Nothing,
 }

@@ -54,6 +54,16 @@ pub struct Base {
     pub since: i64,
 }
 
+/// Whether a step may change what git obeys on the host: hooks and configuration in folders `.git`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitFolders {
+    /// It may.
+    Open,
+    /// It may not; the step is refused whole.
+    Closed,
+}
+
 /// From the runner. Each gets one reply, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -71,6 +81,8 @@ pub enum LayerRequest {
         base: Base,
         /// The call that the box ran; none if nobody asked through the gateway.
         origin: Option<CallRef>,
+        /// Whether what git obeys on the host may be among them.
+        git: GitFolders,
     },
     /// The box is gone; tell its changes and throw them away.
     Discard {

@@ -19,7 +19,8 @@ use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate};
 use protocol::workspace::{
-    Base, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind, LayerReply, LayerRequest,
+    Base, GitFolders, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind, LayerReply,
+    LayerRequest,
 };
 
 use crate::native::spec::Failure;
@@ -41,8 +42,13 @@ pub trait Layers: Debug + Send + Sync {
     /// Makes an empty one.
     fn begin(&self, kind: LayerKind) -> Result<Layer, Refused>;
     /// Makes its changes those of the workspace. Its box is gone.
-    fn keep(&self, layer: LayerId, base: Base, origin: Option<CallRef>)
-    -> Result<Changes, Refused>;
+    fn keep(
+        &self,
+        layer: LayerId,
+        base: Base,
+        origin: Option<CallRef>,
+        git: GitFolders,
+    ) -> Result<Changes, Refused>;
     /// Tells its changes and throws them away. Its box is gone.
     fn discard(&self, layer: LayerId) -> Result<Changes, Refused>;
     /// Throws it away unseen.
@@ -254,11 +260,13 @@ impl Layers for Linked {
         layer: LayerId,
         base: Base,
         origin: Option<CallRef>,
+        git: GitFolders,
     ) -> Result<Changes, Refused> {
         self.changes(&LayerRequest::Keep {
             layer,
             base,
             origin,
+            git,
         })
     }
 
@@ -425,7 +433,13 @@ impl Layers for Discarding {
         })
     }
 
-    fn keep(&self, layer: LayerId, _: Base, _: Option<CallRef>) -> Result<Changes, Refused> {
+    fn keep(
+        &self,
+        layer: LayerId,
+        _: Base,
+        _: Option<CallRef>,
+        _: GitFolders,
+    ) -> Result<Changes, Refused> {
         self.discard(layer)
     }
 

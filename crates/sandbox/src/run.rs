@@ -11,7 +11,7 @@ use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, Fate, Limits, RunEnd, RunOutcome};
 use protocol::script::SCRIPT_FLAG;
-use protocol::workspace::Base;
+use protocol::workspace::{Base, GitFolders};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -43,6 +43,8 @@ pub enum Then {
     Keep {
         /// The call that it was; none if nobody asked through the gateway.
         origin: Option<CallRef>,
+        /// Whether what git obeys on the host may be among them.
+        git: GitFolders,
     },
     /// They are told and thrown away.
     Discard,
@@ -405,7 +407,7 @@ pub(crate) fn decide(layers: &dyn Layers, layer: HeldLayer, then: Then, base: Ba
         return Changes::default();
     };
     let decided = match then {
-        Then::Keep { origin } => layers.keep(id, base, origin),
+        Then::Keep { origin, git } => layers.keep(id, base, origin, git),
         Then::Discard => layers.discard(id),
     };
     decided.unwrap_or_else(|Refused { reason, fix }| Changes {

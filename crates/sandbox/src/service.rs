@@ -12,6 +12,7 @@ use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
 use protocol::runner::{Backend, Leaves, Limits, RunOutcome, RunReply, RunRequest};
+use protocol::workspace::GitFolders;
 
 use crate::boxes::{Boxes, Config};
 use crate::confine::{Files, Program, confine};
@@ -230,6 +231,11 @@ impl Runs {
                     let then = match leaves {
                         Leaves::Changes => Then::Keep {
                             origin: Some(call.clone()),
+                            git: GitFolders::Open,
+                        },
+                        Leaves::Files => Then::Keep {
+                            origin: Some(call.clone()),
+                            git: GitFolders::Closed,
                         },
                         Leaves::Nothing => Then::Discard,
                     };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use protocol::ids::Digest;
 use protocol::runner::{Change, ChangeKind, Changes, Fate, FileKind, FileState};
+use protocol::workspace::GitFolders;
 use sha2::{Digest as _, Sha256};
 
 use crate::clean::Budget;
 use crate::compare::{Side, Visit};
 use crate::fsys::{self, Meta};
-use crate::kept::{After, ReadOnly};
 use crate::name::{Name, shown};
+use crate::read_only::{After, ReadOnly, is_obeyed_by_git};
 use crate::stop::Stop;
 use crate::text::Texts;
 
@@ -44,6 +45,7 @@ pub(crate) struct Findings<'a> {
     watch: Watch<'a>,
     conflicts: Vec<String>,
     read_only: Arc<ReadOnly>,
+    git: GitFolders,
     barred: Vec<String>,
     /// Over everything that was seen.
     seen: Sha256,
@@ -72,6 +74,7 @@ impl<'a> Findings<'a> {
             watch,
             conflicts: Vec::new(),
             read_only: Arc::default(),
+            git: GitFolders::Open,
             barred: Vec::new(),
             seen: Sha256::new(),
             texts: None,
@@ -79,8 +82,12 @@ impl<'a> Findings<'a> {
     }
 
     /// Also looks for changes to what stays as it is.
-    pub(crate) fn keeping(self, read_only: Arc<ReadOnly>) -> Self {
-        Self { read_only, ..self }
+    pub(crate) fn barring(self, read_only: Arc<ReadOnly>, git: GitFolders) -> Self {
+        Self {
+            read_only,
+            git,
+            ..self
+        }
     }
 
     /// The paths that were changed although they stay as they are; at most a few.
@@ -89,7 +96,9 @@ impl<'a> Findings<'a> {
     }
 
     fn bar(&mut self, path: &[Name], after: After) {
-        if self.barred.len() < MAX_NAMED && self.read_only.bars(path, after) {
+        let barred = self.read_only.bars(path, after)
+            || self.git == GitFolders::Closed && is_obeyed_by_git(path);
+        if barred && self.barred.len() < MAX_NAMED {
             self.barred.push(bounded(path));
         }
     }

@@ -89,7 +89,7 @@ fn serve(control: &ProgramEnd<WorkspaceConfig>, folders: &Folders) -> Result<(),
     };
     let mut store = Store::open(&workspace, &history, config.keep, Box::new(Uninterrupted))
         .map_err(|stop| stop.to_string())?;
-    store.keep_read_only(&config.read_only);
+    store.set_read_only(&config.read_only);
     let shared = Shared::new(store);
     let ended = match control.send(&Report::Ready) {
         Ok(()) => take_links(control, &shared),
@@ -117,7 +117,7 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
             }
             (Control::Link { .. }, None) => return Err(unexpected("a link without its socket")),
             (Control::Rules { news }, _) => match news {
-                RulesNews::Changed { rules } => shared.keep_read_only(&rules.read_only),
+                RulesNews::Changed { rules } => shared.set_read_only(&rules.read_only),
                 RulesNews::Broken { .. } | RulesNews::AsBefore => {}
             },
             (Control::Stop, _) => return Ok(()),

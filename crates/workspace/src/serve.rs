@@ -40,9 +40,9 @@ impl Shared {
     }
 
     /// From now on no step of a box changes what is at these paths.
-    pub fn keep_read_only(&self, paths: &[WorkspacePath]) {
+    pub fn set_read_only(&self, paths: &[WorkspacePath]) {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        store.keep_read_only(paths);
+        store.set_read_only(paths);
     }
 
     /// Serves a link in a thread of its own until the peer closes it or breaks the protocol.
@@ -88,10 +88,11 @@ impl Shared {
                 layer,
                 base,
                 origin,
+                git,
             } => {
                 open.remove(&layer);
                 store
-                    .keep(layer, base, origin)
+                    .keep(layer, base, origin, git)
                     .map(|changes| LayerReply::Changes { changes })
             }
             LayerRequest::Discard { layer } => {

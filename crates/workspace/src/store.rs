@@ -12,7 +12,7 @@ use protocol::control::HistoryLimits;
 use protocol::ids::{CallRef, NoRandom, random};
 use protocol::runner::{Changes, EntryId, Fate};
 use protocol::time::Millis;
-use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind, LayerReply, Origin};
+use protocol::workspace::{Base, GitFolders, LayerFolders, LayerId, LayerKind, LayerReply, Origin};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::apply::{Scene, Slots};
@@ -23,9 +23,9 @@ use crate::findings::{Findings, Watch};
 use crate::fsys::{self, Cursor};
 use crate::home::{self, Home};
 use crate::journal::{self, Body, Done, Header, Part, Way};
-use crate::kept::ReadOnly;
 use crate::name::Name;
 use crate::plan::Planner;
+use crate::read_only::ReadOnly;
 use crate::steps::{Step, Steps};
 use crate::stop::Stop;
 
@@ -207,6 +207,7 @@ impl Store {
         layer: LayerId,
         base: Base,
         origin: Option<CallRef>,
+        git: GitFolders,
     ) -> Result<Changes, Stop> {
         let taken = self.take(layer)?;
         let origin = match origin {
@@ -214,7 +215,7 @@ impl Store {
             None => Origin::Run,
         };
         let kept = self.locked(|store| {
-            let kept = store.keep_held(layer, &taken, base, origin);
+            let kept = store.keep_held(layer, &taken, base, (origin, git));
             store.drop_layer(layer.0);
             if matches!(&kept, Ok(changes) if matches!(changes.fate, Fate::Kept { .. })) {
                 // It is kept; what is too old goes next time, if not now.
@@ -231,7 +232,7 @@ impl Store {
     }
 
     /// From now on no step of a box changes what is at these paths.
-    pub fn keep_read_only(&mut self, paths: &[WorkspacePath]) {
+    pub fn set_read_only(&mut self, paths: &[WorkspacePath]) {
         self.read_only = Arc::new(ReadOnly::new(paths));
     }
 
@@ -240,14 +241,14 @@ impl Store {
         layer: LayerId,
         taken: &Layer,
         base: Base,
-        origin: Origin,
+        (origin, git): (Origin, GitFolders),
     ) -> Result<Changes, Stop> {
         self.refresh()?;
         let entry = self.newest() + 1;
         let known = Known::before(self, base)?;
         let excuse = |path: &[Name], meta: &fsys::Meta| known.explains(path, meta);
         let mut findings =
-            Findings::new(Watch::Since(base.since, &excuse)).keeping(self.read_only.clone());
+            Findings::new(Watch::Since(base.since, &excuse)).barring(self.read_only.clone(), git);
         let (body, settling) = self.plan(taken, entry, &mut findings)?;
         let mut paths = conflict::with_newer(self, base.entry, &body)?;
         paths.extend(findings.take_conflicts());

@@ -167,7 +167,10 @@ fn job(argv: &[&str]) -> Job {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
         },
         limits: Limits::default(),
-        then: Then::Keep { origin: None },
+        then: Then::Keep {
+            origin: None,
+            git: protocol::workspace::GitFolders::Open,
+        },
     }
 }
 

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use config::Home;
-use protocol::channel::ApprovalCard;
+use protocol::channel::{ApprovalCard, Needs};
 use protocol::ids::ApprovalId;
 use protocol::operator::{MAX_REASON, OperatorReply, OperatorRequest};
 use protocol::time::Millis;
+use serde::Serialize;
 use serde_json::json;
 
 use super::audit::habits;
 use crate::connect::{self, Operator};
 use crate::fault::Fault;
-use crate::habits::Questions;
+use crate::habits::{Asked, Questions};
 use crate::terminal::{self, YesNo, harmless_line};
 use crate::{cards, output};
 
@@ -76,14 +77,14 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         // From the record, which is there also when no program runs.
         Action::Stats { days } => stats(&habits(home, days)?.questions(Millis::now()), json),
         Action::List => list(&pending(&operator()?)?, json),
-        Action::Show { approval } => show(&find(&operator()?, approval)?, json),
+        Action::Show { approval } => show(home, &find(&operator()?, approval)?, json),
         Action::Approve {
             approval,
             confirm_digest,
         } => {
             let operator = operator()?;
             let card = find(&operator, approval)?;
-            confirm(&card, confirm_digest)?;
+            confirm(home, &card, confirm_digest)?;
             approve(&operator, home, &card)?;
             let facts = json!({ "done": "approved", "approval": approval });
             output::done(json, "approved", &facts)
@@ -94,7 +95,7 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
             let facts = json!({ "done": "denied", "approval": approval });
             output::done(json, "denied", &facts)
         }
-        Action::Watch => watch(&operator()?, json),
+        Action::Watch => watch(home, &operator()?, json),
     }
 }
 
@@ -177,15 +178,43 @@ fn beginning(action: &str) -> String {
     }
 }
 
-fn show(card: &ApprovalCard, json: bool) -> Result<(), Fault> {
+fn show(home: &Home, card: &ApprovalCard, json: bool) -> Result<(), Fault> {
+    let past = past(home, card)?;
     match json {
-        true => output::json(card),
-        false => output::text(&cards::approval(card, Millis::now())),
+        true => output::json(&Shown { card, past }),
+        false => output::text(&(cards::approval(card, Millis::now()) + &in_words(past))),
     }
 }
 
+/// A card, and what came of calls like it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    card: &'a ApprovalCard,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    past: Option<Asked>,
+}
+
+/// What a yes that is remembered would have covered in the last 30 days; none if it is not.
+fn past(home: &Home, card: &ApprovalCard) -> Result<Option<Asked>, Fault> {
+    match card.needs {
+        Needs::Answer => Ok(habits(home, 30)?.like(&card.session, card.turn, card.call)),
+        Needs::Signature => Ok(None),
+    }
+}
+
+fn in_words(past: Option<Asked>) -> String {
+    past.map(|past| {
+        format!(
+            "in the past 30 days a yes to this would have covered {} calls, this one counted; {} approved, {} denied\n",
+            past.calls, past.approved, past.denied
+        )
+    })
+    .unwrap_or_default()
+}
+
 /// Whether the person means what this card says.
-fn confirm(card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
+fn confirm(home: &Home, card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
     match digest {
         Some(typed) => confirms(&typed, card),
         None => {
@@ -196,7 +225,8 @@ fn confirm(card: &ApprovalCard, digest: Option<String>) -> Result<(), Fault> {
                     card.approval
                 )));
             }
-            eprintln!("{}", cards::approval(card, Millis::now()));
+            let past = in_words(past(home, card)?);
+            eprintln!("{}{past}", cards::approval(card, Millis::now()));
             if terminal::ask_yes_no("Run this?")? == YesNo::No {
                 return Err(Fault::Refused(
                     "not approved; it still waits. `bulkhead approvals deny` ends it".to_owned(),
@@ -246,12 +276,12 @@ fn confirms(typed: &str, card: &ApprovalCard) -> Result<(), Fault> {
     Ok(())
 }
 
-fn watch(operator: &Operator, json: bool) -> Result<(), Fault> {
+fn watch(home: &Home, operator: &Operator, json: bool) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     loop {
         let cards = pending(operator)?;
         for card in cards.iter().filter(|card| !seen.contains(&card.approval)) {
-            show(card, json)?;
+            show(home, card, json)?;
             if !json {
                 output::line("")?;
             }

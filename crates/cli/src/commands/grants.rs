@@ -9,7 +9,7 @@ use serde_json::json;
 use super::audit::habits;
 use crate::connect::Operator;
 use crate::fault::Fault;
-use crate::habits::Unneeded;
+use crate::habits::{Missing, Unneeded};
 use crate::terminal::harmless_line;
 use crate::{cards, output};
 
@@ -43,7 +43,10 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
     let json = arguments.json;
     match arguments.action.unwrap_or(Action::List) {
         // From the record, which is there also when no program runs.
-        Action::Advise => advise(&habits(home, MONTH)?.unneeded(Millis::now()), json),
+        Action::Advise => {
+            let habits = habits(home, MONTH)?;
+            advise(&habits.unneeded(Millis::now()), &habits.missing(), json)
+        }
         Action::List => list(&Operator::connect(home)?, json),
         Action::Revoke { grant } => {
             Operator::connect(home)?.tell(&OperatorRequest::GrantRevoke { grant })?;
@@ -53,9 +56,16 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
     }
 }
 
-fn advise(unneeded: &[Unneeded], json: bool) -> Result<(), Fault> {
+fn advise(unneeded: &[Unneeded], missing: &[Missing], json: bool) -> Result<(), Fault> {
     if json {
-        return unneeded.iter().try_for_each(output::json);
+        unneeded.iter().try_for_each(output::json)?;
+        return missing.iter().try_for_each(output::json);
+    }
+    for rule in missing {
+        output::line(format!(
+            "{} questions in {MONTH} days, all answered with yes, would be spared by allow = [{:?}] under [policy]; it covers {} calls of these days",
+            rule.approved, rule.allow, rule.calls
+        ))?;
     }
     if unneeded.is_empty() {
         return output::line("every remembered answer is used, or younger than a week");

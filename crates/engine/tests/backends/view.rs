@@ -296,7 +296,19 @@ fn the_environment_is_the_box_own(host: &Host) {
         .collect();
     assert_eq!(
         names,
-        ["HOME", "LANG", "PATH", "PWD", "TERM"],
+        [
+            "GIT_CONFIG_COUNT",
+            "GIT_CONFIG_KEY_0",
+            "GIT_CONFIG_KEY_1",
+            "GIT_CONFIG_VALUE_0",
+            "GIT_CONFIG_VALUE_1",
+            "GIT_OPTIONAL_LOCKS",
+            "HOME",
+            "LANG",
+            "PATH",
+            "PWD",
+            "TERM"
+        ],
         "{outcome:?}"
     );
     assert_eq!(host.shell("hostname").stdout, "box\n");

@@ -45,7 +45,7 @@ pub(super) fn text(changes: &Changes) -> String {
         Fate::ReadOnly { paths } => {
             let names: Vec<String> = paths.iter().take(MOST_NAMED).map(|it| name(it)).collect();
             format!(
-                "[not kept: the owner keeps {} read-only; nothing of this call is in the workspace]",
+                "[not kept: {} is read-only by the owner's rules; nothing of this call is in the workspace]",
                 names.join(", ")
             )
         }

@@ -66,14 +66,17 @@ impl Gateway {
         let result = self
             .record
             .read(id)
-            .map(|rows| past::past(&rows))
-            .and_then(|past| {
+            .map(|rows| (past::past(&rows), rows))
+            .and_then(|(past, rows)| {
                 let plan = Plan::new(&past, end);
                 self.record.write_and_sign(id, plan.facts.clone())?;
-                Ok((past, plan))
+                Ok((past, plan, rows))
             });
         match result {
-            Ok((past, plan)) => self.resumed(id, past, plan),
+            Ok((past, plan, rows)) => {
+                self.labels_from(id, &rows)?;
+                self.resumed(id, past, plan)
+            }
             Err(error) => self.record_lost(&error),
         }
     }

@@ -76,22 +76,17 @@ impl Gateway {
         self.rules.problem = problem;
     }
 
-    /// No call is decided by rules of which no row tells.
+    /// They are in force at once; as long as the row that says so is missing, the record is, and
+    /// nothing runs.
     fn change_rules(&mut self, rules: Rules) -> Result<(), Fatal> {
-        let fact = Fact::RulesInForce {
-            sha256: rules.digest(),
-        };
-        if let Err(error) = self.record.write(&system_session(), vec![fact]) {
-            self.keep_rules(format!(
-                "{error}; they are taken when the configuration is saved again or Bulkhead is started again"
-            ));
-            return self.record_lost(&error);
-        }
         self.rules = Governing {
             in_force: rules,
-            recorded: true,
+            recorded: false,
             problem: String::new(),
         };
+        if let Err(error) = self.record_rules() {
+            self.record_lost(&error)?;
+        }
         // What was asked was asked under other rules; nobody can say what a yes would mean now.
         self.close_approvals(
             Answer::Cancelled,

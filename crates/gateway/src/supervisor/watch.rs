@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Home};
 use policy::Rules;
-use protocol::rules::{OwnerRules, RulesNews};
+use protocol::rules::RulesNews;
 
 /// How often it looks. Only the state of files is looked at unless one changed.
 const EVERY: Duration = Duration::from_secs(1);
@@ -18,7 +18,6 @@ type Stamp = Vec<(String, Option<(SystemTime, u64)>)>;
 pub(super) struct Watch {
     home: Home,
     stamp: Stamp,
-    rules: OwnerRules,
     config: Config,
     told: Told,
     next: Instant,
@@ -35,7 +34,6 @@ impl Watch {
     pub(super) fn new(home: Home, config: Config) -> Self {
         Self {
             stamp: stamp(&home),
-            rules: config.rules.clone(),
             config,
             home,
             told: Told::Sound,
@@ -78,18 +76,17 @@ impl Watch {
     fn sound(&mut self, config: Config) -> Option<RulesNews> {
         let was_broken = std::mem::replace(&mut self.told, Told::Sound) == Told::Broken;
         let rules = config.rules.clone();
-        let before = Config {
+        let before = std::mem::replace(&mut self.config, config.clone());
+        let rest_of_before = Config {
             rules: rules.clone(),
-            ..self.config.clone()
+            ..before.clone()
         };
-        if config != before {
+        if config != rest_of_before {
             eprintln!(
                 "bulkhead-supervisor: the configuration was changed beyond [policy]; that is taken when Bulkhead is started again"
             );
-            self.config = config;
         }
-        if rules != self.rules {
-            self.rules.clone_from(&rules);
+        if rules != before.rules {
             return Some(RulesNews::Changed { rules });
         }
         was_broken.then_some(RulesNews::AsBefore)

@@ -350,9 +350,8 @@ fn where_it_looks(name: &str, paths: &[&str], workspace: &str) -> (Kind, String)
         let reason = format!("{path:?} is outside the workspace");
         return (Kind::PathOutside, reason);
     }
-    if let Some(path) = paths.iter().find(|path| is_odd_path(path)) {
-        let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
-        return (Kind::OddPath, reason);
+    if let Some(odd) = paths.iter().find_map(|path| odd_path(path)) {
+        return odd;
     }
     let reason = format!("{name} only reads, inside the workspace");
     (Kind::Inspection, reason)
@@ -393,6 +392,14 @@ pub(crate) fn is_odd_path(path: &str) -> bool {
     path.contains(SHELL_SIGNS)
 }
 
+/// What a path is that nobody means as one.
+pub(crate) fn odd_path(path: &str) -> Option<(Kind, String)> {
+    is_odd_path(path).then(|| {
+        let reason = format!("{path:?} is odd for a path: it looks like something for a shell");
+        (Kind::OddPath, reason)
+    })
+}
+
 /// Signs that do not stand in a path that somebody means as one.
 const SHELL_SIGNS: [char; 13] = [
     '|', '&', ';', '<', '>', '$', '`', '(', ')', '{', '}', '"', '\'',
@@ -411,7 +418,7 @@ fn reads(operands: &Operands, paths: &[&str]) -> Vec<String> {
 }
 
 /// Whether a path is in the workspace, or nowhere: `/dev/null`, standard input.
-fn is_inside(path: &str, workspace: &str) -> bool {
+pub(crate) fn is_inside(path: &str, workspace: &str) -> bool {
     path == "-" || path == "/dev/null" || WorkspacePath::parse_below(path, workspace).is_ok()
 }
 

@@ -60,7 +60,9 @@ pub(super) fn yields_names(pipeline: &[Simple], workspace: &str) -> bool {
         None => true,
         Some((first, filters)) => {
             let quiet = first.redirections.iter().all(goes_nowhere);
-            quiet && is_source(first, workspace) && filters.iter().all(is_filter)
+            // A filter that comes first has nothing to let through.
+            let begins = quiet && is_source(first, workspace) || is_filter(first);
+            begins && filters.iter().all(is_filter)
         }
     }
 }

@@ -16,9 +16,10 @@ use cedar_policy::{
     PolicyId, PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
 };
 use protocol::call::Verdict;
-use protocol::ids::{Digest, PrincipalId};
+use protocol::ids::{AgentId, ChannelId, Digest, PrincipalId};
 use protocol::rules::{Answers, Label, OwnerRules, PolicyProfile, Role};
 
+use crate::judge::Effects;
 use crate::programs;
 pub use facts::Session;
 pub(crate) use facts::{Kind, Part};
@@ -137,7 +138,7 @@ impl Rules {
         if let Some(error) = found.validation_errors().min_by_key(ToString::to_string) {
             return Err(bad(error.policy_id(), error));
         }
-        Ok(Self {
+        let rules = Self {
             policies,
             schema,
             actions,
@@ -148,7 +149,38 @@ impl Rules {
                 .collect(),
             answers: owner.answers,
             version: version(owner),
-        })
+        };
+        rules.check_answers()?;
+        Ok(rules)
+    }
+
+    /// Rules that fail for each call would take the place of good ones.
+    fn check_answers(&self) -> Result<(), BadRules> {
+        let session = Session {
+            principal: &PrincipalId::parse("owner").expect("it is a name"),
+            channel: &ChannelId::parse("terminal").expect("it is a name"),
+            agent: &AgentId::main(),
+            labels: &[],
+        };
+        let words = ["make".to_owned()];
+        for (words, path) in [(None, None), (Some(&words[..]), None), (None, Some("a"))] {
+            let part = Part {
+                tool: "exec",
+                kind: Kind::Ordinary,
+                effects: &Effects::default(),
+                words,
+                path,
+            };
+            for approval in APPROVALS {
+                if self.answer(&part, &session, approval).is_none() {
+                    return Err(bad(
+                        "rules",
+                        "a rule fails when it is evaluated, so that all calls would be denied",
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What was decided by: the rules that are not data, the table of programs and all rules.

@@ -33,33 +33,63 @@ pub(super) fn check_size(files: &[RuleFile]) -> Result<(), BadRules> {
                 format!("brackets nest more than {MAX_DEPTH} deep; say it in several rules");
             return Err(bad(placed(name, text, at), problem));
         }
-        // A policy ends with a semicolon; one in a text only makes the pieces shorter than they are.
-        let mut from = 0;
-        for piece in text.split_inclusive(';') {
-            let plain = piece
-                .bytes()
-                .filter(|byte| !byte.is_ascii_whitespace())
-                .count();
-            if plain > MAX_POLICY {
-                let problem = format!("a rule has more than {MAX_POLICY} bytes; say it in several");
-                return Err(bad(placed(name, text, from), problem));
-            }
-            from += piece.len();
+        if let Some(at) = too_long(text) {
+            let problem = format!("a rule has more than {MAX_POLICY} bytes; say it in several");
+            return Err(bad(placed(name, text, at), problem));
         }
     }
     Ok(())
 }
 
-/// Where brackets nest too deep, whether or not they stand in texts.
+/// Where brackets nest too deep.
 fn too_deep(text: &str) -> Option<usize> {
     let mut depth = 0usize;
-    text.bytes().position(|byte| {
+    plain(text).find_map(|(at, byte)| {
         match byte {
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        depth > MAX_DEPTH
+        (depth > MAX_DEPTH).then_some(at)
+    })
+}
+
+/// Where a policy begins that is too long.
+fn too_long(text: &str) -> Option<usize> {
+    let (mut begin, mut length) = (0, 0);
+    plain(text).find_map(|(at, byte)| {
+        match byte {
+            b';' => (begin, length) = (at + 1, 0),
+            byte if byte.is_ascii_whitespace() => {}
+            _ => length += 1,
+        }
+        (length > MAX_POLICY).then_some(begin)
+    })
+}
+
+/// The bytes that are in no text and no comment. A text counts by its quotes only.
+fn plain(text: &str) -> impl Iterator<Item = (usize, u8)> {
+    let mut bytes = text.bytes().enumerate().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let (at, byte) = bytes.next()?;
+            match byte {
+                b'"' => {
+                    while let Some((_, inner)) = bytes.next() {
+                        match inner {
+                            b'\\' => drop(bytes.next()),
+                            b'"' => break,
+                            _ => {}
+                        }
+                    }
+                    return Some((at, byte));
+                }
+                b'/' if bytes.next_if(|(_, next)| *next == b'/').is_some() => {
+                    bytes.by_ref().find(|(_, inner)| *inner == b'\n');
+                }
+                _ => return Some((at, byte)),
+            }
+        }
     })
 }
 
@@ -117,7 +147,7 @@ fn miette_offset(error: &dyn miette::Diagnostic) -> Option<usize> {
 /// Adds what bulkhead.toml says.
 pub(super) fn add_simple(all: &mut PolicySet, owner: &OwnerRules) -> Result<(), BadRules> {
     let allowed = (owner.allow.iter()).map(|allow| ("policy.allow", allowing(allow)));
-    let kept = (owner.read_only.iter()).map(|path| ("policy.read_only", keeping(path)));
+    let kept = (owner.read_only.iter()).map(|path| ("policy.read_only", read_only(path)));
     for (number, (key, text)) in allowed.chain(kept).enumerate() {
         let id = format!("{CONFIG}: {key} {}", number + 1);
         let policy =
@@ -145,7 +175,7 @@ fn allowing(allow: &AllowedCommand) -> String {
     )
 }
 
-fn keeping(path: &WorkspacePath) -> String {
+fn read_only(path: &WorkspacePath) -> String {
     let (path, shown) = (path.as_str(), path.to_string());
     format!(
         "@because({:?}) forbid (principal, action, resource) \

@@ -21,7 +21,7 @@ use protocol::engine::{InnerReply, InnerRequest, SILENCE, Walls};
 use protocol::frame::{self, LinkError};
 use protocol::ids::{CallRef, Nonce};
 use protocol::runner::{Changes, Limits, RunOutcome};
-use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind};
+use protocol::workspace::{Base, GitFolders, LayerFolders, LayerId, LayerKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::boxes::{Boxes, Config};
@@ -145,7 +145,13 @@ impl Layers for Given {
         }
     }
 
-    fn keep(&self, layer: LayerId, _: Base, _: Option<CallRef>) -> Result<Changes, Refused> {
+    fn keep(
+        &self,
+        layer: LayerId,
+        _: Base,
+        _: Option<CallRef>,
+        _: GitFolders,
+    ) -> Result<Changes, Refused> {
         self.discard(layer)
     }
 

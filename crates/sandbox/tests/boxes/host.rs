@@ -12,7 +12,7 @@ use protocol::call::Action;
 use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::ids::CallRef;
 use protocol::runner::{Changes, EntryId, Fate, Limits, RunEnd, RunOutcome};
-use protocol::workspace::{Base, LayerFolders, LayerId, LayerKind};
+use protocol::workspace::{Base, GitFolders, LayerFolders, LayerId, LayerKind};
 
 /// A workspace, and how to run something over it. Boxes die with the thread that made it.
 #[derive(Debug)]
@@ -67,7 +67,10 @@ impl Host {
                 wall_seconds: 60,
                 ..Limits::default()
             },
-            then: Then::Keep { origin: None },
+            then: Then::Keep {
+                origin: None,
+                git: protocol::workspace::GitFolders::Open,
+            },
         }
     }
 
@@ -260,7 +263,13 @@ impl Layers for Folders {
         })
     }
 
-    fn keep(&self, layer: LayerId, _: Base, _: Option<CallRef>) -> Result<Changes, Refused> {
+    fn keep(
+        &self,
+        layer: LayerId,
+        _: Base,
+        _: Option<CallRef>,
+        _: GitFolders,
+    ) -> Result<Changes, Refused> {
         let copied = std::process::Command::new("cp")
             .args(["-a", "--no-preserve=xattr", "."])
             .arg(&self.workspace)

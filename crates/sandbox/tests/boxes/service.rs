@@ -145,8 +145,9 @@ fn keep_workspace(link: &Link<LayerReply, LayerRequest>, layers: &dyn Layers) {
                 layer,
                 base,
                 origin,
+                git,
             } => LayerReply::Changes {
-                changes: layers.keep(layer, base, origin).unwrap(),
+                changes: layers.keep(layer, base, origin, git).unwrap(),
             },
             LayerRequest::Discard { layer } => LayerReply::Changes {
                 changes: layers.discard(layer).unwrap(),
@@ -283,7 +284,7 @@ fn what_only_reads_leaves_nothing_whatever_it_does(host: &Host) {
         assert_eq!(outcome.end, RunEnd::Exited { code: 0 });
         match leaves {
             Leaves::Nothing => assert_eq!(outcome.changes.fate, Fate::Discarded),
-            Leaves::Changes => {
+            Leaves::Changes | Leaves::Files => {
                 assert!(matches!(outcome.changes.fate, Fate::Kept { .. }));
             }
         }

@@ -20,7 +20,9 @@ use bulkhead_workspace::{Step, Steps, Store, make_folder};
 use common::{Place, Ready, base, call, kept, sh, tree};
 use protocol::control::HistoryLimits;
 use protocol::runner::Fate;
-use protocol::workspace::{Diff, HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo};
+use protocol::workspace::{
+    Diff, GitFolders, HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo,
+};
 
 type Test = (&'static str, fn());
 
@@ -130,7 +132,9 @@ fn child(what: &str, dir: &Path, at: u32) {
                 _ => CHANGE,
             };
             ready.run(change);
-            let changes = store.keep(layer, ready.over.base, Some(call(9))).unwrap();
+            let changes = store
+                .keep(layer, ready.over.base, Some(call(9)), GitFolders::Open)
+                .unwrap();
             if what == "back" {
                 assert!(matches!(changes.fate, Fate::Conflict { .. }), "{changes:?}");
             } else {

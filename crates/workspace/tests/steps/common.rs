@@ -11,8 +11,8 @@ use protocol::control::HistoryLimits;
 use protocol::ids::{CallId, CallRef, SessionId, TurnId};
 use protocol::runner::{ChangeKind, Changes, EntryId, Fate};
 use protocol::workspace::{
-    Base, Diff, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind, LayerReply,
-    Preview, UndoTo,
+    Base, Diff, GitFolders, HistoryReply, HistoryRequest, LayerFolders, LayerId, LayerKind,
+    LayerReply, Preview, UndoTo,
 };
 
 pub(crate) struct Place {
@@ -105,7 +105,7 @@ impl Place {
 
     pub(crate) fn keep_of(&mut self, turn: u64, over: &Over) -> Changes {
         self.store
-            .keep(over.layer, over.base, Some(call(turn)))
+            .keep(over.layer, over.base, Some(call(turn)), GitFolders::Open)
             .unwrap()
     }
 

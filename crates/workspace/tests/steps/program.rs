@@ -8,7 +8,7 @@ use protocol::control::{Control, Peer, Report, SupervisorEnd, WorkspaceConfig};
 use protocol::frame::Link;
 use protocol::runner::EntryId;
 use protocol::workspace::{
-    Diff, HistoryReply, HistoryRequest, LayerKind, LayerReply, LayerRequest, UndoTo,
+    Diff, GitFolders, HistoryReply, HistoryRequest, LayerKind, LayerReply, LayerRequest, UndoTo,
 };
 
 struct Program {
@@ -86,6 +86,7 @@ fn the_program_keeps_and_undoes_over_its_links_as_it_is_confined() {
                 layer,
                 base,
                 origin: Some(call(1)),
+                git: GitFolders::Open,
             })
             .unwrap();
         let LayerReply::Changes { changes } = sandbox.receive().unwrap() else {

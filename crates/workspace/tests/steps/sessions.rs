@@ -3,7 +3,9 @@
 use super::common::{LIMITS, Place, base, before_turn, call, kept, open, told};
 use protocol::call::WorkspacePath;
 use protocol::runner::{EntryId, Fate};
-use protocol::workspace::{HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo};
+use protocol::workspace::{
+    GitFolders, HistoryReply, HistoryRequest, LayerKind, LayerReply, UndoTo,
+};
 
 const GIVEN: &str = "mkdir -p d/sub e; echo a > a; echo b > d/b; echo c > d/sub/c";
 
@@ -104,7 +106,7 @@ fn what_the_owner_keeps_read_only_no_step_changes_by_whatever_name() {
     place.given("mkdir -p a/docs b; echo 1 > a/docs/x; ln -s a/docs link; echo 1 > b/y");
     place
         .store
-        .keep_read_only(&[WorkspacePath::parse("a/docs").unwrap()]);
+        .set_read_only(&[WorkspacePath::parse("a/docs").unwrap()]);
     for kind in [LayerKind::Overlay, LayerKind::Copy] {
         for (script, kept) in [
             ("echo 2 > a/docs/x", false),
@@ -131,6 +133,41 @@ fn what_the_owner_keeps_read_only_no_step_changes_by_whatever_name() {
         }
     }
     place.assert_tidy();
+}
+
+#[test]
+fn where_nobody_said_yes_to_it_no_step_plants_what_git_obeys() {
+    let mut place = Place::new();
+    place.given("mkdir -p .git/hooks .git/objects; echo a > .git/config; echo b > .git/index");
+    for (script, git, kept) in [
+        ("echo x > .git/hooks/pre-commit", GitFolders::Closed, false),
+        ("echo x >> .git/config", GitFolders::Closed, false),
+        (
+            "mkdir -p new/.git; echo x > new/.git/config",
+            GitFolders::Closed,
+            false,
+        ),
+        ("echo x > .gitconfig", GitFolders::Closed, false),
+        ("mv .git away", GitFolders::Closed, false),
+        (
+            "echo x > .git/index; echo y > .git/objects/o; echo z > a",
+            GitFolders::Closed,
+            true,
+        ),
+        ("echo x > .git/hooks/pre-commit", GitFolders::Open, true),
+    ] {
+        let before = place.tree();
+        let one = place.begin();
+        one.run(script);
+        let changes = (place.store)
+            .keep(one.over.layer, one.over.base, Some(call(1)), git)
+            .unwrap();
+        let is_kept = matches!(changes.fate, Fate::Kept { .. });
+        assert_eq!(is_kept, kept, "{script} {git:?}: {changes:?}");
+        if !kept {
+            assert_eq!(place.tree(), before, "{script}");
+        }
+    }
 }
 
 #[test]
@@ -214,7 +251,7 @@ fn two_processes_do_not_step_on_one_another() {
     second.run("echo 2 > a; echo 2 > e/two");
     assert_eq!(kept(&place.keep(&ready.over)), EntryId(1));
     let changes = other
-        .keep(second.over.layer, second.over.base, None)
+        .keep(second.over.layer, second.over.base, None, GitFolders::Open)
         .unwrap();
     assert!(matches!(changes.fate, Fate::Conflict { .. }), "{changes:?}");
     let LayerReply::Begun {
@@ -237,7 +274,12 @@ fn two_processes_do_not_step_on_one_another() {
     assert_eq!(
         kept(
             &other
-                .keep(third.over.layer, third.over.base, Some(call(3)))
+                .keep(
+                    third.over.layer,
+                    third.over.base,
+                    Some(call(3)),
+                    GitFolders::Open
+                )
                 .unwrap()
         ),
         EntryId(2)
@@ -314,7 +356,9 @@ fn the_layer_of_an_earlier_start_is_nobody_s() {
     }
     let next = place.begin();
     assert_ne!(next.over.layer, ready.over.layer);
-    let kept = place.store.keep(ready.over.layer, ready.over.base, None);
+    let kept = place
+        .store
+        .keep(ready.over.layer, ready.over.base, None, GitFolders::Open);
     assert!(kept.is_err(), "{kept:?}");
     assert!(place.store.give_back(ready.over.layer).is_err());
     place.store.forget(next.over.layer).unwrap();

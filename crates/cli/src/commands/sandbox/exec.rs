@@ -87,7 +87,10 @@ fn execute(exec: &Exec, home: &Home) -> Result<RunOutcome, Fault> {
         limits: place.limits.clone(),
         then: match exec.discard {
             true => Then::Discard,
-            false => Then::Keep { origin: None },
+            false => Then::Keep {
+                origin: None,
+                git: protocol::workspace::GitFolders::Open,
+            },
         },
     };
     let refused = |Refused { reason, fix }| Fault::Refused(format!("{reason}. {fix}"));

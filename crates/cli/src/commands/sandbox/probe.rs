@@ -109,8 +109,9 @@ mod tests {
             detail: "box: EPERM".to_owned(),
         };
         let form = serde_json::to_value([&finding]).unwrap();
-        let keys: Vec<_> = form[0].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(keys, ["probe", "mechanism", "stopped", "control", "detail"]);
+        let mut keys: Vec<_> = form[0].as_object().unwrap().keys().cloned().collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["control", "detail", "mechanism", "probe", "stopped"]);
         assert_eq!(row(&finding)[1..3], ["stopped", "seen"]);
     }
 }
