@@ -53,10 +53,13 @@ fn every_command_about_questions_and_grants_has_a_json_form() {
     let ask = system.spawn(&["ask", "--json", "go"]);
     let card = system.wait_for_approval();
     let approval = card["approval"].as_str().expect("an id").to_owned();
-    let shown = one(
+    let mut shown = one(
         &run(&system, &format!("approvals show {approval}")),
-        &["action", "digest"],
+        &["action", "digest", "past"],
     );
+    let past = shown.as_object_mut().and_then(|shown| shown.remove("past"));
+    let once = json!({ "calls": 1, "approved": 0, "denied": 0 });
+    assert_eq!(past, Some(once), "what a yes would have covered so far");
     assert_eq!(shown, card);
     let digest = card["digest"].as_str().expect("a digest");
     let yes = format!("approvals approve {approval} --confirm-digest {digest}");
