@@ -171,13 +171,11 @@ impl Rules {
                 words,
                 path,
             };
-            for approval in APPROVALS {
-                if self.answer(&part, &session, approval).is_none() {
-                    return Err(bad(
-                        "rules",
-                        "a rule fails when it is evaluated, so that all calls would be denied",
-                    ));
-                }
+            if self.answers(&part, &session).is_none() {
+                return Err(bad(
+                    "rules",
+                    "a rule fails when it is evaluated, so that all calls would be denied",
+                ));
             }
         }
         Ok(())
@@ -219,15 +217,13 @@ impl Rules {
 
     /// The tier of a part.
     pub(crate) fn rule(&self, part: &Part<'_>, session: &Session<'_>) -> Ruling {
-        let answers = APPROVALS.map(|approval| self.answer(part, session, approval));
-        let [Some(none), Some(remembered), Some(fresh)] = answers else {
+        let Some(answers) = self.answers(part, session) else {
             return Ruling {
                 verdict: Verdict::Deny,
                 rule: "rules-failed".to_owned(),
                 because: Some("the rules failed, and what fails denies".to_owned()),
             };
         };
-        let answers = [none, remembered, fresh];
         // Less than all that is more would make no sense as an approval.
         let refusals = answers
             .iter()
@@ -267,8 +263,8 @@ impl Rules {
         })
     }
 
-    /// None if something failed.
-    fn answer(&self, part: &Part<'_>, session: &Session<'_>, approval: &str) -> Option<Answer> {
+    /// For each approval, least first; none if something failed.
+    fn answers(&self, part: &Part<'_>, session: &Session<'_>) -> Option<[Answer; 3]> {
         let types = &self.types;
         let person = uid(&types.person, session.principal.as_str());
         let role = self.role(session.principal);
@@ -284,8 +280,21 @@ impl Rules {
             .clone()
             .add_entities([person_entity, part_entity], Some(&self.schema))
             .ok()?;
+        let action = uid(&types.action, part.kind.name());
+        let ask = |approval| {
+            let (person, action, part) = (person.clone(), action.clone(), part_uid.clone());
+            let context = self.context(session, approval)?;
+            let request = Request::new(person, action, part, context, Some(&self.schema)).ok()?;
+            self.ask(&request, &entities)
+        };
+        let [none, remembered, fresh] = APPROVALS.map(ask);
+        Some([none?, remembered?, fresh?])
+    }
+
+    fn context(&self, session: &Session<'_>, approval: &str) -> Option<Context> {
+        let types = &self.types;
         let labelled = |label| RestrictedExpression::new_bool(session.labels.contains(&label));
-        let context = Context::from_pairs(owned([
+        Context::from_pairs(owned([
             ("approval", entity(&types.approval, approval)),
             (
                 "profile",
@@ -296,10 +305,12 @@ impl Rules {
             ("private", labelled(Label::Private)),
             ("untrusted", labelled(Label::Untrusted)),
         ]))
-        .ok()?;
-        let action = uid(&types.action, part.kind.name());
-        let request = Request::new(person, action, part_uid, context, Some(&self.schema)).ok()?;
-        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
+        .ok()
+    }
+
+    /// None if something failed.
+    fn ask(&self, request: &Request, entities: &Entities) -> Option<Answer> {
+        let response = Authorizer::new().is_authorized(request, &self.policies, entities);
         let diagnostics = response.diagnostics();
         if diagnostics.errors().next().is_some() {
             return None;
