@@ -5,6 +5,7 @@ get, that nothing is left for later, and that every test a promise names is ther
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,7 @@ UNSAFE = re.compile(r"\bunsafe\b(?!_)")
 ALLOW_UNSAFE = re.compile(r"#!?\[(allow|expect)\(.*\bunsafe_code\b")
 LEFT_FOR_LATER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\b(todo|unimplemented)!\s*\(")
 STRING = re.compile(r'r#".*?"#|"(\\.|[^"\\])*"')
+FAULTS = "tools/faults.toml"
 # In these, a name of three words or more in backticks is that of a test.
 PROMISES = ["SECURITY.md", "docs/incidents.md"]
 TEST_NAME = re.compile(r"`([a-z0-9]+(?:_[a-z0-9]+){2,})`")
@@ -32,10 +34,21 @@ def main() -> int:
     problems = [problem for name in files for problem in problems_of(name, (ROOT / name).read_text())]
     functions = {name for file in files for name in FUNCTION.findall((ROOT / file).read_text())}
     problems += [problem for name in PROMISES for problem in broken_promises(name, functions)]
+    problems += faults_that_hit_nothing()
     for problem in problems:
         print(f"house: {problem}", file=sys.stderr)
     print(f"{len(files)} files, {len(problems)} problems")
     return 1 if problems or not files else 0
+
+
+def faults_that_hit_nothing() -> list[str]:
+    """A fault to be seeded is one change of the code as it is now."""
+    faults = tomllib.loads((ROOT / FAULTS).read_text())["fault"]
+    return [
+        f"{FAULTS}: the old text of {fault['what']!r} does not stand exactly once in {fault['file']}"
+        for fault in faults
+        if (ROOT / fault["file"]).read_text().count(fault["old"]) != 1
+    ]
 
 
 def problems_of(name: str, text: str) -> list[str]:

@@ -184,3 +184,27 @@ fn a_session_that_looked_outside_is_private_from_then_on() {
     assert_eq!(labels(&system)[0]["label"], "private");
     system.assert_record_is_sound();
 }
+
+#[test]
+fn what_runs_without_a_yes_plants_no_hook_that_git_would_run_on_the_host() {
+    let model = runner(&["python3 plant.py", "python3 write.py"]);
+    let system = System::prepare(model.port(), "");
+    set_rules(&system, "profile = \"contained\"");
+    system.up();
+    let workspace = system.workspace();
+    let hook = workspace.join(".git/hooks/pre-commit");
+    fs::create_dir_all(workspace.join(".git/hooks")).expect("a folder");
+    let write = |name: &str, path: &str| {
+        let text = format!("open('{path}', 'w').write('x')");
+        fs::write(workspace.join(name), text).expect("a file");
+    };
+    write("plant.py", ".git/hooks/pre-commit");
+    write("write.py", "made");
+    let answer = system.ask("run python3 plant.py");
+    assert_eq!(answer["calls"][0]["state"], "failed", "{answer}");
+    assert!(!hook.exists());
+    let answer = system.ask("run python3 write.py");
+    assert_eq!(answer["calls"][0]["state"], "done", "{answer}");
+    assert!(workspace.join("made").exists());
+    assert!(system.rows("approval_asked").is_empty());
+}

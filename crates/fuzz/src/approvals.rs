@@ -347,6 +347,14 @@ fn variant(value: &impl Debug) -> String {
     words[..end.unwrap_or(words.len())].to_owned()
 }
 
+fn given(approval: &ApprovalId, digest: &Digest, nonce: &Nonce) -> Approved {
+    Approved {
+        approval: *approval,
+        digest: *digest,
+        nonce: *nonce,
+    }
+}
+
 fn of_operator(request: &OperatorRequest) -> String {
     let OperatorRequest::Approve {
         approval,
@@ -357,13 +365,8 @@ fn of_operator(request: &OperatorRequest) -> String {
     else {
         return variant(request);
     };
-    let yes = Approved {
-        approval: *approval,
-        digest: *digest,
-        nonce: *nonce,
-    };
     let counts = counts(
-        &yes,
+        &given(approval, digest, nonce),
         &Proof::Operator {
             signature: *signature,
         },
@@ -382,12 +385,7 @@ fn of_channel(request: &ChannelRequest) -> String {
     else {
         return variant(request);
     };
-    let yes = Approved {
-        approval: *approval,
-        digest: *digest,
-        nonce: *nonce,
-    };
-    let counts = counts(&yes, proof);
+    let counts = counts(&given(approval, digest, nonce), proof);
     format!("{} {} {counts:?}", variant(request), variant(proof))
 }
 

@@ -4,6 +4,7 @@ use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
 use protocol::ids::Digest;
 use protocol::rules::Label;
 use protocol::runner::Leaves;
+use protocol::workspace::{GIT_FOLDER, OBEYED_BY_GIT};
 use serde::Serialize;
 use tools::MAX_COMMAND;
 
@@ -254,7 +255,12 @@ fn looks_outside(finding: &Finding, words: Option<&[String]>, workspace: &str) -
         (path.starts_with('/') || path.split('/').any(|part| part == ".."))
             && !is_inside(path, workspace)
     };
-    let arguments = words.and_then(|words| words.get(1..)).unwrap_or_default();
+    // What an inspection reads is known; its other words are patterns and scripts.
+    let arguments = match finding.kind {
+        Kind::Inspection => None,
+        _ => words.and_then(|words| words.get(1..)),
+    }
+    .unwrap_or_default();
     let mut looked_at = finding.effects.reads.iter().chain(arguments);
     looked_at
         .find(is_outside)
@@ -289,10 +295,11 @@ fn reading<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
 /// What a write to a file of the workspace is, and why.
 pub(crate) fn write_kind(path: &WorkspacePath) -> (Kind, &'static str) {
     // git on the host obeys what is in there: hooks, filters, monitors.
-    let obeyed = [".git", ".gitconfig", ".githooks", ".husky"];
-    match (path.as_str().split('/'))
-        .any(|part| obeyed.iter().any(|name| part.eq_ignore_ascii_case(name)))
-    {
+    let obeyed = |part: &str| {
+        let is = |name: &&str| part.eq_ignore_ascii_case(name);
+        is(&GIT_FOLDER) || OBEYED_BY_GIT.iter().any(is)
+    };
+    match path.as_str().split('/').any(obeyed) {
         true => (
             Kind::WriteInGitFolder,
             "git runs programs that are named in its folder, also outside the box",

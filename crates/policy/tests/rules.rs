@@ -397,6 +397,7 @@ fn whatever_looks_outside_makes_a_session_private() {
         "cat /workspace/a",
         "make > out",
         "cat a 2>/dev/null",
+        "grep -rn '/api/v1' src",
     ] {
         assert_eq!(touches(command), [], "{command}");
     }

@@ -54,6 +54,12 @@ pub struct Base {
     pub since: i64,
 }
 
+/// The folder in which git keeps what it obeys beside its data.
+pub const GIT_FOLDER: &str = ".git";
+
+/// What lies outside of that folder and git is told by custom to obey: configuration, hooks.
+pub const OBEYED_BY_GIT: [&str; 3] = [".gitconfig", ".githooks", ".husky"];
+
 /// Whether a step may change what git obeys on the host: hooks and configuration in folders `.git`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

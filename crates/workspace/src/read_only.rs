@@ -1,6 +1,7 @@
 //! What is read-only by the owner's rules: no step of a box may change it.
 
 use protocol::call::WorkspacePath;
+use protocol::workspace::{GIT_FOLDER, OBEYED_BY_GIT};
 
 use crate::name::Name;
 
@@ -54,10 +55,9 @@ pub(crate) fn is_obeyed_by_git(path: &[Name]) -> bool {
     let is = |name: &Name, text: &[u8]| name.bytes().eq_ignore_ascii_case(text);
     path.iter().enumerate().any(|(at, name)| {
         let inner = path.get(at + 1);
-        is(name, b".git") && inner.is_none_or(|inner| !GIT_DATA.iter().any(|data| is(inner, data)))
-            || [&b".gitconfig"[..], b".githooks", b".husky"]
-                .iter()
-                .any(|text| is(name, text))
+        is(name, GIT_FOLDER.as_bytes())
+            && inner.is_none_or(|inner| !GIT_DATA.iter().any(|data| is(inner, data)))
+            || OBEYED_BY_GIT.iter().any(|text| is(name, text.as_bytes()))
     })
 }
 

@@ -215,7 +215,7 @@ impl Store {
             None => Origin::Run,
         };
         let kept = self.locked(|store| {
-            let kept = store.keep_held(layer, &taken, base, (origin, git));
+            let kept = store.keep_held(layer, &taken, base, origin, git);
             store.drop_layer(layer.0);
             if matches!(&kept, Ok(changes) if matches!(changes.fate, Fate::Kept { .. })) {
                 // It is kept; what is too old goes next time, if not now.
@@ -241,7 +241,8 @@ impl Store {
         layer: LayerId,
         taken: &Layer,
         base: Base,
-        (origin, git): (Origin, GitFolders),
+        origin: Origin,
+        git: GitFolders,
     ) -> Result<Changes, Stop> {
         self.refresh()?;
         let entry = self.newest() + 1;

@@ -62,6 +62,22 @@ fn call_with(said: &str, command: &str) -> Step {
     }
 }
 
+/// A model that deletes a file for "do one" and another one for "do two".
+fn deleting_two() -> ScriptedModel {
+    doing(&[("one", "rm one.txt"), ("two", "rm two.txt")])
+}
+
+/// Running, with both files, and a page that has a passkey.
+fn with_two_files(model: &ScriptedModel) -> (System, Browser) {
+    let system = System::start(model.port(), "");
+    for name in ["one.txt", "two.txt"] {
+        std::fs::write(system.workspace().join(name), "x").expect("a file");
+    }
+    let browser = open(&system);
+    enrol(&browser, &system);
+    (system, browser)
+}
+
 /// A model that runs these commands when it is told "do NAME", and then says "NAME is over."
 fn doing(commands: &[(&str, &str)]) -> ScriptedModel {
     let rule = |(name, command): &(&str, &str)| Rule {
@@ -129,13 +145,8 @@ fn a_person_logs_in_by_the_link_and_sees_the_answer_grow() {
 
 #[test]
 fn a_call_runs_when_approve_is_clicked_and_does_not_when_deny_is() {
-    let model = doing(&[("one", "rm one.txt"), ("two", "rm two.txt")]);
-    let system = System::start(model.port(), "");
-    for name in ["one.txt", "two.txt"] {
-        std::fs::write(system.workspace().join(name), "x").expect("a file");
-    }
-    let browser = open(&system);
-    enrol(&browser, &system);
+    let model = deleting_two();
+    let (system, browser) = with_two_files(&model);
     // When the button came, and when it could first be clicked.
     browser.run(
         "window.seen = {};
@@ -178,13 +189,8 @@ fn a_call_runs_when_approve_is_clicked_and_does_not_when_deny_is() {
 
 #[test]
 fn a_passkey_made_on_the_page_signs_the_one_call_that_it_is_asked_for() {
-    let model = doing(&[("one", "rm one.txt"), ("two", "rm two.txt")]);
-    let system = System::start(model.port(), "");
-    for name in ["one.txt", "two.txt"] {
-        std::fs::write(system.workspace().join(name), "x").expect("a file");
-    }
-    let browser = open(&system);
-    enrol(&browser, &system);
+    let model = deleting_two();
+    let (system, browser) = with_two_files(&model);
     assert_eq!(browser.run("return location.hash"), "");
     assert_eq!(system.json_lines(&["passkey", "list"]).len(), 1);
     send(&browser, "do one");

@@ -156,6 +156,9 @@ impl Gateway {
         if !self.runner.is_there() {
             return self.refuse(&reference, before, texts::NO_RUNNER.to_owned());
         }
+        if let Err(error) = self.record_rules() {
+            return self.record_lost(&error);
+        }
         let mut before = before;
         // A yes to something that then does not run, or is not recorded, is remembered for nothing.
         before.extend(permit.grant(now).map(|grant| Fact::GrantMade {

@@ -3,7 +3,6 @@
 use protocol::event::Event as Fact;
 use protocol::ids::SessionId;
 use protocol::operator::SessionLabel;
-use protocol::record::Row;
 use protocol::rules::{Label, Role};
 use protocol::time::Millis;
 
@@ -40,22 +39,6 @@ impl Gateway {
                 since,
             })
             .collect())
-    }
-
-    /// What the record says that a session carries: the database may have lost the last of it
-    /// when the power went.
-    pub(super) fn labels_from(&self, session: &SessionId, rows: &[Row]) -> Result<(), Fatal> {
-        for row in rows {
-            if let Fact::Labelled { label, why } = &row.event {
-                let held = SessionLabel {
-                    label: *label,
-                    why: why.clone(),
-                    since: row.time,
-                };
-                self.state.add_labels(session, &[held])?;
-            }
-        }
-        Ok(())
     }
 
     /// Tells whoever is there what their session carries from now on.

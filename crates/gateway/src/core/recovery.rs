@@ -66,17 +66,14 @@ impl Gateway {
         let result = self
             .record
             .read(id)
-            .map(|rows| (past::past(&rows), rows))
-            .and_then(|(past, rows)| {
+            .map(|rows| past::past(&rows))
+            .and_then(|past| {
                 let plan = Plan::new(&past, end);
                 self.record.write_and_sign(id, plan.facts.clone())?;
-                Ok((past, plan, rows))
+                Ok((past, plan))
             });
         match result {
-            Ok((past, plan, rows)) => {
-                self.labels_from(id, &rows)?;
-                self.resumed(id, past, plan)
-            }
+            Ok((past, plan)) => self.resumed(id, past, plan),
             Err(error) => self.record_lost(&error),
         }
     }

@@ -36,7 +36,7 @@ impl Governing {
 }
 
 impl Gateway {
-    /// Writes which rules are in force, once for each start and each change.
+    /// Writes which rules are in force, once for each start and each change. No call runs before.
     pub(super) fn record_rules(&mut self) -> Result<(), super::RecordLost> {
         if self.rules.recorded {
             return Ok(());
@@ -76,8 +76,7 @@ impl Gateway {
         self.rules.problem = problem;
     }
 
-    /// They are in force at once; as long as the row that says so is missing, the record is, and
-    /// nothing runs.
+    /// They are in force at once; as long as the row that says so is missing, nothing runs.
     fn change_rules(&mut self, rules: Rules) -> Result<(), Fatal> {
         self.rules = Governing {
             in_force: rules,

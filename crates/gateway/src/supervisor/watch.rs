@@ -33,7 +33,8 @@ impl Watch {
     /// With the configuration that was read at the start.
     pub(super) fn new(home: Home, config: Config) -> Self {
         Self {
-            stamp: stamp(&home),
+            // The first look reads all of it once more: it may have changed since it was read.
+            stamp: Stamp::new(),
             config,
             home,
             told: Told::Sound,

@@ -172,6 +172,10 @@ fn call(number: u32) -> CallRef {
 }
 
 fn run(number: u32, action: Action) -> RunRequest {
+    run_leaving(Leaves::Changes, number, action)
+}
+
+fn run_leaving(leaves: Leaves, number: u32, action: Action) -> RunRequest {
     RunRequest::Run {
         call: call(number),
         action,
@@ -179,7 +183,7 @@ fn run(number: u32, action: Action) -> RunRequest {
             wall_seconds: 30,
             ..Limits::default()
         },
-        leaves: Leaves::Changes,
+        leaves,
     }
 }
 
@@ -262,22 +266,8 @@ fn what_only_reads_leaves_nothing_whatever_it_does(host: &Host) {
     let gateway = service.gateway();
     let there = host.workspace.path().join("left");
     for (number, leaves) in [(1, Leaves::Nothing), (2, Leaves::Changes)] {
-        let RunRequest::Run {
-            call,
-            action,
-            limits,
-            ..
-        } = run(number, argv_action(&["touch", "left"]))
-        else {
-            unreachable!()
-        };
-        let request = RunRequest::Run {
-            call,
-            action,
-            limits,
-            leaves,
-        };
-        gateway.send(&request).unwrap();
+        let touch = argv_action(&["touch", "left"]);
+        gateway.send(&run_leaving(leaves, number, touch)).unwrap();
         let RunReply::Finished { outcome, .. } = gateway.receive().unwrap() else {
             panic!("it was refused");
         };

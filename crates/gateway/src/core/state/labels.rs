@@ -33,12 +33,23 @@ impl State {
         Ok(labels.collect::<std::result::Result<_, _>>()?)
     }
 
-    /// Gives a session these; one that it carries already stays as it is.
+    /// Gives a session these; one that it carries already stays as it is. They are on the disk
+    /// when this returns: what else is in here may be lost with the power, these must not.
     pub(in crate::core) fn add_labels(
         &self,
         session: &SessionId,
         labels: &[SessionLabel],
     ) -> Result<()> {
+        if labels.is_empty() {
+            return Ok(());
+        }
+        self.db.pragma_update(None, "synchronous", "FULL")?;
+        let added = self.insert_labels(session, labels);
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        added
+    }
+
+    fn insert_labels(&self, session: &SessionId, labels: &[SessionLabel]) -> Result<()> {
         for SessionLabel { label, why, since } in labels {
             self.db.execute(
                 "INSERT OR IGNORE INTO labels VALUES (?1, ?2, ?3, ?4)",
