@@ -402,3 +402,21 @@ fn whatever_looks_outside_makes_a_session_private() {
         assert_eq!(touches(command), [], "{command}");
     }
 }
+
+#[test]
+fn the_rules_in_the_documentation_are_taken() {
+    let page = include_str!("../../../docs/rules.md");
+    let examples = page.split("```cedar\n").skip(1);
+    let examples: String = examples
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    let rules = Rules::load(&cedar(&examples)).unwrap();
+    let deploy = exec("deploy now");
+    assert_eq!(
+        judged(&rules, "ann", &[], &deploy),
+        (Verdict::Deny, "mine.cedar: no-deploys-by-others".to_owned())
+    );
+    assert_eq!(judged(&rules, "owner", &[], &deploy).0, Verdict::AskOnce);
+    assert_eq!(verdict(&rules, "lint src"), Verdict::Allow);
+    assert_eq!(verdict(&rules, "linter src"), Verdict::AskOnce);
+}
