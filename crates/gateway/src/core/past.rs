@@ -128,6 +128,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::EgressRequest { .. }
+            | Event::EgressResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }

@@ -115,6 +115,8 @@ impl Calls {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::EgressRequest { .. }
+            | Event::EgressResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }
