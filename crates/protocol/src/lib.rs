@@ -33,6 +33,7 @@ pub mod frame;
 pub mod identity;
 pub mod ids;
 pub mod operator;
+pub mod outbound;
 pub mod passkey;
 pub mod record;
 pub mod rules;
