@@ -107,7 +107,11 @@ const HTML: &str = "content-type: text/html; charset=utf-8\r\n";
 #[test]
 fn a_page_that_a_rule_names_is_read_as_text_and_makes_the_session_untrusted() {
     let server = Server::start(|path| match path {
-        "/docs/a" => (200, HTML, "<h1>Tides</h1><script>x()</script><p>High at <b>noon</b>".to_owned()),
+        "/docs/a" => (
+            200,
+            HTML,
+            "<h1>Tides</h1><script>x()</script><p>High at <b>noon</b>".to_owned(),
+        ),
         _ => (404, "", "no such page".to_owned()),
     });
     let model = calling([
@@ -119,9 +123,18 @@ fn a_page_that_a_rule_names_is_read_as_text_and_makes_the_session_untrusted() {
     let answer = system.ask("when is high tide?");
     assert_eq!(answer["reply"], "done", "{answer}");
     let results = results(&model);
-    assert!(results[0].contains("Tides") && results[0].contains("noon"), "{results:?}");
-    assert!(!results[0].contains("x()") && !results[0].contains("<h1>"), "{results:?}");
-    assert!(results[1].contains("404") && results[1].contains("no such page"), "{results:?}");
+    assert!(
+        results[0].contains("Tides") && results[0].contains("noon"),
+        "{results:?}"
+    );
+    assert!(
+        !results[0].contains("x()") && !results[0].contains("<h1>"),
+        "{results:?}"
+    );
+    assert!(
+        results[1].contains("404") && results[1].contains("no such page"),
+        "{results:?}"
+    );
     assert!(system.rows("approval_asked").is_empty());
     let labels = system.rows("labelled");
     assert_eq!(labels.len(), 1, "{labels:?}");
@@ -159,7 +172,10 @@ fn what_no_rule_names_never_reaches_this_machine_and_is_not_asked_about() {
     assert_eq!(system.ask("look")["reply"], "done");
     let results = results(&model);
     assert_eq!(results.len(), count + 1);
-    assert!(results.iter().all(|result| !result.contains("inside")), "{results:?}");
+    assert!(
+        results.iter().all(|result| !result.contains("inside")),
+        "{results:?}"
+    );
     assert!(server.seen().is_empty(), "{:?}", server.seen());
     assert!(system.rows("approval_asked").is_empty());
     assert!(system.rows("egress_request").is_empty());
@@ -168,7 +184,13 @@ fn what_no_rule_names_never_reaches_this_machine_and_is_not_asked_about() {
 
 #[test]
 fn what_a_rule_asks_about_is_shown_whole_and_sent_exactly_so_after_a_yes() {
-    let server = Server::start(|_| (201, "content-type: application/json\r\n", "{\"id\":7}".to_owned()));
+    let server = Server::start(|_| {
+        (
+            201,
+            "content-type: application/json\r\n",
+            "{\"id\":7}".to_owned(),
+        )
+    });
     let model = calling([(
         "http_request",
         json!({
@@ -178,7 +200,11 @@ fn what_a_rule_asks_about_is_shown_whole_and_sent_exactly_so_after_a_yes() {
             "body": "{\"text\":\"milk\"}",
         }),
     )]);
-    let rule = server.rule("notes", "http_request", "methods = [\"GET\", \"POST\"]\nask = \"always\"");
+    let rule = server.rule(
+        "notes",
+        "http_request",
+        "methods = [\"GET\", \"POST\"]\nask = \"always\"",
+    );
     let system = System::start(model.port(), &rule);
     let ask = system.spawn(&["ask", "--json", "go"]);
     let card = system.wait_for_approval();
@@ -191,7 +217,10 @@ fn what_a_rule_asks_about_is_shown_whole_and_sent_exactly_so_after_a_yes() {
     assert_eq!(ask.json()["reply"], "done");
     let seen = server.seen();
     assert_eq!(seen.len(), 1, "{seen:?}");
-    assert!(seen[0].head.starts_with("POST /notes?list=1 HTTP/1.1\r\n"), "{seen:?}");
+    assert!(
+        seen[0].head.starts_with("POST /notes?list=1 HTTP/1.1\r\n"),
+        "{seen:?}"
+    );
     assert_eq!(seen[0].body, "{\"text\":\"milk\"}");
     assert!(results(&model)[0].contains("{\"id\":7}"));
     system.assert_record_is_sound();
@@ -220,21 +249,42 @@ fn a_redirect_is_judged_like_the_request_and_never_leads_further_than_the_rules(
         "/docs/moved" => (302, "location: /docs/new\r\n", String::new()),
         "/docs/new" => (200, "content-type: text/plain\r\n", "here now".to_owned()),
         "/docs/out" => (302, "location: /admin\r\n", String::new()),
-        "/docs/metadata" => (302, "location: http://169.254.169.254/latest\r\n", String::new()),
+        "/docs/metadata" => (
+            302,
+            "location: http://169.254.169.254/latest\r\n",
+            String::new(),
+        ),
         "/docs/loop" => (302, "location: /docs/loop\r\n", String::new()),
         _ => (200, "", "inside".to_owned()),
     });
     let pages = ["moved", "out", "metadata", "loop"];
-    let calls = pages.map(|page| ("web_fetch", json!({ "url": server.url(&format!("/docs/{page}")) })));
+    let calls = pages.map(|page| {
+        (
+            "web_fetch",
+            json!({ "url": server.url(&format!("/docs/{page}")) }),
+        )
+    });
     let model = calling(calls);
     let rule = server.rule("docs", "web_fetch", "paths = [\"/docs/*\"]");
     let system = System::start(model.port(), &rule);
     assert_eq!(system.ask("look")["reply"], "done");
     let results = results(&model);
     assert!(results[0].contains("here now"), "{results:?}");
-    assert!(results[1..].iter().all(|result| !result.contains("inside")), "{results:?}");
+    assert!(
+        results[1..].iter().all(|result| !result.contains("inside")),
+        "{results:?}"
+    );
     let seen = server.seen();
-    assert!(!seen.iter().any(|seen| seen.head.starts_with("GET /admin")), "{seen:?}");
-    assert!(seen.iter().filter(|seen| seen.head.contains("/docs/loop")).count() <= 6, "{seen:?}");
+    assert!(
+        !seen.iter().any(|seen| seen.head.starts_with("GET /admin")),
+        "{seen:?}"
+    );
+    assert!(
+        seen.iter()
+            .filter(|seen| seen.head.contains("/docs/loop"))
+            .count()
+            <= 6,
+        "{seen:?}"
+    );
     system.assert_record_is_sound();
 }

@@ -130,7 +130,12 @@ impl Rules {
             ToolCall::Exec { command } => self.exec(call, command, workspace, session),
             ToolCall::HttpRequest { .. } | ToolCall::WebFetch { .. } => {
                 let reading = Reading {
-                    found: one(Kind::Malformed, "no host can be asked yet", Effects::default(), None),
+                    found: one(
+                        Kind::Malformed,
+                        "no host can be asked yet",
+                        Effects::default(),
+                        None,
+                    ),
                     key: call.name().to_owned(),
                     action: Action::Tool { call: call.clone() },
                 };

@@ -106,7 +106,11 @@ fn tool(call: &ToolCall) -> String {
         ToolCall::Exec { command } => format!("exec {}", text(command)),
         ToolCall::HttpRequest {
             method, url, body, ..
-        } => format!("http_request {method} {}{}", text(url), sent(body.as_deref())),
+        } => format!(
+            "http_request {method} {}{}",
+            text(url),
+            sent(body.as_deref())
+        ),
         ToolCall::WebFetch { url } => format!("web_fetch {}", text(url)),
     }
 }
@@ -118,7 +122,9 @@ fn request(order: &HttpOrder) -> String {
         out.push_str(&format!("\n{}: {}", text(name), text(value)));
     }
     if let Some(secret) = &order.credential {
-        out.push_str(&format!("\nwith the secret `{secret}`, which egress attaches"));
+        out.push_str(&format!(
+            "\nwith the secret `{secret}`, which egress attaches"
+        ));
     }
     out.push_str(&sent(order.body.as_deref()));
     out

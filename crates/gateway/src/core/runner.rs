@@ -43,9 +43,10 @@ impl By {
     /// Who does this.
     pub(super) fn of(action: &Action) -> Self {
         match action {
-            Action::Argv { .. } | Action::Script { .. } | Action::Shell { .. } | Action::Tool { .. } => {
-                Self::Boxes
-            }
+            Action::Argv { .. }
+            | Action::Script { .. }
+            | Action::Shell { .. }
+            | Action::Tool { .. } => Self::Boxes,
             Action::Fetch { .. } => Self::Door,
         }
     }

@@ -80,7 +80,9 @@ pub(super) const NEW_SESSION: &str = "A new session begins with your next messag
 pub(super) fn not_there(by: By) -> &'static str {
     match by {
         By::Boxes => "the program that runs tools is not there at the moment; try again in a while",
-        By::Door => "the program that reaches hosts is not there at the moment; try again in a while",
+        By::Door => {
+            "the program that reaches hosts is not there at the moment; try again in a while"
+        }
     }
 }
 
@@ -225,7 +227,10 @@ fn about(answer: &FetchOutcome) -> String {
 
 /// Whether a browser would lay it out.
 fn is_page(answer: &FetchOutcome) -> bool {
-    let kind = answer.headers.iter().find(|(name, _)| name == "content-type");
+    let kind = answer
+        .headers
+        .iter()
+        .find(|(name, _)| name == "content-type");
     kind.is_some_and(|(_, kind)| {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         ["text/html", "application/xhtml+xml"]
@@ -372,17 +377,24 @@ mod tests {
         }
     }
 
+    fn told(outcome: &CallOutcome) -> String {
+        match super::outcome(outcome) {
+            Told::Text { text } => text,
+            Told::Page { html, .. } => panic!("a run brings no page: {html}"),
+        }
+    }
+
     #[test]
     fn what_a_call_changed_is_told_however_long_its_output_is() {
         let kept = || Fate::Kept { entry: EntryId(1) };
         for output in ["", "out", "out\n", &"x".repeat(100_000)] {
             let outcome = ran(output.to_owned(), kept());
-            for text in [super::outcome(&outcome), card_detail(&outcome)] {
+            for text in [told(&outcome), card_detail(&outcome)] {
                 assert!(text.contains("[changed: made.txt (created)"), "{output:.9}");
             }
             assert!(card_detail(&outcome).len() <= CARD_BYTES);
         }
-        let text = super::outcome(&ran("a\n".to_owned(), kept()));
+        let text = told(&ran("a\n".to_owned(), kept()));
         assert!(text.starts_with("a\n[changed: "), "{text}");
     }
 

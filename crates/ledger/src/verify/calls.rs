@@ -212,7 +212,9 @@ impl Call {
             return Err("had an outcome before");
         }
         match outcome {
-            CallOutcome::Ran { .. } | CallOutcome::Fetched { .. } | CallOutcome::NotFetched { .. }
+            CallOutcome::Ran { .. }
+            | CallOutcome::Fetched { .. }
+            | CallOutcome::NotFetched { .. }
                 if !self.permitted =>
             {
                 Err("ran without a permit")

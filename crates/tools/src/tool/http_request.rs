@@ -91,7 +91,9 @@ fn parse(arguments: &Arguments<'_>) -> Result<ToolCall, BadCall> {
     let args: Args = arguments.read()?;
     let method = match args.method.as_deref() {
         None => Method::Get,
-        Some(name) => Method::parse(name).map_err(|why| arguments.bad("method", why.to_string()))?,
+        Some(name) => name
+            .parse::<Method>()
+            .map_err(|why| arguments.bad("method", why.to_string()))?,
     };
     let body = match args.body {
         Some(_) if matches!(method, Method::Get | Method::Head) => {
@@ -107,7 +109,9 @@ fn parse(arguments: &Arguments<'_>) -> Result<ToolCall, BadCall> {
         .credential
         .map(|name| SecretName::parse(&name))
         .transpose()
-        .map_err(|why| arguments.bad("credential", format!("is not the name of a secret: {why}")))?;
+        .map_err(|why| {
+            arguments.bad("credential", format!("is not the name of a secret: {why}"))
+        })?;
     Ok(ToolCall::HttpRequest {
         method,
         url: arguments.url(&args.url)?,
@@ -124,7 +128,10 @@ fn headers(
 ) -> Result<Vec<(String, String)>, BadCall> {
     let bad = |rule: String| Err(arguments.bad("headers", rule));
     if given.len() > MAX_HEADERS {
-        return bad(format!("are {}; at most {MAX_HEADERS} are taken", given.len()));
+        return bad(format!(
+            "are {}; at most {MAX_HEADERS} are taken",
+            given.len()
+        ));
     }
     let mut headers: Vec<(String, String)> = Vec::new();
     for (name, value) in given {
@@ -139,11 +146,16 @@ fn headers(
                 "hold a name that is no header's, or one of more than {MAX_HEADER} bytes"
             ));
         }
-        if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
+        if !value
+            .bytes()
+            .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+        {
             return bad(format!("hold a sign in {name} that no header may have"));
         }
         let is_own = OWN.contains(&name.as_str())
-            || ["proxy-", "sec-"].iter().any(|start| name.starts_with(start));
+            || ["proxy-", "sec-"]
+                .iter()
+                .any(|start| name.starts_with(start));
         if is_own {
             return bad(format!(
                 "hold {name}, which is not the model's to set; a credential is named by `credential`"
