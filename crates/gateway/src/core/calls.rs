@@ -153,6 +153,9 @@ impl Gateway {
     /// Records the permit with what led to it, and runs it. There is no other way to the runner.
     pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
         let (reference, now) = (permit.call().clone(), Millis::now());
+        if self.is_frozen() {
+            return self.refuse(&reference, before, texts::FROZEN_CALL.to_owned());
+        }
         if !self.runner.is_there() {
             return self.refuse(&reference, before, texts::NO_RUNNER.to_owned());
         }

@@ -10,6 +10,7 @@ mod labels;
 mod limits;
 mod operator;
 mod outlet;
+mod panic;
 mod passkeys;
 mod past;
 mod record;
@@ -128,6 +129,10 @@ struct Gateway {
     pending: Vec<Pending>,
     rates: Rates,
     rules: rules::Governing,
+    /// While everything is frozen.
+    frozen: Option<panic::Freeze>,
+    /// Browsers that wait for a freeze, with the numbers of their requests.
+    freezing: Vec<(LinkId, u64)>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -174,6 +179,8 @@ impl Gateway {
             pending: Vec::new(),
             rates: Rates::default(),
             rules,
+            frozen: None,
+            freezing: Vec::new(),
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -231,6 +238,8 @@ impl Gateway {
             }
             (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
             (Control::Rules { news }, _) => self.rules_news(news)?,
+            (Control::Frozen { frozen }, _) => self.freeze(frozen)?,
+            (Control::Resume { since, key }, _) => self.end_freeze(since, key)?,
             (Control::Stop, _) => return Ok(Next::End),
             (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
                 return Err(LinkError::OutOfOrder {

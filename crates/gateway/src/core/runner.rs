@@ -78,6 +78,11 @@ impl Runner {
         self.running.retain(|call| call.session != *session);
     }
 
+    /// Waits for no outcome any more: the program was killed, and its boxes with it.
+    pub(super) fn forget_all(&mut self) {
+        self.running.clear();
+    }
+
     /// The link is gone, and with it what ran; those calls. None if a newer link is in use.
     pub(super) fn lost(&mut self, link: LinkId) -> Option<BTreeSet<CallRef>> {
         self.link.take_if(|(live, _)| *live == link)?;

@@ -2,7 +2,10 @@
 
 mod backoff;
 mod child;
+mod freeze;
 mod plan;
+mod requests;
+mod resume;
 mod run;
 mod watch;
 
@@ -10,7 +13,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use config::{Config, ConfigError, Home, HomeError, KeyError};
+use config::{Config, ConfigError, Home, HomeError, KeyError, OPERATOR, read_public};
 use sandbox::{ConfineError, Files, Program, confine};
 
 /// Why the supervisor cannot start anything.
@@ -98,6 +101,8 @@ fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     policy::Rules::load(&config.rules)?;
     let sockets = plan::Sockets::open(&home, &config)?;
     let plans = plan::plans(&home, &config, &sockets, &groups)?;
+    let operator = read_public(&home, &plan::channel(OPERATOR))?;
+    let switch = freeze::Switch::new(&home);
     let watch = watch::Watch::new(home, config);
-    run::Supervisor::new(plans, watch)?.run(sockets.supervisor)
+    run::Supervisor::new(plans, watch, switch, operator)?.run(sockets.supervisor)
 }
