@@ -582,7 +582,10 @@ mod tests {
         let word = parse(&with("red herring")).unwrap().panic_word.unwrap();
         assert!(word.is("red herring") && !word.is("red"));
         let error = complaint(&with("short"));
-        assert!(error.contains("panic.word") && error.contains("at least 8"), "{error}");
+        assert!(
+            error.contains("panic.word") && error.contains("at least 8"),
+            "{error}"
+        );
         assert!(!error.contains("short"), "{error}");
     }
 

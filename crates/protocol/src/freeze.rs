@@ -138,13 +138,28 @@ mod tests {
         for message in ["red herring", "\n red herring\t"] {
             assert!(word.is(message), "{message:?}");
         }
-        for message in ["", "Red herring", "red herring!", "say red herring", "red  herring"] {
+        for message in [
+            "",
+            "Red herring",
+            "red herring!",
+            "say red herring",
+            "red  herring",
+        ] {
             assert!(!word.is(message), "{message:?}");
         }
-        for bad in ["", "seven77", "      seven77      ", "two\nlines here", &"x".repeat(201)] {
+        for bad in [
+            "",
+            "seven77",
+            "      seven77      ",
+            "two\nlines here",
+            &"x".repeat(201),
+        ] {
             assert_eq!(PanicWord::parse(bad), Err(BadWord), "{bad:?}");
         }
-        assert_eq!(PanicWord::parse("éééééééé").map(String::from), Ok("éééééééé".to_owned()));
+        assert_eq!(
+            PanicWord::parse("éééééééé").map(String::from),
+            Ok("éééééééé".to_owned())
+        );
         assert!(!format!("{word:?}").contains("herring"));
     }
 }

@@ -4,6 +4,7 @@ mod approvals;
 mod browsers;
 mod calls;
 mod changes;
+mod check;
 mod grants;
 mod inbound;
 mod labels;
@@ -65,7 +66,7 @@ const FIRST_CONNECTION: LinkId = 1 << 32;
 /// Why the gateway ends.
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
-    #[error("usage: bulkhead-gateway --dir DIR")]
+    #[error("usage: bulkhead-gateway --dir DIR, or bulkhead-gateway --check-rules")]
     Usage,
     #[error(transparent)]
     Confine(#[from] ConfineError),
@@ -83,7 +84,11 @@ enum Fatal {
 
 /// Confines itself, opens its database, and serves until the supervisor says stop.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1).collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [only] if only == "--check-rules") {
+        return check::main();
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead-gateway: {error}");

@@ -251,9 +251,9 @@ impl Gateway {
         if matches!(self.state.seen(channel, message), Ok(Some(_))) {
             return Ok(texts::FROZEN_BEFORE.to_owned());
         }
-        if let Err(error) =
-            self.state
-                .set_seen(channel, message, &freeze_session(), Millis::now())
+        if let Err(error) = self
+            .state
+            .set_seen(channel, message, &freeze_session(), Millis::now())
         {
             eprintln!("bulkhead-gateway: {error}");
         }

@@ -141,7 +141,9 @@ impl Switch {
         };
         let mortal: Vec<Arc<OwnedFd>> = {
             let mut shared = self.lock();
-            if let Some(status) = &mut shared.frozen {
+            if let Some(status) = &mut shared.frozen
+                && status.mark != Mark::Synced
+            {
                 status.mark = mark;
             }
             shared.mortal.values().cloned().collect()
@@ -159,12 +161,19 @@ impl Switch {
     /// Writes the mark in a thread of its own, since a disk can stand still.
     fn keep(&self, frozen: Frozen) -> Mark {
         let (tell, told) = sync_channel(2);
-        let mark = self.mark.clone();
+        let (mark, shared) = (self.mark.clone(), Arc::clone(&self.shared));
         let write = move || {
             let written = mark.write(&frozen);
             // Nobody listens any more when it took too long.
             let _ = tell.send(written.map(|()| Mark::Unconfirmed));
-            let _ = tell.send(mark.sync().map(|()| Mark::Synced));
+            let synced = mark.sync();
+            if synced.is_ok()
+                && let Some(status) = &mut lock(&shared).frozen
+                && status.frozen == frozen
+            {
+                status.mark = Mark::Synced;
+            }
+            let _ = tell.send(synced.map(|()| Mark::Synced));
         };
         if let Err(error) = thread::Builder::new().name("mark".to_owned()).spawn(write) {
             eprintln!("bulkhead-supervisor: the mark of the freeze: {error}");
@@ -194,8 +203,12 @@ impl Switch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared)
     }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kill(process: &OwnedFd) {
@@ -223,10 +236,7 @@ fn wait(processes: &[Arc<OwnedFd>], end: Instant) -> usize {
             Err(rustix::io::Errno::INTR) => continue,
             Err(_) => break,
         }
-        let gone: Vec<bool> = polled
-            .iter()
-            .map(|one| !one.revents().is_empty())
-            .collect();
+        let gone: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
         let mut gone = gone.into_iter();
         left.retain(|_| !gone.next().unwrap_or(false));
     }
@@ -302,7 +312,10 @@ mod tests {
     #[test]
     fn a_freeze_lasts_over_a_restart_until_it_is_released_and_the_first_one_counts() {
         let (_dir, home) = home();
-        let first = Switch::new(&home).throw(By::Terminal, "first").status.frozen;
+        let first = Switch::new(&home)
+            .throw(By::Terminal, "first")
+            .status
+            .frozen;
         let switch = Switch::new(&home);
         assert_eq!(switch.status().unwrap().frozen, first);
         assert_eq!(switch.throw(By::Unknown, "second").status.frozen, first);

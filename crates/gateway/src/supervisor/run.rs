@@ -20,13 +20,18 @@ use super::freeze::{Fate, Switch, fate};
 use super::plan::{LAST_ROUND, Plan, agent, programs_folder, told};
 use super::requests::{Ask, Requester, accept, answer};
 use super::resume::Resuming;
-use super::watch::Watch;
+use super::rules::Checker;
+use super::watch::{self, Found, Watch};
 
 /// How long programs get to end by themselves before they are killed.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// The most agents at once.
 const MAX_AGENTS: usize = 64;
+
+/// The stack of the thread that reads the configuration, in bytes; as large as that of the thread
+/// that read it first.
+const LOOK_STACK: usize = 8 * 1024 * 1024;
 
 /// Events that may wait. A program that reports faster than it is heard has to wait itself.
 const MAX_EVENTS: usize = 64;
@@ -37,6 +42,8 @@ pub(super) enum Event {
     Child(Peer, u64, ChildEvent),
     /// `bulkhead` wants something.
     Asked(Ask, Requester),
+    /// Somebody looked at the configuration.
+    Looked(Found),
     /// Everything was frozen, by whoever read the request.
     Thrown,
     /// It is to end.
@@ -106,6 +113,7 @@ pub(super) struct Supervisor {
     pub(super) operator: PublicKey,
     programs: PathBuf,
     watch: Watch,
+    checker: Checker,
     /// Sessions that want an agent while their earlier one is still ending.
     pub(super) wanted_again: BTreeSet<SessionId>,
     starts: u64,
@@ -119,6 +127,7 @@ impl Supervisor {
     pub(super) fn new(
         plans: Vec<Plan>,
         watch: Watch,
+        checker: Checker,
         switch: Switch,
         operator: PublicKey,
     ) -> Result<Self, StartError> {
@@ -153,6 +162,7 @@ impl Supervisor {
             operator,
             programs: programs_folder()?,
             watch,
+            checker,
             wanted_again: BTreeSet::new(),
             starts: 0,
             children,
@@ -182,6 +192,7 @@ impl Supervisor {
                 None => {}
                 Some(Event::Child(peer, start, event)) => self.child_event(&peer, start, event),
                 Some(Event::Thrown) => self.frozen(),
+                Some(Event::Looked(found)) => self.looked(found),
                 Some(Event::Asked(Ask::Status, to)) => {
                     let programs = self.slots.iter().map(Slot::status).collect();
                     answer(
@@ -207,9 +218,26 @@ impl Supervisor {
         }
     }
 
-    /// Tells whoever has to know that the owner changed the rules, and remembers it for its next start.
+    /// Has the configuration looked at, if it is time, by a thread that can wait for the program
+    /// that checks rules.
     fn look_at_rules(&mut self) {
-        let Some(news) = self.watch.look() else {
+        let Some(home) = self.watch.look() else {
+            return;
+        };
+        let (checker, sender) = (self.checker.clone(), self.sender.clone());
+        let look = move || {
+            let found = watch::read(&home, |rules| checker.check(rules));
+            // The loop has ended if this fails, and with it everything.
+            let _ = sender.send(Event::Looked(found));
+        };
+        if let Err(error) = spawn_with(LOOK_STACK, "look", look) {
+            self.looked(Err(error.to_string()));
+        }
+    }
+
+    /// Tells whoever has to know that the owner changed the rules, and remembers it for its next start.
+    fn looked(&mut self, found: Found) {
+        let Some(news) = self.watch.found(found) else {
             return;
         };
         for slot in &mut self.slots {
@@ -500,7 +528,10 @@ impl Supervisor {
                     }
                     Some(Event::Asked(_, to)) => to.close(),
                     Some(
-                        Event::Child(_, _, ChildEvent::Said(_)) | Event::Thrown | Event::Signal,
+                        Event::Child(_, _, ChildEvent::Said(_))
+                        | Event::Looked(_)
+                        | Event::Thrown
+                        | Event::Signal,
                     )
                     | None => {}
                 }
@@ -523,9 +554,17 @@ impl Supervisor {
 
 /// A thread that needs little.
 pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    spawn_with(128 * 1024, name, work)
+}
+
+fn spawn_with(
+    stack: usize,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(), StartError> {
     let thread = thread::Builder::new()
         .name(name.to_owned())
-        .stack_size(128 * 1024)
+        .stack_size(stack)
         .spawn(work);
     thread
         .map(drop)
