@@ -54,7 +54,9 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
         | Event::UndoAsked { .. }
-        | Event::UndoEnded { .. } => Place::Session,
+        | Event::UndoEnded { .. }
+        | Event::Panicked { .. }
+        | Event::Resumed { .. } => Place::Session,
     }
 }
 
@@ -152,6 +154,7 @@ pub(crate) fn summary(event: &Event) -> String {
             TurnEnd::Fault { fault } => serde_json::to_string(fault).unwrap_or_default(),
             TurnEnd::Interrupted => "Bulkhead ended while it ran".to_owned(),
             TurnEnd::AgentDied => "the agent's program died".to_owned(),
+            TurnEnd::Frozen => "everything was frozen".to_owned(),
             TurnEnd::AgentMisbehaved { detail } => {
                 format!("the agent broke the protocol: {}", piece(detail))
             }
@@ -252,6 +255,18 @@ pub(crate) fn summary(event: &Event) -> String {
             }
             UndoOutcome::Unknown => format!("undo of row {asked}: outcome unknown"),
         },
+        Event::Panicked { since, by, reason } => {
+            let why = match reason.is_empty() {
+                true => String::new(),
+                false => format!(": {}", piece(reason)),
+            };
+            format!("frozen since {} by {by}{why}", since.rfc3339())
+        }
+        Event::Resumed { since, key } => format!(
+            "the freeze of {} was ended with the operator key {}",
+            since.rfc3339(),
+            short(&key.to_string())
+        ),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use protocol::agent::{ModelApi, ModelSpec, ToolCalling};
 use protocol::control::{HistoryLimits, MemoryPolicy, ModelRoute, Reach, Scheme};
+use protocol::freeze::PanicWord;
 use protocol::ids::SecretName;
 use protocol::rules::OwnerRules;
 use protocol::runner::{Backend, Limits};
@@ -49,6 +50,8 @@ pub struct Config {
     pub history: HistoryLimits,
     /// What the owner adds to the rules that are shipped.
     pub rules: OwnerRules,
+    /// The message that freezes everything, if the owner chose one.
+    pub panic_word: Option<PanicWord>,
 }
 
 /// The web page.
@@ -124,6 +127,14 @@ struct File {
     in_box: BoxFile,
     #[serde(default)]
     policy: PolicyFile,
+    #[serde(default)]
+    panic: PanicFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PanicFile {
+    word: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -323,6 +334,7 @@ impl Config {
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
             rules: owner_rules(file.policy, &home.rules())?,
+            panic_word: panic_word(file.panic)?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,
@@ -481,6 +493,16 @@ fn engine_socket(path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> 
     }
 }
 
+fn panic_word(file: PanicFile) -> Result<Option<PanicWord>, ConfigError> {
+    let bad = |error: protocol::freeze::BadWord| ConfigError::Value {
+        key: "panic.word",
+        problem: error.to_string(),
+    };
+    file.word
+        .map(|word| PanicWord::parse(&word).map_err(bad))
+        .transpose()
+}
+
 fn history(file: &WorkspaceFile) -> Result<HistoryLimits, ConfigError> {
     let usual = HistoryLimits::default();
     let mib = file.history_mib.unwrap_or(usual.bytes >> 20);
@@ -551,6 +573,20 @@ mod tests {
             Reach::Remote { secret: Some(_) }
         ));
         assert!(complaint(&named.replace("https", "http")).contains("https"));
+    }
+
+    #[test]
+    fn a_word_that_freezes_is_there_only_if_it_was_chosen_and_is_long_enough() {
+        assert_eq!(parse(LEAST).unwrap().panic_word, None);
+        let with = |word: &str| format!("{LEAST}[panic]\nword = \"{word}\"\n");
+        let word = parse(&with("red herring")).unwrap().panic_word.unwrap();
+        assert!(word.is("red herring") && !word.is("red"));
+        let error = complaint(&with("short"));
+        assert!(
+            error.contains("panic.word") && error.contains("at least 8"),
+            "{error}"
+        );
+        assert!(!error.contains("short"), "{error}");
     }
 
     #[test]

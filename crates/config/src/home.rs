@@ -191,8 +191,18 @@ impl Home {
     /// The folders and the file that no tool may reach.
     pub fn own(&self) -> Vec<PathBuf> {
         let rooms = ROOMS.map(|name| self.data.join(name));
-        let others = [self.run.clone(), self.config_file(), self.rules()];
+        let others = [
+            self.run.clone(),
+            self.config_file(),
+            self.rules(),
+            self.freeze_mark(),
+        ];
         rooms.into_iter().chain(others).collect()
+    }
+
+    /// The mark of a freeze: while it is there, everything starts frozen.
+    pub fn freeze_mark(&self) -> PathBuf {
+        self.data.join("frozen")
     }
 
     /// The folder of the Telegram channel's own state.

@@ -120,7 +120,9 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
                 | Control::Link { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             )) => {
                 return Err(format!(

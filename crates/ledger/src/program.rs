@@ -92,7 +92,9 @@ fn take_links(control: &ProgramEnd<NoConfig>, writer: &mut Writer) -> Result<(),
                 other @ (Control::Start { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             ) => {
                 return Err(unexpected(other.name()));

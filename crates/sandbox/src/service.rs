@@ -92,7 +92,9 @@ fn serve() -> Result<(), String> {
                 | Control::Start { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             )) => {
                 return Err(format!(

@@ -167,6 +167,8 @@ fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkEr
                 other @ (Control::Start { .. }
                 | Control::NoAgent { .. }
                 | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }
                 | Control::Link { .. }
                 | Control::Listener),
                 _,

@@ -121,7 +121,14 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
                 RulesNews::Broken { .. } | RulesNews::AsBefore => {}
             },
             (Control::Stop, _) => return Ok(()),
-            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. }), _) => {
+            (
+                other @ (Control::Start { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
+                _,
+            ) => {
                 return Err(unexpected(other.name()));
             }
         }

@@ -276,13 +276,14 @@ fn starts(scratch: &Scratch, count: usize) -> Result<Vec<Duration>, Fault> {
 /// What all programs take while nobody wants anything. No agent runs then.
 fn memory(scratch: &Scratch) -> Result<(Memory, Table), Fault> {
     let reply = Supervisor::connect(scratch.home())?.ask(&SupervisorRequest::Status)?;
-    let SupervisorReply::Status { pid, programs } = reply else {
+    let SupervisorReply::Status { pid, programs, .. } = reply else {
         return Err(Fault::Unexpected("the supervisor"));
     };
     let running = |program: ProgramStatus| match program.state {
         ProgramState::Running { pid, .. } => Ok((program.name, pid)),
         ProgramState::Starting { .. }
         | ProgramState::Waiting { .. }
+        | ProgramState::Frozen
         | ProgramState::Failed { .. } => {
             Err(Fault::Refused(format!("{} does not run", program.name)))
         }

@@ -155,6 +155,9 @@ impl Gateway {
     /// Records the permit with what led to it, and runs it. There is no other way to the runner.
     pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
         let (reference, now) = (permit.call().clone(), Millis::now());
+        if self.is_frozen() {
+            return self.refuse(&reference, before, texts::FROZEN_CALL.to_owned());
+        }
         let by = By::of(permit.action());
         if !self.runner.is_there(by) {
             return self.refuse(&reference, before, texts::not_there(by).to_owned());

@@ -133,7 +133,9 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => {}
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => {}
         }
     }
     past.open_calls = calls

@@ -256,7 +256,8 @@ pub(super) fn programs_folder() -> Result<PathBuf, StartError> {
     Ok(own.parent().map(Path::to_owned).unwrap_or(own))
 }
 
-fn channel(name: &'static str) -> ChannelId {
+/// The id of one of the channels that are known here.
+pub(super) fn channel(name: &'static str) -> ChannelId {
     ChannelId::parse(name).expect("the names of the channels have only letters")
 }
 
@@ -296,6 +297,7 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
             .as_ref()
             .map(|web| format!("http://{RP_ID}:{}", web.port)),
         rules: config.rules.clone(),
+        panic_word: config.panic_word.clone(),
     })
 }
 

@@ -120,7 +120,9 @@ impl Calls {
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => None,
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => None,
         }
     }
 
