@@ -322,6 +322,11 @@ fn outcome_words(outcome: &CallOutcome) -> String {
             };
             format!("{end} after {} ms{fate}", run.duration_ms)
         }
+        CallOutcome::Fetched { answer } => format!(
+            "status {}, {} bytes after {} ms",
+            answer.status, answer.bytes_down, answer.ms
+        ),
+        CallOutcome::NotFetched { fault } => format!("no answer: {}", piece(&fault.to_string())),
         CallOutcome::NotRun { reason } => format!("did not run: {}", piece(reason)),
         CallOutcome::Unknown => "outcome unknown".to_owned(),
     }
