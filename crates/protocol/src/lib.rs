@@ -33,6 +33,7 @@ pub mod frame;
 pub mod freeze;
 pub mod identity;
 pub mod ids;
+pub mod marks;
 pub mod operator;
 pub mod outbound;
 pub mod passkey;

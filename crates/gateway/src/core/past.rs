@@ -132,6 +132,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::EgressResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
             | Event::UndoEnded { .. }
             | Event::Panicked { .. }

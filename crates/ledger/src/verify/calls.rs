@@ -119,6 +119,8 @@ impl Calls {
             | Event::EgressResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
             | Event::UndoEnded { .. }
             | Event::Panicked { .. }
