@@ -18,7 +18,7 @@ use protocol::control::{Control, NoConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
 use protocol::ids::{Nonce, PublicKey, random};
 use protocol::vault::{Subject, VaultReply};
-use sandbox::{Files, Program};
+use sandbox::Program;
 
 use crate::frames::{FrameReader, Patience, brief, send};
 use crate::handle::{Operator, Vault};
@@ -133,11 +133,8 @@ fn serve_once(args: &Args) -> Result<(), String> {
 /// Confines the process, then reads the key and the secrets.
 fn open(args: &Args) -> Result<Vault, String> {
     Store::create_folder(&args.dir).map_err(|error| error.to_string())?;
-    let files = Files {
-        read: vec![args.operator_key.clone()],
-        write: vec![args.dir.clone()],
-        ..Files::default()
-    };
+    let files = sandbox::files_of(Program::Vault, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     sandbox::confine(Program::Vault, &files).map_err(|error| error.to_string())?;
     let operator = read_public(&args.operator_key)?;
     let store = Store::open(&args.dir).map_err(|error| error.to_string())?;
