@@ -205,6 +205,14 @@ impl Home {
         self.data.join("frozen")
     }
 
+    /// What the program that makes boxes does not see, which sees all else: everything of [`Self::own`] but the
+    /// layers, which it lays into boxes.
+    pub fn hidden_from_the_runner(&self) -> Vec<PathBuf> {
+        let history = self.history();
+        let own = self.own().into_iter();
+        own.filter(|path| *path != history).collect()
+    }
+
     /// The folder of the Telegram channel's own state.
     pub fn telegram(&self) -> PathBuf {
         self.data.join("telegram")

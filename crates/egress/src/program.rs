@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -40,11 +39,7 @@ pub fn run() -> ExitCode {
 
 fn start() -> Result<(), String> {
     let control = ProgramEnd::<EgressConfig>::from_stdin().map_err(|error| error.to_string())?;
-    let files = Files {
-        read: resolver_files(),
-        ..Files::default()
-    };
-    if let Err(error) = sandbox::confine(Program::Egress, &files) {
+    if let Err(error) = sandbox::confine(Program::Egress, &Files::default()) {
         let reason = error.to_string();
         // If the supervisor is gone too, standard error has the reason.
         let _ = control.send(&Report::Failed {
@@ -63,17 +58,6 @@ fn start() -> Result<(), String> {
     // A name that is still being looked up may take long, and nobody waits for it.
     runtime.shutdown_background();
     served
-}
-
-/// What the confinement does not know of itself: where resolv.conf(5) is a link, as with
-/// systemd-resolved, the file is replaced whole where it really is, so its folder is read.
-fn resolver_files() -> Vec<PathBuf> {
-    let real = Path::new("/etc/resolv.conf").canonicalize().ok();
-    let folder = real
-        .as_deref()
-        .and_then(Path::parent)
-        .filter(|path| path.starts_with("/run"));
-    folder.map(Path::to_owned).into_iter().collect()
 }
 
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {

@@ -41,7 +41,7 @@ use protocol::event::Event as Fact;
 use protocol::frame::{Link, LinkError};
 use protocol::ids::{ChannelId, NoRandom};
 use protocol::record::system_session;
-use sandbox::{ConfineError, Files, Program, confine};
+use sandbox::{ConfineError, Program, confine, files_of};
 
 use approvals::Pending;
 use limits::Rates;
@@ -102,13 +102,9 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
         [flag, folder] if flag == "--dir" => PathBuf::from(folder),
         _ => return Err(Fatal::Usage),
     };
-    confine(
-        Program::Gateway,
-        &Files {
-            write: vec![folder.clone()],
-            ..Files::default()
-        },
-    )?;
+    let files =
+        files_of(Program::Gateway, std::env::args_os().skip(1)).map_err(|_| Fatal::Usage)?;
+    confine(Program::Gateway, &files)?;
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
     let config = control.start()?;
     let state = State::open(&folder.join("state.db"))?;
