@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use vault::VaultClient;
 
-use crate::dial::{self, ModelStream};
+use crate::dial::{self, Stream};
 use crate::record::Record;
 use crate::text::{Pieces, split};
 use crate::tokens::Tail;
@@ -137,8 +137,8 @@ impl ModelDoor {
         let request = self.request(body).await?;
         let idle = Idle(self.route.idle_seconds.max(1));
         match stream {
-            ModelStream::Plain(tcp) => pass_on(tcp, request, idle, id, call, replies).await,
-            ModelStream::Tls(tls) => pass_on(tls, request, idle, id, call, replies).await,
+            Stream::Plain(tcp) => pass_on(tcp, request, idle, id, call, replies).await,
+            Stream::Tls(tls) => pass_on(tls, request, idle, id, call, replies).await,
         }
     }
 
@@ -295,7 +295,7 @@ fn retry_after(headers: &HeaderMap) -> Option<u32> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn http_fault(error: &hyper::Error) -> EgressFault {
+pub(crate) fn http_fault(error: &hyper::Error) -> EgressFault {
     let broken = error
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>());
