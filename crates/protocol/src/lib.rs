@@ -32,6 +32,7 @@ pub mod event;
 pub mod frame;
 pub mod identity;
 pub mod ids;
+pub mod marks;
 pub mod operator;
 pub mod passkey;
 pub mod record;
