@@ -236,12 +236,11 @@ impl Attempt<'_> {
             | Attach::Field(_)
             | Attach::SigV4 { .. } => None,
         };
-        let mut values = vec![secret.expose()];
-        // Each part of a secret that has parts is one.
-        values.extend(secret.expose().split(':').skip(1));
-        values.extend(token.as_ref().map(SecretText::expose));
-        let echo = Echo::of(&credential.secret, &values).map_err(|it| failed(it.to_string()))?;
         let attached = token.as_ref().unwrap_or(&secret);
+        // Each part of what is attached may come back by itself.
+        let values = [attached.expose()].into_iter();
+        let values: Vec<&str> = values.chain(attached.expose().split(':').skip(1)).collect();
+        let echo = Echo::of(&credential.secret, &values).map_err(|it| failed(it.to_string()))?;
         draft
             .attach(&credential.attach, attached, Millis::now())
             .map_err(failed)?;

@@ -40,12 +40,13 @@ impl AsRef<[u8]> for Wiped {
     }
 }
 
-fn wiped(text: String) -> Bytes {
+/// Bytes that are wiped.
+pub(crate) fn wiped(text: String) -> Bytes {
     Bytes::from_owner(Wiped(SecretText::new(text)))
 }
 
 /// A header's value that is wiped, and that HTTP/2 keeps out of its tables.
-fn secret_value(text: String) -> Option<HeaderValue> {
+pub(crate) fn secret_value(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(wiped(text)).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -212,7 +213,7 @@ impl Drop for Draft {
 }
 
 /// Percent-encoded but for the unreserved characters of RFC 3986 and `others`.
-fn encoded(text: &str, others: &[u8]) -> String {
+pub(crate) fn encoded(text: &str, others: &[u8]) -> String {
     let mut encoded = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);

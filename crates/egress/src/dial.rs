@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::address::{Allowed, check, is_loopback_host};
+use outbound::address::{Allowed, check, is_loopback_host};
 
 /// How long resolving a name may take, connecting to all its addresses, and agreeing on TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
