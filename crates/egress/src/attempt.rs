@@ -89,11 +89,15 @@ impl Attempt<'_> {
         };
         let sent = timeout_at(self.until, self.send(hop, terms, &mut row, reserved.left()));
         let sent = sent.await.unwrap_or(Err(slow.into()));
-        let down = sent.as_ref().map_or(0, |done| done.answer.body.len() as u64);
+        let down = sent
+            .as_ref()
+            .map_or(0, |done| done.answer.body.len() as u64);
         row.bytes_down = down;
         reserved.used(row.bytes_up + down);
         let fault = sent.as_ref().err().map(ToString::to_string);
-        row.finish(fault).await.map_err(|()| EgressFault::NoRecord)?;
+        row.finish(fault)
+            .await
+            .map_err(|()| EgressFault::NoRecord)?;
         sent
     }
 
@@ -254,7 +258,11 @@ impl Attempt<'_> {
         url: &Url,
     ) -> Result<SecretText, FetchFault> {
         let host = server_name(url);
-        let opened = self.door.vault.open_for_tool(&credential.secret, &host).await;
+        let opened = self
+            .door
+            .vault
+            .open_for_tool(&credential.secret, &host)
+            .await;
         opened.map_err(|why| FetchFault::Credential { reason: why.0 })
     }
 
@@ -278,7 +286,9 @@ impl Attempt<'_> {
                 method: hyper::Method::POST,
                 scheme: RouteScheme::Https,
                 authority: draft.authority.clone(),
-                target: draft.target().map_err(|reason| FetchFault::Credential { reason })?,
+                target: draft
+                    .target()
+                    .map_err(|reason| FetchFault::Credential { reason })?,
                 headers: draft.headers.clone(),
                 body: draft.body.clone(),
             };
@@ -290,13 +300,17 @@ impl Attempt<'_> {
             row.bytes_down = answer.body.len() as u64;
         }
         let fault = sent.as_ref().err().map(ToString::to_string);
-        row.finish(fault).await.map_err(|()| EgressFault::NoRecord)?;
+        row.finish(fault)
+            .await
+            .map_err(|()| EgressFault::NoRecord)?;
         sent
     }
 }
 
 fn outgoing(hop: &Hop, draft: Draft) -> Result<Outgoing, FetchFault> {
-    let target = draft.target().map_err(|reason| FetchFault::NotAllowed { reason })?;
+    let target = draft
+        .target()
+        .map_err(|reason| FetchFault::NotAllowed { reason })?;
     let method = match hop.method {
         Method::Get => hyper::Method::GET,
         Method::Head => hyper::Method::HEAD,

@@ -66,7 +66,10 @@ impl Spent {
         }
         let left = budget.per_day.saturating_sub(counter.bytes);
         if left <= up {
-            return Err(format!("{} bytes a day, until midnight UTC", budget.per_day));
+            return Err(format!(
+                "{} bytes a day, until midnight UTC",
+                budget.per_day
+            ));
         }
         counter.left -= 1.0;
         let reserved = up + down.min(left - up);

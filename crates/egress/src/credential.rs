@@ -109,7 +109,9 @@ impl Draft {
         let value = value.ok_or_else(|| "the secret cannot stand in a header".to_owned())?;
         match self.headers.insert(&name, value) {
             None => Ok(()),
-            Some(_) => Err(format!("the request has a header `{name}` already; leave it out")),
+            Some(_) => Err(format!(
+                "the request has a header `{name}` already; leave it out"
+            )),
         }
     }
 
@@ -130,10 +132,14 @@ impl Draft {
     fn path(&mut self, name: &str, secret: &str) -> Result<(), String> {
         let place = format!("{{{name}}}");
         if self.path.matches(&place).count() != 1 {
-            return Err(format!("the path has to hold {place} once, where the secret goes"));
+            return Err(format!(
+                "the path has to hold {place} once, where the secret goes"
+            ));
         }
         // What a segment may hold besides (RFC 3986, section 3.3); a slash is not among it.
-        self.path = self.path.replace(&place, &encoded(secret, b"!$&'()*+,;=:@"));
+        self.path = self
+            .path
+            .replace(&place, &encoded(secret, b"!$&'()*+,;=:@"));
         Ok(())
     }
 
@@ -257,11 +263,17 @@ mod tests {
         assert!(bearer.headers["authorization"].is_sensitive());
         // The example of RFC 7617, section 2.
         let basic = attached("basic", "Aladdin:open sesame").unwrap();
-        assert_eq!(value(&basic, "authorization"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(
+            value(&basic, "authorization"),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
         let header = attached("header X-Api-Key", "s3").unwrap();
         assert_eq!(value(&header, "x-api-key"), "s3");
         let query = attached("query key", "a&b=c /\u{e9}").unwrap();
-        assert_eq!(query.query.as_deref(), Some("a=1&key=a%26b%3Dc%20%2F%C3%A9"));
+        assert_eq!(
+            query.query.as_deref(),
+            Some("a=1&key=a%26b%3Dc%20%2F%C3%A9")
+        );
         let path = attached("path bot", "12:a/../b").unwrap();
         assert_eq!(path.path, "/bot12:a%2F..%2Fb/send");
         let field = attached("field /auth/token", "\"s\u{1}").unwrap();
@@ -269,7 +281,10 @@ mod tests {
         assert_eq!(body["auth"]["token"], "\"s\u{1}");
         assert_eq!((&body["auth"]["u"], &body["n"]), (&"x".into(), &1.into()));
         for draft in [bearer, basic, header] {
-            assert_eq!((draft.path.as_str(), draft.query.as_deref()), ("/bot{bot}/send", Some("a=1")));
+            assert_eq!(
+                (draft.path.as_str(), draft.query.as_deref()),
+                ("/bot{bot}/send", Some("a=1"))
+            );
             assert_eq!(draft.headers.len(), 1);
         }
     }
@@ -279,7 +294,10 @@ mod tests {
         let signed = attached("sigv4 eu-west-1 s3", "AKIDEXAMPLE:key:session").unwrap();
         let value = signed.headers["authorization"].to_str().unwrap();
         let names = "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token,";
-        assert!(value.contains("AKIDEXAMPLE/19700101/eu-west-1/s3/aws4_request"), "{value}");
+        assert!(
+            value.contains("AKIDEXAMPLE/19700101/eu-west-1/s3/aws4_request"),
+            "{value}"
+        );
         assert!(value.contains(names), "{value}");
         assert!(signed.headers["x-amz-security-token"].is_sensitive());
     }

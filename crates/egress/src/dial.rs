@@ -17,6 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use outbound::address::{Allowed, check, is_loopback_host};
+use outbound::{Host, answers};
 
 /// How long resolving a name may take, connecting to all its addresses, and agreeing on TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -106,6 +107,27 @@ fn model_allows(route: &ModelRoute) -> Result<Allowed, EgressFault> {
             Ok(route.host.parse().map_or(Allowed::Public, Allowed::Exactly))
         }
     }
+}
+
+/// The addresses that a host has now, all of which have to be allowed. Nothing is resolved again
+/// before they are connected to.
+pub(crate) async fn judged(
+    allowed: &Allowed,
+    host: &Host,
+    port: u16,
+) -> Result<Vec<SocketAddr>, EgressFault> {
+    let found = match host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => look_up(name, port).await?,
+    };
+    let judged = answers(allowed, host, &found);
+    let judged = judged.map_err(|refusal| EgressFault::NotAllowed {
+        reason: refusal.to_string(),
+    })?;
+    Ok(judged
+        .into_iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect())
 }
 
 /// The addresses of a host that it is allowed to have; at least one.

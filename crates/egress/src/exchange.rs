@@ -24,7 +24,7 @@ use crate::chat::http_fault;
 use crate::dial::Stream;
 
 /// The longest head of an answer, in bytes.
-const MAX_HEAD: u16 = 64 * 1024 - 1;
+const MAX_HEAD: u16 = u16::MAX;
 
 /// How long an answer may take to begin, and how long it may then stand still.
 const IDLE_SECONDS: u32 = 30;
@@ -93,7 +93,12 @@ async fn one(
     // Ends with this function however that ends, and closes the connection with it.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let mut request = request(outgoing.target.into(), outgoing.method, outgoing.headers, outgoing.body);
+    let mut request = request(
+        outgoing.target.into(),
+        outgoing.method,
+        outgoing.headers,
+        outgoing.body,
+    );
     let host = HeaderValue::try_from(outgoing.authority).map_err(|_| unsendable("host"))?;
     request.headers_mut().insert(HOST, host);
     let close = HeaderValue::from_static("close");
@@ -142,13 +147,17 @@ fn request(uri: Uri, method: Method, headers: HeaderMap, body: Bytes) -> Request
 async fn read(response: Response<Incoming>, limit: u64) -> Result<Answer, EgressFault> {
     let (head, mut incoming) = response.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(protocol_fault("it changes to another protocol, which nobody asked for"));
+        return Err(protocol_fault(
+            "it changes to another protocol, which nobody asked for",
+        ));
     }
     // Unpacking could make anything of little, so nothing packed is asked for or taken.
     if let Some(encoding) = head.headers.get(CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
-        return Err(protocol_fault("its answer is compressed, which was not asked for"));
+        return Err(protocol_fault(
+            "its answer is compressed, which was not asked for",
+        ));
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut body = Vec::new();

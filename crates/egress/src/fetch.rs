@@ -9,16 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Clock};
 
 use hyper::body::Bytes;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
-};
-use outbound::{AfterRedirect, Asked, MAX_REDIRECTS, RuleSet, Scheme, Terms, Url, Verdict};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, USER_AGENT};
+use outbound::{AfterRedirect, Asked, MAX_REDIRECTS, RuleSet, Terms, Url, Verdict};
 use protocol::egress::{Approved, FetchFault, FetchOutcome, HttpOrder};
 use protocol::event::Event;
 use protocol::ids::CallRef;
 use protocol::outbound::{Method, Subject};
 use protocol::time::Millis;
-use scan::Scanner;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -129,7 +126,7 @@ impl FetchDoor {
         while let Some(location) = leads_on(&done.answer) {
             trail.passed(&done);
             let next = self
-                .next(&subject, &approved, (&hop, &done, &terms), &location, &trail)
+                .next(&subject, &approved, (&hop, &done), &location, &trail)
                 .await;
             let (next, terms) = next.map_err(|reason| redirected(&done, &location, reason))?;
             self.leaks.check(&call.session, next.text()).await?;
@@ -157,7 +154,7 @@ impl FetchDoor {
         &self,
         subject: &Subject,
         approved: &Approved,
-        (hop, done, _): (&Hop, &Done, &Terms),
+        (hop, done): (&Hop, &Done),
         location: &str,
         trail: &Trail,
     ) -> Result<(Hop, Terms), String> {
@@ -292,9 +289,7 @@ impl Trail {
             vault: &vault,
             echo: echo.as_ref(),
         };
-        let body = sought
-            .body(answer.body)
-            .map_err(|_| leak_of_secret(hop.credential.as_ref()))?;
+        let body = sought.body(answer.body).map_err(|_| leak_of_secret())?;
         let headers = headers::passed(&answer.headers);
         Ok(FetchOutcome {
             status: answer.status.as_u16(),
@@ -305,7 +300,11 @@ impl Trail {
                 .collect(),
             body,
             extent: answer.extent,
-            redirects: self.urls.into_iter().map(|url| sought.out_of(url)).collect(),
+            redirects: self
+                .urls
+                .into_iter()
+                .map(|url| sought.out_of(url))
+                .collect(),
             bytes_up: self.bytes_up,
             bytes_down: self.bytes_down,
             ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

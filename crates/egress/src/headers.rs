@@ -96,13 +96,17 @@ fn name(text: &str) -> Result<HeaderName, String> {
     let fits = !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain);
     let lower = text.to_ascii_lowercase();
     // An underscore passes for a hyphen where requests are handed on by CGI's rules (RFC 3875 4.1.18).
-    let name = HeaderName::from_bytes(lower.as_bytes()).ok().filter(|_| fits);
+    let name = HeaderName::from_bytes(lower.as_bytes())
+        .ok()
+        .filter(|_| fits);
     let name = name.ok_or_else(|| {
         format!("a header's name has letters, digits and hyphens, at most {MAX_NAME}")
     })?;
     let own = OWN.contains(&&*lower) || OWN_PREFIXES.iter().any(|p| lower.starts_with(p));
     if own {
-        return Err(format!("the header `{lower}` is set by Bulkhead itself; leave it out"));
+        return Err(format!(
+            "the header `{lower}` is set by Bulkhead itself; leave it out"
+        ));
     }
     if CREDENTIAL_WORDS.iter().any(|word| lower.contains(word)) {
         return Err(format!(
@@ -127,11 +131,13 @@ fn value(name: &str, text: &str) -> Result<HeaderValue, String> {
 /// What is passed on of an answer's headers.
 pub(crate) fn passed(headers: &HeaderMap) -> Vec<(String, String)> {
     let wanted = |name: &str| PASSED.contains(&name) || name.starts_with("x-ratelimit-");
-    let fitting = headers.iter().filter(|(name, value)| {
-        wanted(name.as_str()) && value.len() <= MAX_PASSED_VALUE
-    });
+    let fitting = headers
+        .iter()
+        .filter(|(name, value)| wanted(name.as_str()) && value.len() <= MAX_PASSED_VALUE);
     fitting
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
         .take(MAX_PASSED)
         .collect()
 }
@@ -166,7 +172,13 @@ mod tests {
         ] {
             assert!(ask(name, "x").is_err(), "{name}");
         }
-        for name in ["Accept", "Content-Type", "If-None-Match", "Range", "X-GitHub-Api-Version"] {
+        for name in [
+            "Accept",
+            "Content-Type",
+            "If-None-Match",
+            "Range",
+            "X-GitHub-Api-Version",
+        ] {
             assert!(ask(name, "x").is_ok(), "{name}");
         }
     }
@@ -186,7 +198,16 @@ mod tests {
         ] {
             assert!(ask("accept", value).is_err(), "{value:?}");
         }
-        for name in ["", "a b", "a:", ":path", "a\r\nb", "content_length", "a\u{212a}", &"a".repeat(65)] {
+        for name in [
+            "",
+            "a b",
+            "a:",
+            ":path",
+            "a\r\nb",
+            "content_length",
+            "a\u{212a}",
+            &"a".repeat(65),
+        ] {
             assert!(ask(name, "x").is_err(), "{name:?}");
         }
         let twice = [("accept", "a"), ("Accept", "b")].map(|(n, v)| (n.to_owned(), v.to_owned()));

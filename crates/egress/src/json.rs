@@ -56,7 +56,16 @@ fn unit(text: &str, at: usize, place: Place) -> usize {
     let rest = &text.as_bytes()[at..];
     let length = match (place, rest) {
         // Two escapes that are one character.
-        (Place::Inside, [b'\\', b'u', b'd' | b'D', b'8'..=b'9' | b'a'..=b'b' | b'A'..=b'B', ..]) => 12,
+        (
+            Place::Inside,
+            [
+                b'\\',
+                b'u',
+                b'd' | b'D',
+                b'8'..=b'9' | b'a'..=b'b' | b'A'..=b'B',
+                ..,
+            ],
+        ) => 12,
         (Place::Inside, [b'\\', b'u', ..]) => 6,
         (Place::Inside, [b'\\', ..]) => 2,
         _ => 1,
@@ -69,7 +78,10 @@ mod tests {
     use super::*;
 
     fn cut(text: &str, ranges: &[Range<usize>]) -> String {
-        let cuts: Vec<_> = ranges.iter().map(|r| (r.clone(), "[cut]".to_owned())).collect();
+        let cuts: Vec<_> = ranges
+            .iter()
+            .map(|r| (r.clone(), "[cut]".to_owned()))
+            .collect();
         without(text, &cuts)
     }
 

@@ -4,14 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::egress::{FetchFault, FetchReply};
+use protocol::egress::{EgressFault, FetchFault, FetchReply};
 use protocol::event::Event;
 use protocol::ids::{SecretName, SessionId};
-use protocol::marks::Marks;
 use scan::{Finding, Kind, Scanner};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::json;
 use crate::record::Record;
@@ -20,8 +19,8 @@ use crate::vault_link::VaultLink;
 /// How long a tool's request waits for the first marks.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Marks that are older are asked for again, before a tool's request and after a model's.
-const OLD: Duration = Duration::from_secs(5);
+/// How soon the vault is asked again that did not give them.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Longer texts are scanned beside what else egress does.
 const LONG: usize = 16 * 1024;
@@ -42,14 +41,16 @@ pub(crate) struct Leaks {
 #[derive(Clone)]
 struct Known {
     scanner: Arc<Scanner>,
-    marks: Since,
+    /// Of the vault; 0 asks for all.
+    generation: u64,
+    marks: Marked,
 }
 
-/// Since when the vault's marks are known.
+/// Whether the vault has told its marks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
+enum Marked {
     Never,
-    Then(Instant),
+    Once,
 }
 
 /// Where something was found.
@@ -74,7 +75,8 @@ impl Leaks {
     pub(crate) fn new(vault: VaultLink, record: Record) -> Self {
         let known = Known {
             scanner: Arc::new(Scanner::of_formats()),
-            marks: Since::Never,
+            generation: 0,
+            marks: Marked::Never,
         };
         Self {
             vault,
@@ -89,36 +91,42 @@ impl Leaks {
         *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = Some(gateway);
     }
 
-    /// Asks the vault for its marks, if those that are known are old or none. Where it does
-    /// not give any, those that are known stay.
+    /// Forgets which generation of the vault is known: it may have started again, with another key.
+    pub(crate) fn begin_anew(&self) {
+        self.known.send_modify(|known| known.generation = 0);
+    }
+
+    /// Asks the vault for its marks, if it changed. Where it does not give any, those that are
+    /// known stay.
     pub(crate) async fn refresh(&self) {
-        let fresh = match self.known.borrow().marks {
-            Since::Never => false,
-            Since::Then(then) => then.elapsed() < OLD,
-        };
-        if fresh {
-            return;
-        }
-        if let Ok(marks) = self.vault.marks().await {
-            self.take(marks);
+        let known = self.known.borrow().generation;
+        if let Ok(Some((generation, marks))) = self.vault.marks_after(known).await {
+            self.known.send_replace(Known {
+                scanner: Arc::new(Scanner::new(marks)),
+                generation,
+                marks: Marked::Once,
+            });
         }
     }
 
-    /// Looks for these from now on.
-    pub(crate) fn take(&self, marks: Marks) {
-        self.known.send_replace(Known {
-            scanner: Arc::new(Scanner::new(marks)),
-            marks: Since::Then(Instant::now()),
-        });
+    /// What is looked for now.
+    pub(crate) fn known(&self) -> Arc<Scanner> {
+        Arc::clone(&self.known.borrow().scanner)
     }
 
     /// What to scan a tool's request with. None as long as nobody knows what the vault holds.
-    pub(crate) async fn for_tools(&self) -> Option<Arc<Scanner>> {
-        self.refresh().await;
-        let mut known = self.known.subscribe();
-        let with_marks = known.wait_for(|known| known.marks != Since::Never);
-        let known = timeout(PATIENCE, with_marks).await.ok()?.ok()?;
-        Some(Arc::clone(&known.scanner))
+    async fn for_tools(&self) -> Option<Arc<Scanner>> {
+        let ends = Instant::now() + PATIENCE;
+        loop {
+            self.refresh().await;
+            if self.known.borrow().marks == Marked::Once {
+                return Some(self.known());
+            }
+            if Instant::now() >= ends {
+                return None;
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// What a tool is about to send, as one text: nothing in it may be a secret.
@@ -130,7 +138,11 @@ impl Leaks {
                     .to_owned(),
             });
         };
-        let findings = scan(scanner, text).await.1;
+        let Some((_, findings)) = scan(scanner, text).await else {
+            return Err(FetchFault::NotAllowed {
+                reason: "it could not be scanned for secrets".to_owned(),
+            });
+        };
         if findings.is_empty() {
             return Ok(());
         }
@@ -139,18 +151,31 @@ impl Leaks {
     }
 
     /// The body of a request to the model, without what is a secret in it.
-    pub(crate) async fn clean(&self, session: &SessionId, body: String) -> String {
-        let scanner = Arc::clone(&self.known.borrow().scanner);
-        let (body, findings) = scan(scanner, body).await;
+    pub(crate) async fn clean(
+        &self,
+        session: &SessionId,
+        body: String,
+    ) -> Result<String, EgressFault> {
+        self.refresh().await;
+        let Some((body, findings)) = scan(self.known(), body).await else {
+            return Err(EgressFault::NotAllowed {
+                reason: "it could not be scanned for secrets".to_owned(),
+            });
+        };
         if findings.is_empty() {
-            return body;
+            return Ok(body);
         }
         self.report(session, Where::ModelRequest, &findings);
         let cuts: Vec<_> = findings
             .iter()
-            .map(|found| (found.start..found.end, format!("[redacted: {}]", found.kind)))
+            .map(|found| {
+                (
+                    found.start..found.end,
+                    format!("[redacted: {}]", found.kind),
+                )
+            })
             .collect();
-        json::without(&body, &cuts)
+        Ok(json::without(&body, &cuts))
     }
 
     /// Writes down what was found, kinds and names only, and tells the gateway of decoys.
@@ -164,7 +189,7 @@ impl Leaks {
         for (kind, name) in told.into_iter().take(MAX_ROWS) {
             let event = Event::LeakStopped {
                 place: place.as_str().to_owned(),
-                kind: kind.to_owned(),
+                what: kind.to_owned(),
                 name: name.cloned(),
             };
             self.record.note(session, event);
@@ -184,8 +209,16 @@ impl Leaks {
     }
 }
 
+/// A secret is in an answer out of which it cannot be cut.
+pub(crate) fn leak_of_secret() -> FetchFault {
+    FetchFault::Leak {
+        kinds: vec![Kind::SECRET.to_string()],
+        honeytokens: Vec::new(),
+    }
+}
+
 /// What was found, as the gateway is told.
-pub(crate) fn leak(findings: &[Finding]) -> FetchFault {
+fn leak(findings: &[Finding]) -> FetchFault {
     let mut kinds: Vec<String> = findings.iter().map(|it| it.kind.to_string()).collect();
     kinds.sort();
     kinds.dedup();
@@ -204,7 +237,9 @@ fn honeytokens(findings: &[Finding]) -> Vec<SecretName> {
 }
 
 /// The text, and what is a secret in it. Links are the matter of who shows a text.
-async fn scan(scanner: Arc<Scanner>, text: String) -> (String, Vec<Finding>) {
+///
+/// None if the scan itself failed.
+async fn scan(scanner: Arc<Scanner>, text: String) -> Option<(String, Vec<Finding>)> {
     let secrets = |scanner: &Scanner, text: &str| {
         let mut findings = scanner.scan(text);
         findings.retain(|found| found.kind != Kind::IMAGE && found.kind != Kind::LINK);
@@ -212,15 +247,11 @@ async fn scan(scanner: Arc<Scanner>, text: String) -> (String, Vec<Finding>) {
     };
     if text.len() <= LONG {
         let findings = secrets(&scanner, &text);
-        return (text, findings);
+        return Some((text, findings));
     }
     let scanned = spawn_blocking(move || {
         let findings = secrets(&scanner, &text);
         (text, findings)
     });
-    match scanned.await {
-        Ok(scanned) => scanned,
-        // It does not come back only where the scan itself failed; nothing goes out then.
-        Err(_) => (String::new(), Vec::new()),
-    }
+    scanned.await.ok()
 }

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::body::Bytes;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue,
-};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use outbound::{Allowed, Terms, Url};
 use protocol::egress::FetchFault;
 use protocol::ids::{Digest, SecretName};
@@ -173,7 +171,10 @@ impl Attempt<'_> {
 /// The request of RFC 6749, section 6; a client with a secret proves itself as in 2.3.1.
 fn draft(client: &Client, rotated: Option<&SecretText>, url: &Url) -> Result<Draft, String> {
     let refresh = rotated.map_or(client.refresh_token.as_str(), SecretText::expose);
-    let mut form = format!("grant_type=refresh_token&refresh_token={}", encoded(refresh, b""));
+    let mut form = format!(
+        "grant_type=refresh_token&refresh_token={}",
+        encoded(refresh, b"")
+    );
     if let Some(scope) = &client.scope {
         form.push_str(&format!("&scope={}", encoded(scope, b"")));
     }

@@ -34,7 +34,9 @@ impl Echo {
         for value in values {
             match marks_of(&key, name.clone(), MarkKind::Secret, value) {
                 Ok(mark) => marks.push(mark),
-                Err(_) if value.len() >= SHORTEST => short.push(SecretText::new((*value).to_owned())),
+                Err(_) if value.len() >= SHORTEST => {
+                    short.push(SecretText::new((*value).to_owned()))
+                }
                 Err(_) => {}
             }
         }
@@ -195,7 +197,10 @@ mod tests {
         // Invented.
         let secret = ["Zq8hT2vX", "w91LmPc4Rb6Y"].concat();
         let echo = Echo::of(&name, &[&secret, "pin9"]).ok().unwrap();
-        let back = echo.out_of(format!("you sent {secret}, or {} and pin9", STANDARD.encode(&secret)));
+        let back = echo.out_of(format!(
+            "you sent {secret}, or {} and pin9",
+            STANDARD.encode(&secret)
+        ));
         assert!(!back.contains(&secret) && !back.contains("pin9"), "{back}");
         assert!(!back.contains(&STANDARD.encode(&secret)), "{back}");
         assert!(back.starts_with("you sent [redacted"), "{back}");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::ids::SecretName;
 use protocol::marks::Marks;
-use protocol::vault::SecretText;
+use protocol::vault::{Purpose, SecretText};
 use tokio::task::spawn_blocking;
 use vault::{VaultClient, VaultError};
 
@@ -21,15 +21,38 @@ impl VaultLink {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(client)));
     }
 
-    /// Opens a secret to be sent to this host.
-    pub(crate) async fn open(&self, name: &SecretName, host: &str) -> Result<SecretText, NotGiven> {
-        let (name, host) = (name.clone(), host.to_owned());
-        self.ask(move |client| client.open_for(&name, &host)).await
+    /// Opens a secret to be sent to this host for a tool.
+    pub(crate) async fn open_for_tool(
+        &self,
+        name: &SecretName,
+        host: &str,
+    ) -> Result<SecretText, NotGiven> {
+        self.open(name, Purpose::Tool, host).await
     }
 
-    /// The marks of all that the vault holds now.
-    pub(crate) async fn marks(&self) -> Result<Marks, NotGiven> {
-        self.ask(VaultClient::marks).await
+    /// Opens a secret to be sent to this host of the model.
+    pub(crate) async fn open_for_model(
+        &self,
+        name: &SecretName,
+        host: &str,
+    ) -> Result<SecretText, NotGiven> {
+        self.open(name, Purpose::Model, host).await
+    }
+
+    async fn open(
+        &self,
+        name: &SecretName,
+        purpose: Purpose,
+        host: &str,
+    ) -> Result<SecretText, NotGiven> {
+        let (name, host) = (name.clone(), host.to_owned());
+        self.ask(move |client| client.open_for(&name, purpose, &host))
+            .await
+    }
+
+    /// The marks of all that the vault holds, if it changed since this generation.
+    pub(crate) async fn marks_after(&self, known: u64) -> Result<Option<(u64, Marks)>, NotGiven> {
+        self.ask(move |client| client.marks_after(known)).await
     }
 
     async fn ask<T: Send + 'static>(

@@ -53,14 +53,30 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce(&World)) {
     }
     let folder = tempfile::tempdir().unwrap();
     let resolv = folder.path().join("resolv.conf");
-    std::fs::write(&resolv, "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n").unwrap();
+    std::fs::write(
+        &resolv,
+        "nameserver 127.0.0.1\noptions timeout:2 attempts:1\n",
+    )
+    .unwrap();
     let mut command = Command::new("unshare");
     let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
     if !root {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"]);
-    command.arg(&resolv).arg(std::env::current_exe().unwrap()).arg(test);
+    command.args([
+        "--net",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
+    ]);
+    command
+        .arg(&resolv)
+        .arg(std::env::current_exe().unwrap())
+        .arg(test);
     let output = command.env(MARK, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -193,12 +209,21 @@ impl World {
             lists: lists.collect(),
             ..Answers::default()
         };
-        self.names.0.lock().unwrap().insert(name.to_owned(), answers);
+        self.names
+            .0
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), answers);
     }
 
     /// How often the addresses of this name were asked for.
     pub(crate) fn asked(&self, name: &str) -> usize {
-        self.names.0.lock().unwrap().get(name).map_or(0, |answers| answers.asked.0)
+        self.names
+            .0
+            .lock()
+            .unwrap()
+            .get(name)
+            .map_or(0, |answers| answers.asked.0)
     }
 
     /// A server at this address. What it was asked comes out of the receiver.
@@ -227,7 +252,11 @@ impl World {
                             return;
                         };
                         let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        let version = if two { Version::HTTP_2 } else { Version::HTTP_11 };
+                        let version = if two {
+                            Version::HTTP_2
+                        } else {
+                            Version::HTTP_11
+                        };
                         talk(stream, version, heard, answer).await;
                     })),
                 }
@@ -239,7 +268,9 @@ impl World {
     /// A server that sends these bytes to whoever has said something, in TLS.
     pub(crate) fn babble(&self, address: &str, name: &str, bytes: Vec<u8>) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let acceptor = self.acceptor(Tls::For(name, Certificate::Good, H1)).unwrap();
+        let acceptor = self
+            .acceptor(Tls::For(name, Certificate::Good, H1))
+            .unwrap();
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         self.runtime.spawn(async move {
@@ -419,7 +450,9 @@ impl Answers {
         let list = self.lists.get(*count).or(self.lists.last());
         *count += 1;
         let list = list.cloned().unwrap_or_default();
-        list.into_iter().filter(|address| address.is_ipv4() == (kind == 1)).collect()
+        list.into_iter()
+            .filter(|address| address.is_ipv4() == (kind == 1))
+            .collect()
     }
 }
 

@@ -269,6 +269,8 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
+        rules: Vec::new(),
+        extra_roots: Vec::new(),
     }
 }
 
