@@ -133,6 +133,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::LeakStopped { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
             | Event::UndoEnded { .. } => {}
         }
