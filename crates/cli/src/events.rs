@@ -51,6 +51,7 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ChannelUp { .. }
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
+        | Event::LeakStopped { .. }
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
         | Event::VaultChanged { .. }
@@ -224,6 +225,12 @@ pub(crate) fn summary(event: &Event) -> String {
                 .as_ref()
                 .map_or(String::new(), |fault| format!("; {}", piece(fault)));
             format!("status {status}, {bytes_down} bytes in {duration_ms} ms{fault}")
+        }
+        Event::LeakStopped { place, what, name } => {
+            let name = name
+                .as_ref()
+                .map_or(String::new(), |name| format!(" {name}"));
+            format!("{what}{name} in {place}")
         }
         Event::EgressRefused {
             subject,

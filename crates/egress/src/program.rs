@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use outbound::RuleSet;
 use protocol::control::{Control, EgressConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
 use sandbox::{Files, Program};
@@ -18,11 +19,16 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vault::VaultClient;
 
-use crate::chat::{ModelDoor, VaultLink};
+use crate::budget::Spent;
+use crate::chat::ModelDoor;
+use crate::fetch::{FetchDoor, Rules};
+use crate::leaks::Leaks;
+use crate::oauth::Tokens;
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
+use crate::vault_link::VaultLink;
 use crate::wire::brief;
-use crate::{dial, model_link, tunnel_link};
+use crate::{dial, fetch_link, model_link, tunnel_link};
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -61,16 +67,38 @@ fn start() -> Result<(), String> {
 }
 
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
-    let tls = dial::tls(dial::mozilla_roots()).map_err(|error| format!("TLS: {error}"))?;
-    let record = Record::new();
-    let EgressConfig { model, tunnels } = config;
+    let EgressConfig {
+        model,
+        tunnels,
+        rules,
+        extra_roots,
+    } = config;
+    let roots = dial::roots(&extra_roots);
+    let roots =
+        roots.map_err(|error| format!("a root certificate of the configuration: {error}"))?;
+    let rules = RuleSet::new(rules).map_err(|error| error.to_string())?;
+    let tls = |error| format!("TLS: {error}");
+    let (record, vault) = (Record::new(), VaultLink::default());
+    let leaks = Leaks::new(vault.clone(), record.clone());
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
-            tls,
+            tls: dial::tls(roots.clone()).map_err(tls)?,
             record: record.clone(),
-            vault: VaultLink::default(),
+            vault: vault.clone(),
+            leaks: leaks.clone(),
         }),
+        tools: Arc::new(FetchDoor {
+            rules: Rules::new(rules),
+            tls: dial::tls_for_tools(roots).map_err(tls)?,
+            record: record.clone(),
+            vault: vault.clone(),
+            leaks: leaks.clone(),
+            spent: Spent::default(),
+            tokens: Tokens::default(),
+        }),
+        vault,
+        leaks,
         tunnels: Arc::new(TunnelDoor {
             rules: tunnels,
             record: record.clone(),
@@ -123,7 +151,10 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
 /// What the links lead to, and the links that are served.
 struct Doors {
     model: Arc<ModelDoor>,
+    tools: Arc<FetchDoor>,
     tunnels: Arc<TunnelDoor>,
+    vault: VaultLink,
+    leaks: Leaks,
     record: Record,
     links: HashMap<Peer, AbortHandle>,
 }
@@ -133,7 +164,8 @@ impl Doors {
     fn take_link(&mut self, peer: Peer, stream: UnixStream) {
         let task = match peer.clone() {
             Peer::Ledger => return self.record.replace(stream),
-            Peer::Vault => return self.model.vault.replace(VaultClient::new(stream)),
+            Peer::Vault => return self.take_vault(VaultClient::new(stream)),
+            Peer::Gateway => tokio::spawn(fetch_link::serve(Arc::clone(&self.tools), stream)),
             Peer::Agent(session) => {
                 tokio::spawn(model_link::serve(Arc::clone(&self.model), session, stream))
             }
@@ -142,7 +174,7 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Gateway | Peer::Egress | Peer::Sandbox | Peer::Workspace => {
+            Peer::Egress | Peer::Sandbox | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );
@@ -152,5 +184,14 @@ impl Doors {
         if let Some(older) = self.links.insert(peer, task.abort_handle()) {
             older.abort();
         }
+    }
+
+    /// What the vault holds is looked for from the beginning, and not only when somebody sends
+    /// something.
+    fn take_vault(&self, client: VaultClient) {
+        self.vault.replace(client);
+        self.leaks.begin_anew();
+        let leaks = self.leaks.clone();
+        tokio::spawn(async move { leaks.refresh().await });
     }
 }

@@ -147,6 +147,7 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::ModelResponse { .. }
                 | Event::EgressRequest { .. }
                 | Event::EgressResponse { .. }
+                | Event::LeakStopped { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
                 | Event::SecretUsed { .. }

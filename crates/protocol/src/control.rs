@@ -25,6 +25,7 @@ use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
 use crate::freeze::{By, Frozen, PanicWord};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
+use crate::outbound::EgressRule;
 use crate::rules::{OwnerRules, RulesNews};
 use crate::runner::{Backend, Limits};
 use crate::time::Millis;
@@ -187,6 +188,10 @@ pub struct EgressConfig {
     pub model: ModelRoute,
     /// What else may be reached.
     pub tunnels: Vec<TunnelRule>,
+    /// The owner's egress rules.
+    pub rules: Vec<EgressRule>,
+    /// Certificates that are trusted beside Mozilla's, in PEM: a company's own authority.
+    pub extra_roots: Vec<String>,
 }
 
 /// Where the model is.

@@ -311,6 +311,15 @@ pub enum Event {
         /// Why there is no whole answer, if so.
         fault: Option<String>,
     },
+    /// A secret was about to go where it must not, and did not.
+    LeakStopped {
+        /// Where it was found.
+        place: String,
+        /// What it is, in the scanner's words.
+        what: String,
+        /// Which of the vault's, if it is one.
+        name: Option<SecretName>,
+    },
     /// Egress did not let something out.
     EgressRefused {
         /// Who asked.

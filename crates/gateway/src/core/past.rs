@@ -130,6 +130,7 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::TunnelOpened { .. }
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }

@@ -117,6 +117,7 @@ impl Calls {
             | Event::TunnelOpened { .. }
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }
