@@ -9,7 +9,9 @@ use protocol::ids::SecretName;
 use protocol::rules::OwnerRules;
 use protocol::runner::{Backend, Limits};
 use serde::Deserialize;
+use toml::Spanned;
 
+use crate::egress::{RuleFile, egress_rules};
 use crate::rules::{PolicyFile, owner_rules};
 use crate::{BadUrl, BaseUrl, Home};
 
@@ -100,6 +102,14 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// An egress rule that contradicts itself or allows more than it seems to.
+    #[error("line {line}: {rule}")]
+    Egress {
+        /// Where it begins, counted from 1.
+        line: usize,
+        /// Which, and what is wrong.
+        rule: outbound::BadRule,
+    },
     /// The model is on another machine, and nobody said that it may be.
     #[error(
         "model.url: {0} is not this machine. What you write would leave it. If you mean it, \
@@ -124,6 +134,8 @@ struct File {
     in_box: BoxFile,
     #[serde(default)]
     policy: PolicyFile,
+    #[serde(default)]
+    egress: Vec<Spanned<RuleFile>>,
 }
 
 #[derive(Deserialize)]
@@ -322,7 +334,7 @@ impl Config {
             backend: file.in_box.backend,
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
-            rules: owner_rules(file.policy, &home.rules())?,
+            rules: owner_rules(file.policy, egress_rules(file.egress, text)?, &home.rules())?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,

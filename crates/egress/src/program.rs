@@ -79,7 +79,7 @@ fn resolver_files() -> Vec<PathBuf> {
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
     let tls = dial::tls(dial::mozilla_roots()).map_err(|error| format!("TLS: {error}"))?;
     let record = Record::new();
-    let EgressConfig { model, tunnels } = config;
+    let EgressConfig { model, tunnels, .. } = config;
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
@@ -114,13 +114,14 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     while let Some(frame) = received.recv().await {
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
+            // The model's server and the hosts of channels are as they were at the start.
+            Ok((Control::Rules { .. }, _)) => {}
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
-                | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::NoAgent { .. }),
                 _,
             )) => {
                 return Err(format!(

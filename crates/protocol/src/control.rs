@@ -24,6 +24,7 @@ use crate::call::WorkspacePath;
 use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
+use crate::outbound::EgressRule;
 use crate::rules::{OwnerRules, RulesNews};
 use crate::runner::{Backend, Limits};
 
@@ -72,7 +73,7 @@ pub enum Control<C> {
         /// Why.
         reason: String,
     },
-    /// The configuration was changed. Only to the gateway and to who keeps the workspace.
+    /// The configuration was changed. Only to the gateway, to egress and to who keeps the workspace.
     Rules {
         /// What became of the rules.
         news: RulesNews,
@@ -149,6 +150,8 @@ pub struct EgressConfig {
     pub model: ModelRoute,
     /// What else may be reached.
     pub tunnels: Vec<TunnelRule>,
+    /// The owner's egress rules.
+    pub rules: Vec<EgressRule>,
 }
 
 /// Where the model is.

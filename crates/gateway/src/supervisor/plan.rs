@@ -269,6 +269,7 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
+        rules: config.rules.egress.clone(),
     }
 }
 
