@@ -34,6 +34,8 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ApprovalAsked { turn, call, .. }
         | Event::ApprovalAnswered { turn, call, .. }
         | Event::Permit { turn, call, .. }
+        | Event::EgressRequest { turn, call, .. }
+        | Event::EgressResponse { turn, call, .. }
         | Event::Outcome { turn, call, .. } => Place::Call(*turn, *call),
         Event::Inbound { .. }
         | Event::Labelled { .. }
@@ -182,6 +184,42 @@ pub(crate) fn summary(event: &Event) -> String {
             host,
             port,
         } => format!("{channel} to {host}:{port}"),
+        Event::EgressRequest {
+            subject,
+            method,
+            host,
+            port,
+            path,
+            bytes,
+            rule,
+            secret,
+            ..
+        } => {
+            let rule = rule
+                .as_ref()
+                .map_or("no rule, a person said yes".to_owned(), |rule| {
+                    format!("rule {rule}")
+                });
+            let secret = secret.as_ref().map_or(String::new(), |secret| {
+                format!(", with the secret {secret}")
+            });
+            format!(
+                "{subject}: {method} {host}:{port}{}, {bytes} bytes, {rule}{secret}",
+                piece(path)
+            )
+        }
+        Event::EgressResponse {
+            status,
+            bytes_down,
+            duration_ms,
+            fault,
+            ..
+        } => {
+            let fault = fault
+                .as_ref()
+                .map_or(String::new(), |fault| format!("; {}", piece(fault)));
+            format!("status {status}, {bytes_down} bytes in {duration_ms} ms{fault}")
+        }
         Event::EgressRefused {
             subject,
             target,

@@ -10,6 +10,7 @@ mod dial;
 mod model_link;
 mod program;
 mod record;
+mod sigv4;
 mod text;
 mod tokens;
 mod tunnel;

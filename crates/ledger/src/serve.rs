@@ -134,6 +134,8 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
             row.event,
             Event::ModelRequest { .. }
                 | Event::ModelResponse { .. }
+                | Event::EgressRequest { .. }
+                | Event::EgressResponse { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
                 | Event::SecretUsed { .. }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
+use crate::egress::{FetchFault, FetchOutcome};
 use crate::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
     SecretName, SenderId, TurnId,
@@ -267,6 +268,48 @@ pub enum Event {
         /// Which port.
         port: u16,
     },
+    /// A tool's request goes out. Written before anything is sent; one for each redirect too.
+    EgressRequest {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// Who asks, as rules name it.
+        subject: String,
+        /// The method.
+        method: String,
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The path, without query and without what a credential puts into it.
+        path: String,
+        /// Of the body, before a credential is put into it.
+        sha256: Digest,
+        /// How many bytes that is.
+        bytes: u64,
+        /// The rule that it goes by; none if a person allowed it where there is no rule.
+        rule: Option<String>,
+        /// The secret that is attached; its name only.
+        secret: Option<SecretName>,
+    },
+    /// What came of a tool's request. Written after it; one for each of the rows before.
+    EgressResponse {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// The HTTP status; 0 if there was none.
+        status: u16,
+        /// Bytes of the request's body.
+        bytes_up: u64,
+        /// Bytes of the answer's body, as far as it was read.
+        bytes_down: u64,
+        /// From the row before it to the last byte.
+        duration_ms: u64,
+        /// Why there is no whole answer, if so.
+        fault: Option<String>,
+    },
     /// Egress did not let something out.
     EgressRefused {
         /// Who asked.
@@ -391,6 +434,17 @@ pub enum CallOutcome {
     Ran {
         /// What came of it, with its receipt.
         run: RunOutcome,
+    },
+    /// A host answered.
+    Fetched {
+        /// With this.
+        answer: FetchOutcome,
+    },
+    /// No host answered, or what it answered is not passed on. Whether a request reached it the
+    /// rows of egress say.
+    NotFetched {
+        /// Why.
+        fault: FetchFault,
     },
     /// It did not run: malformed, refused by the rules, denied by a person, no box.
     NotRun {
