@@ -22,6 +22,7 @@ mod frozen;
 mod habits;
 mod http;
 mod interrupt;
+mod lines;
 mod model_server;
 mod output;
 mod programs;

@@ -3,6 +3,7 @@
 //! The file is read once, by the supervisor (and by `bulkhead` for its checks): raw form
 //! ([`file`]), then ready form ([`Config`]). Programs get their slice over their control link.
 
+mod egress;
 mod file;
 mod freeze;
 mod home;

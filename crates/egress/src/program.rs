@@ -13,6 +13,7 @@ use std::thread;
 use outbound::RuleSet;
 use protocol::control::{Control, EgressConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
+use protocol::rules::RulesNews;
 use sandbox::{Files, Program};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -126,13 +127,14 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     while let Some(frame) = received.recv().await {
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
+            // The model's server and the hosts of channels are as they were at the start.
+            Ok((Control::Rules { news }, _)) => doors.rules_news(news),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }
                 | Control::Frozen { .. }
                 | Control::Resume { .. }),
                 _,
@@ -183,6 +185,18 @@ impl Doors {
         self.links.retain(|_, task| !task.is_finished());
         if let Some(older) = self.links.insert(peer, task.abort_handle()) {
             older.abort();
+        }
+    }
+
+    /// What tools may ask of hosts from now on. Rules that cannot be used are not taken; those in
+    /// force stay.
+    fn rules_news(&self, news: RulesNews) {
+        match news {
+            RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
+                Ok(rules) => self.tools.rules.replace(rules),
+                Err(error) => eprintln!("bulkhead-egress: changed rules were not taken: {error}"),
+            },
+            RulesNews::Broken { .. } | RulesNews::AsBefore => {}
         }
     }
 

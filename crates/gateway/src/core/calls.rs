@@ -6,7 +6,9 @@ use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
 use protocol::egress::FetchReply;
 use protocol::event::{CallOutcome, Event as Fact};
-use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
+use protocol::ids::{
+    AgentId, ApprovalId, CallId, CallRef, Nonce, SecretName, SessionId, TurnId, random,
+};
 use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
@@ -299,18 +301,26 @@ impl Gateway {
     }
 
     pub(super) fn door_reply(&mut self, link: LinkId, reply: FetchReply) -> Result<(), Fatal> {
-        let (FetchReply::Fetched { call, .. } | FetchReply::Refused { call, .. }) = &reply;
-        if !self.runner.is_over(By::Door, link, call) {
-            return Ok(());
-        }
-        match reply {
+        let (call, outcome) = match reply {
             FetchReply::Fetched { call, outcome } => {
-                self.finish(&call, Vec::new(), CallOutcome::Fetched { answer: outcome })
+                (call, CallOutcome::Fetched { answer: outcome })
             }
-            FetchReply::Refused { call, fault } => {
-                self.finish(&call, Vec::new(), CallOutcome::NotFetched { fault })
-            }
+            FetchReply::Refused { call, fault } => (call, CallOutcome::NotFetched { fault }),
+            FetchReply::Touched {
+                session,
+                honeytokens,
+            } => return self.touched(&session, &honeytokens),
+        };
+        match self.runner.is_over(By::Door, link, &call) {
+            true => self.finish(&call, Vec::new(), outcome),
+            false => Ok(()),
         }
+    }
+
+    /// A decoy turned up in what a session sends.
+    fn touched(&mut self, session: &SessionId, decoys: &[SecretName]) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: {session} touched {decoys:?}");
+        Ok(())
     }
 
     /// The link to one of the programs that run things is gone.

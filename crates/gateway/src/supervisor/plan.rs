@@ -293,8 +293,8 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
-        rules: Vec::new(),
-        extra_roots: Vec::new(),
+        rules: config.rules.egress.clone(),
+        extra_roots: config.extra_roots.clone(),
     }
 }
 
