@@ -9,8 +9,12 @@
 //! It is a net below what keeps secrets away from what could leak them, not in its place: who can
 //! run code where a secret is can encode it in a way that nobody looks for.
 
+mod alphabet;
 mod finding;
+mod formats;
+mod hit;
 pub mod links;
+mod placeholder;
 mod scanner;
 mod stream;
 
