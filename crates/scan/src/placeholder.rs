@@ -83,6 +83,119 @@ pub(crate) fn is_random(random: &[u8]) -> bool {
     varied && mixture.changes * 6 >= random.len() && entropy(random) > 2.9
 }
 
+/// The same for whole values as they are assigned: also names, types, defaults and masks.
+pub(crate) fn is_stand_in(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    let template = [
+        "${", "{{", "<", "$(", "%(", "#{", "...", "***", "%s", "{0}", "\u{2026}", "\u{2022}",
+    ];
+    let whole = WHOLE.contains(&lower.trim_matches(['"', '\'', '_', '-', '.', '!']));
+    let spoken = SPOKEN.iter().any(|word| lower.contains(word)) && !has_random_part(value);
+    whole
+        || spoken
+        || template.iter().any(|part| value.contains(part))
+        || (value.starts_with('{') && value.ends_with('}'))
+        || (value.starts_with('[') && value.ends_with(']'))
+        || (value.starts_with('%') && value.ends_with('%'))
+        || is_made_up(value.as_bytes())
+}
+
+/// What a value is as a whole when nobody has put one there.
+const WHOLE: [&str; 44] = [
+    "password",
+    "passwd",
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "key",
+    "string",
+    "str",
+    "text",
+    "null",
+    "none",
+    "nil",
+    "true",
+    "false",
+    "undefined",
+    "required",
+    "optional",
+    "empty",
+    "hidden",
+    "masked",
+    "admin",
+    "root",
+    "user",
+    "guest",
+    "test",
+    "testing",
+    "demo",
+    "default",
+    "postgres",
+    "mysql",
+    "letmein",
+    "qwerty",
+    "qwerty123",
+    "welcome1",
+    "admin123",
+    "test123",
+    "test1234",
+    "pass123",
+    "abc123",
+    "foobar",
+    "hunter2",
+    "passw0rd",
+    "p@ssw0rd",
+];
+
+/// Words of values that somebody wrote to stand for others.
+const SPOKEN: [&str; 16] = [
+    "password", "passwd", "secret", "token", "api_key", "apikey", "api-key", "changeit", "default",
+    "test", "demo", "hunter2", "foobar", "todo", "env.", "env_",
+];
+
+/// Whether there is a piece in it that nobody would say aloud.
+fn has_random_part(value: &str) -> bool {
+    value
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| word.len() >= 12 && is_random(word.as_bytes()))
+}
+
+/// Whether a value looks like one that a machine made: no words, no name, no number.
+pub(crate) fn looks_generated(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    let core: Vec<u8> = bytes
+        .iter()
+        .copied()
+        .filter(u8::is_ascii_alphanumeric)
+        .collect();
+    if core.len() * 10 < bytes.len() * 7 {
+        return false;
+    }
+    let words = value
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| word.len() >= 3 && word.bytes().all(|b| b.is_ascii_alphabetic()))
+        .map(str::len)
+        .sum::<usize>();
+    let mixture = Mixture::of(&core);
+    let hex = core.iter().all(u8::is_ascii_hexdigit);
+    if hex {
+        return core.len() >= 16
+            && mixture.digits >= 3
+            && mixture.lower + mixture.upper >= 3
+            && entropy(&core) > 2.5;
+    }
+    words * 2 < bytes.len()
+        && mixture.digits > 0
+        && mixture.changes * 7 >= core.len()
+        && entropy(&core) > 2.8
+        || core.len() >= 20
+            && mixture.lower > 2
+            && mixture.upper > 2
+            && mixture.changes * 5 >= core.len()
+            && entropy(&core) > 3.4
+}
+
 fn says_so(random: &[u8]) -> bool {
     if random.len() > LONGEST_WITH_WORDS {
         return false;
