@@ -14,7 +14,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::address::{Allowed, check, is_loopback_host};
+use outbound::address::{Allowed, check, is_loopback_host};
 
 /// How long resolving a name may take, connecting to all its addresses, and agreeing on TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

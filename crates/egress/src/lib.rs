@@ -2,10 +2,9 @@
 //!
 //! Egress makes the model's request itself, so that no compartment holds a key or chooses a
 //! server. What may be reached is the configuration's rule and the addresses that a name
-//! resolves to, judged by [`address::check`] before each connection; the connection goes to
+//! resolves to, judged by [`outbound::address::check`] before each connection; the connection goes to
 //! exactly those addresses. What goes out is in the record first.
 
-pub mod address;
 mod chat;
 mod dial;
 mod model_link;

@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::address::Allowed;
 use crate::dial;
 use crate::record::Record;
+use outbound::address::Allowed;
 
 /// How long a tunnel may carry nothing.
 pub(crate) const IDLE: Duration = Duration::from_secs(600);

@@ -21,9 +21,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::address::Allowed;
 use crate::tunnel::{IDLE, TunnelDoor, carry};
 use crate::wire::brief;
+use outbound::address::Allowed;
 
 /// Tunnels of one channel at a time.
 const MAX_TUNNELS: usize = 64;

@@ -114,6 +114,9 @@ text_id!(
     /// The name of a secret in the vault.
     SecretName, "secret name", 64, name_char);
 text_id!(
+    /// The name of an egress rule.
+    RuleName, "rule name", 64, name_char);
+text_id!(
     /// What the model calls a tool.
     ToolName, "tool name", 64, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
 

@@ -34,6 +34,7 @@ pub mod identity;
 pub mod ids;
 pub mod marks;
 pub mod operator;
+pub mod outbound;
 pub mod passkey;
 pub mod record;
 pub mod rules;

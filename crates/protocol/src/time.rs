@@ -42,6 +42,63 @@ impl Millis {
     }
 }
 
+/// A day in the calendar, from 1970-01-01 to 9999-12-31, in UTC: `2027-06-01`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Day(u64);
+
+/// Why a text is no day.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a day: write 2027-06-01")]
+pub struct BadDay(String);
+
+/// 9999-12-31.
+const LAST_DAY: u64 = 2_932_896;
+
+impl Day {
+    /// Its first millisecond.
+    pub fn begins(self) -> Millis {
+        Millis(self.0 * 86_400_000)
+    }
+}
+
+impl std::str::FromStr for Day {
+    type Err = BadDay;
+    fn from_str(text: &str) -> Result<Self, BadDay> {
+        // The days of a year are few; one that is written otherwise is none.
+        let year = text.get(..4).and_then(|year| year.parse::<u64>().ok());
+        let from = year
+            .and_then(|year| year.checked_sub(1970))
+            .map(|years| years * 365);
+        let days = from
+            .into_iter()
+            .flat_map(|from| from..=(from + 2_400).min(LAST_DAY));
+        days.map(Self)
+            .find(|day| day.to_string() == text)
+            .ok_or_else(|| BadDay(text.chars().take(40).collect()))
+    }
+}
+
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (year, month, day) = civil(self.0);
+        write!(f, "{year:04}-{month:02}-{day:02}")
+    }
+}
+
+impl TryFrom<String> for Day {
+    type Error = BadDay;
+    fn try_from(text: String) -> Result<Self, BadDay> {
+        text.parse()
+    }
+}
+
+impl From<Day> for String {
+    fn from(day: Day) -> String {
+        day.to_string()
+    }
+}
+
 /// The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
 fn civil(days: u64) -> (u64, u64, u64) {
     // Years run from March, so that the leap day is the last of its year.
@@ -62,6 +119,24 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_read_back_and_others_are_none() {
+        for text in ["1970-01-01", "2000-02-29", "2027-06-01", "9999-12-31"] {
+            assert_eq!(text.parse::<Day>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "2027-6-1",
+            "2027-02-29",
+            "1969-12-31",
+            "27-06-01",
+            "2027-06-01 ",
+            "2027-13-01",
+        ] {
+            assert!(text.parse::<Day>().is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn dates_are_the_calendar_s() {

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::host::Host;
+
 /// What an address is for, by the special-purpose registries of IANA (RFC 6890).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -15,7 +17,7 @@ pub enum Kind {
     LinkLocal,
     /// Many hosts at once: multicast and broadcast.
     Multicast,
-    /// IPv6 that holds an IPv4 address: mapped, compatible, NAT64, 6to4, Teredo. Where it
+    /// IPv6 that holds an IPv4 address: mapped, compatible, NAT64, 6to4, Teredo, ISATAP. Where it
     /// leads is not what it looks like.
     Translated,
     /// Unspecified, documentation, benchmarks, not given to anybody.
@@ -39,12 +41,14 @@ pub enum Refusal {
     /// An address was written where a name belongs.
     #[error("`{0}` is an address and not a name; only a loopback address may be written as one")]
     Literal(String),
-    /// None of the addresses is of the kind allowed.
-    #[error("`{host}` resolves to {kind} only, which its rule does not allow")]
+    /// One of the addresses is not of the kind allowed.
+    #[error("`{host}` resolves to {address}, {kind}, which is not allowed here")]
     WrongKind {
         /// The host.
         host: String,
-        /// What it resolves to instead.
+        /// What it resolves to.
+        address: IpAddr,
+        /// What that is.
         kind: Kind,
     },
     /// There are no addresses.
@@ -88,24 +92,33 @@ pub fn is_loopback_host(host: &str) -> bool {
     }
 }
 
-/// The addresses of a host that may be connected to, in their order; at least one.
+/// The addresses of a host that may be connected to, in their order; at least one. One that does
+/// not fit refuses them all: who answers with a public and a private one is not to be trusted.
 pub fn check(allowed: &Allowed, host: &str, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Refusal> {
-    let first = *addresses
-        .first()
-        .ok_or_else(|| Refusal::NoAddress(host.to_owned()))?;
-    let fits = |address: &&IpAddr| match allowed {
-        Allowed::Loopback => kind(**address) == Kind::Loopback,
-        Allowed::Public => kind(**address) == Kind::Public,
-        Allowed::Exactly(only) => *address == only,
-    };
-    let fitting: Vec<IpAddr> = addresses.iter().filter(fits).copied().collect();
-    if fitting.is_empty() {
-        return Err(Refusal::WrongKind {
-            host: host.to_owned(),
-            kind: kind(first),
-        });
+    if addresses.is_empty() {
+        return Err(Refusal::NoAddress(host.to_owned()));
     }
-    Ok(fitting)
+    let fits = |address: &IpAddr| match allowed {
+        Allowed::Loopback => kind(*address) == Kind::Loopback,
+        Allowed::Public => kind(*address) == Kind::Public,
+        Allowed::Exactly(only) => address == only,
+    };
+    match addresses.iter().find(|address| !fits(address)) {
+        Some(wrong) => Err(Refusal::WrongKind {
+            host: host.to_owned(),
+            address: *wrong,
+            kind: kind(*wrong),
+        }),
+        None => Ok(addresses.to_vec()),
+    }
+}
+
+/// What the address is for, if the host is one.
+pub(crate) fn kind_of(host: &Host) -> Option<Kind> {
+    match host {
+        Host::Address(address) => Some(kind(*address)),
+        Host::Name(_) => None,
+    }
 }
 
 /// What an address is for.
@@ -144,6 +157,8 @@ fn kind_v6(address: Ipv6Addr) -> Kind {
         | [0x64, 0xff9b, ..]
         | [0x2001, 0, ..]
         | [0x2002, ..] => Kind::Translated,
+        // ISATAP, below any prefix (RFC 5214).
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => Kind::Translated,
         [0xfc00..=0xfdff, ..] => Kind::Private,
         // With the site-local addresses that RFC 3879 took back.
         [0xfe80..=0xfeff, ..] => Kind::LinkLocal,
@@ -222,6 +237,8 @@ mod tests {
                     "64:ff9b:1::a00:1",
                     "2002:7f00:1::",
                     "2001:0:1::1",
+                    "fe80::5efe:a00:1",
+                    "2606:4700::200:5efe:7f00:1",
                 ],
             ),
             (
@@ -315,39 +332,41 @@ mod tests {
     }
 
     #[test]
-    fn only_fitting_addresses_are_left_and_none_is_a_refusal() {
+    fn one_address_that_does_not_fit_refuses_them_all_and_so_does_none() {
         let addresses = |texts: &[&str]| -> Vec<IpAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
-        let mixed = addresses(&[
+        let public = addresses(&["8.8.8.8", "1.1.1.1", "2606:4700::1"]);
+        assert_eq!(check(&Allowed::Public, "h", &public), Ok(public));
+        let local = addresses(&["::1", "127.0.0.1"]);
+        assert_eq!(check(&Allowed::Loopback, "h", &local), Ok(local));
+        for wrong in [
+            "10.0.0.1",
             "127.0.0.1",
-            "8.8.8.8",
+            "169.254.169.254",
             "::ffff:8.8.4.4",
             "fe80::1",
-            "1.1.1.1",
-        ]);
-        let public = check(&Allowed::Public, "h", &mixed).unwrap();
-        assert_eq!(public, addresses(&["8.8.8.8", "1.1.1.1"]));
-        assert_eq!(
-            check(&Allowed::Loopback, "h", &mixed).unwrap(),
-            addresses(&["127.0.0.1"])
+            "0.0.0.0",
+        ] {
+            for mixed in [vec!["8.8.8.8", wrong], vec![wrong, "8.8.8.8"], vec![wrong]] {
+                let refused = check(&Allowed::Public, "h", &addresses(&mixed));
+                assert!(
+                    matches!(refused, Err(Refusal::WrongKind { .. })),
+                    "{mixed:?}"
+                );
+            }
+        }
+        assert!(
+            check(
+                &Allowed::Loopback,
+                "h",
+                &addresses(&["127.0.0.1", "8.8.8.8"])
+            )
+            .is_err()
         );
-        let refused = check(
-            &Allowed::Public,
-            "h",
-            &addresses(&["169.254.169.254", "10.0.0.1"]),
-        );
-        let host = "h".to_owned();
-        assert_eq!(
-            refused,
-            Err(Refusal::WrongKind {
-                host,
-                kind: Kind::LinkLocal
-            })
-        );
-        assert!(check(&Allowed::Loopback, "h", &addresses(&["8.8.8.8", "0.0.0.0"])).is_err());
         let one = Allowed::Exactly("127.0.0.2".parse().unwrap());
         assert!(check(&one, "h", &addresses(&["127.0.0.1"])).is_err());
+        assert!(check(&one, "h", &addresses(&["127.0.0.2", "127.0.0.1"])).is_err());
         assert!(check(&one, "h", &addresses(&["127.0.0.2"])).is_ok());
         assert_eq!(
             check(&Allowed::Public, "h", &[]),
