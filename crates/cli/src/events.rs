@@ -51,6 +51,8 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::TunnelOpened { .. }
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
+        | Event::VaultChanged { .. }
+        | Event::HoneytokenTouched { .. }
         | Event::UndoAsked { .. }
         | Event::UndoEnded { .. } => Place::Session,
     }
@@ -188,6 +190,18 @@ pub(crate) fn summary(event: &Event) -> String {
             reason,
         } => format!("{subject} to {target}: {}", piece(reason)),
         Event::SecretUsed { name, subject } => format!("{name} by {subject}"),
+        Event::VaultChanged {
+            generation,
+            change,
+            name,
+            ..
+        } => match name {
+            Some(name) => format!("{name} {change}, change {generation}"),
+            None => format!("{change}, change {generation}"),
+        },
+        Event::HoneytokenTouched { name, subject } => {
+            format!("{subject} asked for the decoy {name}")
+        }
         Event::UndoAsked {
             by,
             channel,

@@ -17,7 +17,7 @@ use protocol::control::{ModelRoute, Reach};
 use protocol::egress::{EgressFault, ModelReply};
 use protocol::event::Event;
 use protocol::ids::{Digest, SecretName, SessionId, TurnId};
-use protocol::vault::SecretText;
+use protocol::vault::{Purpose, SecretText};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -163,7 +163,7 @@ impl ModelDoor {
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if let Reach::Remote { secret: Some(name) } = &route.reach {
-            let bearer = bearer(&self.vault.open(name).await?);
+            let bearer = bearer(&self.vault.open(name, &route.host).await?);
             headers.insert(AUTHORIZATION, bearer.ok_or_else(|| malformed("secret"))?);
         }
         Ok(request)
@@ -192,7 +192,7 @@ impl VaultLink {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(client)));
     }
 
-    async fn open(&self, name: &SecretName) -> Result<SecretText, EgressFault> {
+    async fn open(&self, name: &SecretName, host: &str) -> Result<SecretText, EgressFault> {
         let refused = |why: &str| EgressFault::NotAllowed {
             reason: format!("the vault did not give the secret `{name}`: {why}"),
         };
@@ -202,12 +202,12 @@ impl VaultLink {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let client = client.ok_or_else(|| refused("it is down"))?;
-        let wanted = name.clone();
+        let (wanted, host) = (name.clone(), host.to_owned());
         let opened = spawn_blocking(move || {
             client
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .open(&wanted)
+                .open_for(&wanted, Purpose::Model, &host)
         });
         match opened.await {
             Ok(opened) => opened.map_err(|error| refused(&error.to_string())),

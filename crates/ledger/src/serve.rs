@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::control::Peer;
 use protocol::event::Event;
 use protocol::frame::{Link, LinkError};
-use protocol::record::{LedgerReply, LedgerRequest, NewRow};
+use protocol::record::{LedgerReply, LedgerRequest, NewRow, vault_session};
 
 use crate::store::{Store, StoreError, Write};
 
@@ -122,6 +122,16 @@ pub fn allowed(peer: &Peer, request: &LedgerRequest) -> Result<(), &'static str>
             | Peer::Channel(_)
             | Peer::Agent(_) => Err("only the gateway may ask the record for this"),
         },
+        LedgerRequest::LastVaultChange => match peer {
+            Peer::Vault => Ok(()),
+            Peer::Gateway
+            | Peer::Ledger
+            | Peer::Egress
+            | Peer::Sandbox
+            | Peer::Workspace
+            | Peer::Channel(_)
+            | Peer::Agent(_) => Err("only the vault may ask the record for this"),
+        },
     }
 }
 
@@ -129,7 +139,8 @@ pub fn allowed(peer: &Peer, request: &LedgerRequest) -> Result<(), &'static str>
 /// others write what they did themselves.
 fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
     let own = match peer {
-        Peer::Gateway => true,
+        // What the vault is held to, the vault writes.
+        Peer::Gateway => !matches!(row.event, Event::VaultChanged { .. }),
         Peer::Egress => matches!(
             row.event,
             Event::ModelRequest { .. }
@@ -138,7 +149,10 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::TunnelOpened { .. }
                 | Event::SecretUsed { .. }
         ),
-        Peer::Vault => matches!(row.event, Event::SecretUsed { .. }),
+        Peer::Vault => matches!(
+            row.event,
+            Event::SecretUsed { .. } | Event::VaultChanged { .. } | Event::HoneytokenTouched { .. }
+        ),
         Peer::Ledger | Peer::Sandbox | Peer::Workspace | Peer::Channel(_) | Peer::Agent(_) => false,
     };
     if own {
@@ -265,6 +279,7 @@ fn work(store: &mut Store, jobs: Vec<Job>) {
                 ));
             }
             LedgerRequest::Unfinished => reads.push((answer, ReadJob::Unfinished)),
+            LedgerRequest::LastVaultChange => reads.push((answer, ReadJob::LastVaultChange)),
         }
     }
     if !writes.is_empty() {
@@ -286,6 +301,9 @@ fn work(store: &mut Store, jobs: Vec<Job>) {
                 ReadJob::Unfinished => store
                     .unfinished()
                     .map(|sessions| LedgerReply::Sessions { sessions }),
+                ReadJob::LastVaultChange => store
+                    .last(&vault_session())
+                    .map(|rows| LedgerReply::Rows { rows }),
             },
         );
     }
@@ -298,6 +316,7 @@ enum ReadJob {
         limit: u32,
     },
     Unfinished,
+    LastVaultChange,
 }
 
 fn give(answer: &SyncSender<LedgerReply>, result: Result<LedgerReply, StoreError>) {

@@ -11,7 +11,7 @@ use crate::ids::{
 use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
 use crate::time::Millis;
-use crate::vault::Subject;
+use crate::vault::{Subject, VaultChange};
 use crate::workspace::{Origin, UndoTo};
 
 /// An event. Its canonical form is the JSON that serde writes: fields in the order of declaration.
@@ -281,6 +281,25 @@ pub enum Event {
         /// Which.
         name: SecretName,
         /// By whom.
+        subject: Subject,
+    },
+    /// The vault changed; in the chain of [`crate::record::vault_session`]. An older copy of the vault that is
+    /// put back is known by the last of these rows.
+    VaultChanged {
+        /// How many changes it had by then.
+        generation: u64,
+        /// Of everything that was sealed in it then.
+        state: Digest,
+        /// What was done.
+        change: VaultChange,
+        /// With which secret; none where it was the whole.
+        name: Option<SecretName>,
+    },
+    /// Somebody asked for a decoy, which nobody has a reason to.
+    HoneytokenTouched {
+        /// Which.
+        name: SecretName,
+        /// Over whose link.
         subject: Subject,
     },
     /// Something is undone, exactly so. Written before it is.

@@ -26,6 +26,11 @@ pub fn undo_session() -> SessionId {
     SessionId::parse("undo").expect("`undo` has only letters")
 }
 
+/// The chain of the vault's changes, whose last row the vault is held to.
+pub fn vault_session() -> SessionId {
+    SessionId::parse("vault").expect("`vault` has only letters")
+}
+
 /// A row as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +80,8 @@ pub enum LedgerRequest {
     },
     /// The sessions with a turn that started and did not end. Only for the gateway.
     Unfinished,
+    /// The last row of [`vault_session`], answered by one row or none. Only for the vault.
+    LastVaultChange,
 }
 
 /// From the ledger.

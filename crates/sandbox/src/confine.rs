@@ -91,6 +91,20 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     let profile = profiles::of(program);
     single_threaded()?;
     drop_groups()?;
+    match program {
+        // Before the capability that may raise the limit is gone.
+        Program::Vault => crate::memory::raise_limit()?,
+        Program::Supervisor
+        | Program::Gateway
+        | Program::Agent
+        | Program::Egress
+        | Program::Ledger
+        | Program::Sandbox
+        | Program::Workspace
+        | Program::Engine
+        | Program::ChannelWeb
+        | Program::ChannelTelegram => {}
+    }
     keep_only(profile.keep_as_root)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|e| format!("prctl(PR_SET_NO_NEW_PRIVS): {e}"))?;

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod inner;
 mod landlock_domain;
 pub mod layers;
+pub mod memory;
 pub mod native;
 pub mod pool;
 pub mod probe;

@@ -34,15 +34,38 @@ impl Patience {
     }
 }
 
+/// Whether frames are kept out of the swap: those of the vault are. Who asks it has no leave to
+/// lock memory, and wipes what it got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// As any other.
+    #[default]
+    Plain,
+    /// Out of the swap, or the frame fails.
+    Locked,
+}
+
+impl Memory {
+    fn hold(self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Locked => sandbox::memory::lock(bytes),
+        }
+    }
+}
+
 /// Writes one frame.
 pub(crate) fn send<T: Serialize>(
     mut stream: &UnixStream,
     value: &T,
     limit: Duration,
+    memory: Memory,
 ) -> Result<(), LinkError> {
     let mut bytes = frame::encode(value)?;
-    stream.set_write_timeout(Some(limit))?;
-    let sent = stream.write_all(&bytes);
+    let sent = memory
+        .hold(&bytes)
+        .and_then(|()| stream.set_write_timeout(Some(limit)))
+        .and_then(|()| stream.write_all(&bytes));
     bytes.zeroize();
     Ok(sent?)
 }
@@ -52,9 +75,19 @@ pub(crate) fn send<T: Serialize>(
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     have: usize,
+    memory: Memory,
 }
 
 impl FrameReader {
+    /// One whose frames lie in such memory.
+    pub(crate) fn within(memory: Memory) -> Self {
+        Self {
+            buffer: Vec::new(),
+            have: 0,
+            memory,
+        }
+    }
+
     /// Waits for one frame. After a timeout it may be called again; after any other error not.
     pub(crate) fn receive<T: DeserializeOwned>(
         &mut self,
@@ -83,7 +116,7 @@ impl FrameReader {
         patience: Patience,
     ) -> Result<(), LinkError> {
         while self.have < want {
-            self.make_room(want);
+            self.make_room(want)?;
             stream.set_read_timeout(patience.left()?)?;
             match stream.read(&mut self.buffer[self.have..]) {
                 Ok(0) if self.have == 0 => return Err(LinkError::Closed),
@@ -97,17 +130,19 @@ impl FrameReader {
     }
 
     /// Grows with what arrives, not with what was announced, and leaves no copy behind.
-    fn make_room(&mut self, want: usize) {
+    fn make_room(&mut self, want: usize) -> io::Result<()> {
         if self.buffer.len() > self.have {
-            return;
+            return Ok(());
         }
         let size = want
             .min(self.have.saturating_mul(2).max(4096))
             .max(self.have + 1);
         let mut larger = vec![0; size.min(want)];
+        self.memory.hold(&larger)?;
         larger[..self.have].copy_from_slice(&self.buffer[..self.have]);
         self.buffer.zeroize();
         self.buffer = larger;
+        Ok(())
     }
 }
 
@@ -182,7 +217,7 @@ impl Exchange {
             self.reader.receive::<A>(&self.stream, patience)?;
             self.owed -= 1;
         }
-        if let Err(error) = send(&self.stream, request, limit) {
+        if let Err(error) = send(&self.stream, request, limit, Memory::Plain) {
             // Half a frame may be out.
             self.close();
             return Err(error);
@@ -226,7 +261,8 @@ mod tests {
         let (a, b) = UnixStream::pair().unwrap();
         let text = "x".repeat(100_000);
         let sent = text.clone();
-        let writer = std::thread::spawn(move || send(&a, &sent, Duration::from_secs(5)));
+        let writer =
+            std::thread::spawn(move || send(&a, &sent, Duration::from_secs(5), Memory::Plain));
         let got: String = FrameReader::default()
             .receive(&b, Patience::of(Duration::from_secs(5)))
             .unwrap();

@@ -9,6 +9,8 @@ use config::{Config, ConfigError, Home, IDENTITIES, KeyError, read_key};
 use ledger::{key, verify};
 use protocol::ids::ChannelId;
 use protocol::supervisor::{ProgramState, SupervisorReply, SupervisorRequest};
+use protocol::vault::KeySource;
+use vault::StoreError;
 
 use super::Check;
 use crate::connect::Supervisor;
@@ -106,25 +108,21 @@ pub(super) fn keys(home: &Home) -> Check {
 
 pub(super) fn vault_key(home: &Home) -> Check {
     let key = home.vault().join("vault.key");
-    match fs::metadata(&key) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Check::fail(
+    match vault::key_source(&home.vault()) {
+        Ok(None) => Check::ok("vault-key", "no vault yet"),
+        Ok(Some(source @ KeySource::KeyFile)) => Check::warn(
+            "vault-key",
+            format!("{source}: {key:?}"),
+            "bulkhead vault protect --with passphrase (or keyring, or credential); until then leave the vault's \
+             folder out of backups that others can read, and encrypt the disk",
+        ),
+        Ok(Some(source)) => Check::ok("vault-key", format!("kept under {source}")),
+        Err(StoreError::OpenToOthers(_)) => Check::fail(
             "vault-key",
             format!("{key:?} can be read by others"),
             format!("chmod 600 {key:?}; then rotate every secret, since somebody may have read it"),
         ),
-        Ok(_) => Check::warn(
-            "vault-key",
-            format!("{}: {key:?}", vault::KeySource::KeyFile),
-            "leave the vault's folder out of backups that others can read, and encrypt the disk",
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Check::ok("vault-key", "no vault yet")
-        }
-        Err(error) => Check::fail(
-            "vault-key",
-            format!("{key:?}: {error}"),
-            "put its file modes right",
-        ),
+        Err(error) => Check::fail("vault-key", error.to_string(), "put its file right"),
     }
 }
 
@@ -239,7 +237,7 @@ mod tests {
         assert_eq!(keys(&home).status, Status::Fail);
         open(&home.ledger(), 0o750).unwrap();
         assert!(folders(&home).fix.contains("chmod 700"));
-        fs::write(home.vault().join("vault.key"), "x").unwrap();
+        fs::write(home.vault().join("vault.key"), "0".repeat(64)).unwrap();
         open(&home.vault().join("vault.key"), 0o600).unwrap();
         assert_eq!(vault_key(&home).status, Status::Warn);
         open(&home.vault().join("vault.key"), 0o604).unwrap();

@@ -9,7 +9,7 @@ use config::{Config, Home, TERMINAL, ensure_key};
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::passkey::RP_ID;
-use protocol::vault::{SecretText, Subject};
+use protocol::vault::{NewDate, SecretText, Subject, Terms};
 use serde::Serialize;
 use serde_json::json;
 
@@ -109,9 +109,10 @@ pub(crate) fn add_telegram(home: &Home, token: SecretText) -> Result<(), Fault> 
     let entries = vault.ask(|vault| vault.list())?;
     let subject = Subject::Channel(channel.clone());
     match entries.iter().find(|entry| entry.name == telegram.token) {
-        None => vault.ask(|vault| vault.add(telegram.token, subject, token))?,
+        None => vault.ask(|vault| vault.add(telegram.token, subject, Terms::default(), token))?,
         Some(entry) if entry.subject == subject => {
-            vault.ask(|vault| vault.rotate(telegram.token, token))?;
+            let same = NewDate::SameSpan;
+            vault.ask(|vault| vault.rotate(telegram.token, token, same, same))?;
         }
         Some(entry) => {
             return Err(Fault::Refused(format!(

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use config::Home;
-use protocol::ids::{ChannelId, SecretName};
-use protocol::vault::{SecretEntry, SecretText, Subject};
+use protocol::ids::SecretName;
+use protocol::vault::{NewDate, SecretEntry, SecretText, Subject, Terms};
 use serde_json::json;
 
 use crate::fault::Fault;
@@ -31,8 +31,8 @@ enum Action {
     Add {
         /// A name not yet taken.
         name: SecretName,
-        /// Who may use it: `model` or `channel:NAME`.
-        #[arg(long = "for", value_name = "SUBJECT", value_parser = subject)]
+        /// Who may use it: `model`, `tool` or `channel:NAME`.
+        #[arg(long = "for", value_name = "SUBJECT")]
         subject: Subject,
         #[command(flatten)]
         value: Value,
@@ -74,7 +74,8 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
                 &format!("Value of {name} (not shown): "),
             )?;
             let facts = json!({ "done": "kept", "name": name });
-            VaultLink::open(home)?.ask(|vault| vault.add(name, subject, value))?;
+            VaultLink::open(home)?
+                .ask(|vault| vault.add(name, subject, Terms::default(), value))?;
             output::done(json, "kept", &facts)
         }
         Action::List => list(home, json),
@@ -82,7 +83,8 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
             let question = format!("New value of {name} (not shown): ");
             let value = secret(value.file.as_deref(), &question)?;
             let facts = json!({ "done": "rotated", "name": name });
-            VaultLink::open(home)?.ask(|vault| vault.rotate(name, value))?;
+            VaultLink::open(home)?
+                .ask(|vault| vault.rotate(name, value, NewDate::SameSpan, NewDate::SameSpan))?;
             let words = "rotated; programs use the new value the next time they open it";
             output::done(json, words, &facts)
         }
@@ -106,16 +108,6 @@ pub(crate) fn secret(file: Option<&Path>, question: &str) -> Result<SecretText, 
     }
 }
 
-fn subject(text: &str) -> Result<Subject, String> {
-    match text.split_once(':') {
-        None if text == "model" => Ok(Subject::Model),
-        Some(("channel", name)) => ChannelId::parse(name)
-            .map(Subject::Channel)
-            .map_err(|error| error.to_string()),
-        Some(_) | None => Err("it is `model` or `channel:NAME`".to_owned()),
-    }
-}
-
 fn list(home: &Home, json: bool) -> Result<(), Fault> {
     let entries = VaultLink::open(home)?.ask(|vault| vault.list())?;
     if json {
@@ -135,19 +127,4 @@ fn row(entry: &SecretEntry) -> [String; 4] {
         cards::shown(entry.created),
         entry.last_used.map_or("never".to_owned(), cards::shown),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_are_written_as_they_are_shown() {
-        for text in ["model", "channel:telegram"] {
-            assert_eq!(subject(text).unwrap().to_string(), text);
-        }
-        for bad in ["", "telegram", "channel:", "channel:A", "model:x", "tool:x"] {
-            assert!(subject(bad).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -28,7 +28,7 @@ fn remote(port: u16) -> ModelRoute {
 fn vault(egress: &Egress, reply: fn() -> VaultReply) {
     let link = Link::<VaultReply, VaultRequest>::new(egress.link(Peer::Vault));
     thread::spawn(move || {
-        while let Ok(VaultRequest::Open { name }) = link.receive() {
+        while let Ok(VaultRequest::OpenFor { name, .. }) = link.receive() {
             assert_eq!(name.as_str(), "model-key");
             if link.send(&reply()).is_err() {
                 return;

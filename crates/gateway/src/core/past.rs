@@ -130,6 +130,8 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::TunnelOpened { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
             | Event::UndoEnded { .. } => {}
         }

@@ -117,6 +117,8 @@ impl Calls {
             | Event::TunnelOpened { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
             | Event::UndoEnded { .. } => None,
         }
