@@ -304,3 +304,6 @@ impl Gateway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
