@@ -83,7 +83,8 @@ impl Supervisor {
             return refuse(&to, "somebody else is just ending the freeze");
         }
         let key = self.operator;
-        match self.tell_gateway(&Control::Resume { since, key }) {
+        let until = Millis::now().after(RECORD_LIMIT);
+        match self.tell_gateway(&Control::Resume { since, key, until }) {
             Heard::No => refuse(&to, NO_GATEWAY),
             Heard::Yes => {
                 let until = Instant::now() + RECORD_LIMIT;

@@ -156,6 +156,10 @@ fn a_freeze() -> Frozen {
     }
 }
 
+fn later() -> Millis {
+    Millis::now().after(Duration::from_secs(60))
+}
+
 fn is_refused_for_good(event: &ChannelEvent, part: &str) -> bool {
     matches!(event, ChannelEvent::NotAccepted { retry: Retry::Never, text, .. } if text.contains(part))
 }
@@ -272,7 +276,7 @@ fn a_freeze_is_recorded_once_and_its_end_before_it_happens() {
     rig.link_ledger(folder.path());
     assert_eq!(rig.rows(&chain), std::slice::from_ref(&panicked));
     let key = PublicKey([9; 32]);
-    rig.gateway.end_freeze(since, key).unwrap();
+    rig.gateway.end_freeze(since, key, later()).unwrap();
     let resumed = Fact::Resumed { since, key };
     assert_eq!(rig.rows(&chain), [panicked.clone(), resumed.clone()]);
     assert!(rig.reports().contains(&Report::Resumed { since }));
@@ -293,7 +297,7 @@ fn a_freeze_waits_for_no_record_and_its_end_does() {
     let heard = rig.writes("owner", "m1", "hello");
     assert!(is_refused_for_good(&heard, "frozen"), "{heard:?}");
     rig.gateway
-        .end_freeze(Millis(7), PublicKey([9; 32]))
+        .end_freeze(Millis(7), PublicKey([9; 32]), later())
         .unwrap();
     let reports = rig.reports();
     assert!(
@@ -304,6 +308,15 @@ fn a_freeze_waits_for_no_record_and_its_end_does() {
     rig.link_ledger(folder.path());
     let since = Millis(7);
     assert_eq!(rig.reports(), [Report::FreezeRecorded { since }]);
+    // One that was heard of too late, since this program stood still, is not done.
+    rig.gateway
+        .end_freeze(since, PublicKey([9; 32]), Millis::now())
+        .unwrap();
+    assert!(matches!(
+        rig.reports().as_slice(),
+        [Report::NotResumed { .. }]
+    ));
+    assert!(rig.gateway.is_frozen());
     assert_eq!(rig.rows(&freeze_session()).len(), 1);
 }
 
@@ -362,7 +375,7 @@ fn what_was_open_is_closed_as_frozen_and_never_taken_up_again() {
     rig.gateway.freeze(a_freeze()).unwrap();
     rig.link_ledger(folder.path());
     rig.gateway
-        .end_freeze(Millis(7), PublicKey([9; 32]))
+        .end_freeze(Millis(7), PublicKey([9; 32]), later())
         .unwrap();
     assert_eq!(agents_asked_for(&rig.reports()), 0);
     let rows = rig.rows(&session);
