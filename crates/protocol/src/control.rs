@@ -93,6 +93,8 @@ pub enum Control<C> {
         since: Millis,
         /// The key whose signature was verified.
         key: PublicKey,
+        /// Whoever wants it waits no longer than this; later it is not done.
+        until: Millis,
     },
     /// Finish what cannot wait, and end.
     Stop,

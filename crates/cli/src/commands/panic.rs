@@ -71,6 +71,10 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     else {
         return Err(frozen::refusal(reply));
     };
+    if !arguments.json {
+        // The row is waited for after this.
+        print(killed, left, took_ms)?;
+    }
     let done = Done {
         done: "frozen",
         up: true,
@@ -81,7 +85,10 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     };
     match arguments.json {
         true => output::json(&done)?,
-        false => print(&done)?,
+        false => {
+            frozen::print_what_is_missing(&done.status)?;
+            output::line("`bulkhead resume` ends it; that takes the operator key.")?;
+        }
     }
     match done.left == 0 && done.status.mark != Mark::Missing {
         true => Ok(()),
@@ -146,17 +153,14 @@ fn mark_only(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     }
 }
 
-fn print(done: &Done) -> Result<(), Fault> {
+fn print(killed: u32, left: u32, took_ms: u64) -> Result<(), Fault> {
     output::line(format!(
-        "Everything is frozen: {} programs killed in {} ms. Agents, boxes, egress and the vault are gone.",
-        done.killed, done.took_ms
+        "Everything is frozen: {killed} programs killed in {took_ms} ms. Agents, boxes, egress and the vault are gone."
     ))?;
-    if done.left > 0 {
-        output::line(format!(
-            "{} of them the kernel has not ended yet; `bulkhead status` and `ps` show them.",
-            done.left
-        ))?;
+    match left {
+        0 => Ok(()),
+        left => output::line(format!(
+            "{left} of them the kernel has not ended yet; `bulkhead status` and `ps` show them."
+        )),
     }
-    frozen::print_what_is_missing(&done.status)?;
-    output::line("`bulkhead resume` ends it; that takes the operator key.")
 }

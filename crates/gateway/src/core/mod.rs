@@ -242,7 +242,7 @@ impl Gateway {
             (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
             (Control::Rules { news }, _) => self.rules_news(news)?,
             (Control::Frozen { frozen }, _) => self.freeze(frozen)?,
-            (Control::Resume { since, key }, _) => self.end_freeze(since, key)?,
+            (Control::Resume { since, key, until }, _) => self.end_freeze(since, key, until)?,
             (Control::Stop, _) => return Ok(Next::End),
             (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
                 return Err(LinkError::OutOfOrder {

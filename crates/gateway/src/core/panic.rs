@@ -206,7 +206,16 @@ impl Gateway {
     }
 
     /// The operator key ended the freeze: recorded, then so.
-    pub(super) fn end_freeze(&mut self, since: Millis, key: PublicKey) -> Result<(), Fatal> {
+    pub(super) fn end_freeze(
+        &mut self,
+        since: Millis,
+        key: PublicKey,
+        until: Millis,
+    ) -> Result<(), Fatal> {
+        if Millis::now() >= until {
+            let reason = "the gateway took too long to hear of it; try again".to_owned();
+            return Ok(self.control.send(&Report::NotResumed { reason })?);
+        }
         let ended = match self.settle_rows()? {
             Ok(()) => {
                 let fact = Fact::Resumed { since, key };
@@ -304,3 +313,6 @@ impl Gateway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

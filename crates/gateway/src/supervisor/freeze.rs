@@ -118,8 +118,9 @@ impl Switch {
     }
 
     /// Freezes everything: keeps the mark, kills, and comes back when what was killed is gone.
-    /// Doing it again is harmless, and keeps who was first.
-    pub(super) fn throw(&self, by: By, reason: &str) -> Thrown {
+    /// Doing it again is harmless, and keeps who was first. `tell` is called just before the kills;
+    /// it must not take long.
+    pub(super) fn throw(&self, by: By, reason: &str, tell: impl FnOnce()) -> Thrown {
         let frozen = {
             let mut shared = self.lock();
             let status = shared.frozen.get_or_insert_with(|| FreezeStatus {
@@ -139,15 +140,16 @@ impl Switch {
             Mark::Synced => Mark::Synced,
             Mark::Unconfirmed | Mark::Missing => self.keep(frozen.frozen.clone()),
         };
-        let mortal: Vec<Arc<OwnedFd>> = {
+        {
             let mut shared = self.lock();
             if let Some(status) = &mut shared.frozen
                 && status.mark != Mark::Synced
             {
                 status.mark = mark;
             }
-            shared.mortal.values().cloned().collect()
-        };
+        }
+        tell();
+        let mortal: Vec<Arc<OwnedFd>> = self.lock().mortal.values().cloned().collect();
         mortal.iter().for_each(|process| kill(process));
         let left = wait(&mortal, Instant::now() + DEATH_LIMIT);
         let status = self.status().unwrap_or(FreezeStatus { mark, ..frozen });
@@ -285,7 +287,7 @@ mod tests {
         }
         let (mut gateway, process) = sleeper();
         switch.watch(&Peer::Gateway, 9, &process);
-        let thrown = switch.throw(By::Terminal, "because");
+        let thrown = switch.throw(By::Terminal, "because", || {});
         assert_eq!((thrown.killed, thrown.left), (4, 0));
         assert_eq!(thrown.status.mark, Mark::Synced);
         assert_eq!(FreezeMark::of(&home).read(), Some(thrown.status.frozen));
@@ -302,7 +304,7 @@ mod tests {
         let (_dir, home) = home();
         let switch = Switch::new(&home);
         assert!(switch.allows(&agent("s")));
-        let _ = switch.throw(By::Terminal, "");
+        let _ = switch.throw(By::Terminal, "", || {});
         assert!(!switch.allows(&agent("s")) && switch.allows(&Peer::Ledger));
         let (mut child, process) = sleeper();
         switch.watch(&agent("s"), 1, &process);
@@ -313,12 +315,15 @@ mod tests {
     fn a_freeze_lasts_over_a_restart_until_it_is_released_and_the_first_one_counts() {
         let (_dir, home) = home();
         let first = Switch::new(&home)
-            .throw(By::Terminal, "first")
+            .throw(By::Terminal, "first", || {})
             .status
             .frozen;
         let switch = Switch::new(&home);
         assert_eq!(switch.status().unwrap().frozen, first);
-        assert_eq!(switch.throw(By::Unknown, "second").status.frozen, first);
+        assert_eq!(
+            switch.throw(By::Unknown, "second", || {}).status.frozen,
+            first
+        );
         switch.release().unwrap();
         assert_eq!(switch.status(), None);
         assert_eq!(Switch::new(&home).status(), None);
@@ -332,7 +337,7 @@ mod tests {
         let switch = Switch::new(&home);
         let (mut child, process) = sleeper();
         switch.watch(&Peer::Vault, 1, &process);
-        let thrown = switch.throw(By::Terminal, &"é".repeat(MAX_REASON));
+        let thrown = switch.throw(By::Terminal, &"é".repeat(MAX_REASON), || {});
         assert_eq!(thrown.status.mark, Mark::Missing);
         assert_eq!(thrown.status.frozen.reason.len(), MAX_REASON);
         assert!(!child.wait().unwrap().success());

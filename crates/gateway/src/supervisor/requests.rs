@@ -2,7 +2,8 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::frame::Link;
@@ -20,6 +21,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most connections of `bulkhead` at once.
 const MAX_REQUESTS: usize = 64;
+
+/// How long the loop may take to tell the gateway of a freeze. What is to be killed is not left
+/// running for it.
+const TELL_LIMIT: Duration = Duration::from_millis(50);
+
+/// How long the gateway gets to hear what it was just told.
+pub(super) const HEARD: Duration = Duration::from_millis(10);
 
 /// The link to a `bulkhead`.
 pub(super) type Requester = Link<SupervisorReply, SupervisorRequest>;
@@ -105,7 +113,22 @@ fn panic(link: &Requester, events: &SyncSender<Event>, switch: &Switch, reason: 
         );
     }
     let began = Instant::now();
-    let thrown = switch.throw(By::Terminal, reason);
+    let (heard, hears) = sync_channel(1);
+    let mut untold = None;
+    let thrown = switch.throw(By::Terminal, reason, || {
+        // The gateway is to hear of it before its links close, and not to take that for deaths that
+        // it has to mend. A loop that is stuck is told later.
+        match events.try_send(Event::Thrown(heard)) {
+            Ok(()) => {
+                if hears.recv_timeout(TELL_LIMIT).is_ok() {
+                    thread::sleep(HEARD);
+                }
+            }
+            Err(TrySendError::Full(event) | TrySendError::Disconnected(event)) => {
+                untold = Some(event);
+            }
+        }
+    });
     let took = began.elapsed();
     answer(
         link,
@@ -116,8 +139,10 @@ fn panic(link: &Requester, events: &SyncSender<Event>, switch: &Switch, reason: 
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         },
     );
-    // After the answer: the loop may have much to do. If it has ended, so has everything.
-    let _ = events.send(Event::Thrown);
+    if let Some(event) = untold {
+        // If the loop has ended, so has everything.
+        let _ = events.send(event);
+    }
 }
 
 /// Has the end of the freeze signed, if there is one.

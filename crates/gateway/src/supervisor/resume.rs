@@ -1,5 +1,6 @@
 //! What the loop does about a freeze, and how one ends: the gateway records it first.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::control::{Control, Peer};
@@ -9,7 +10,7 @@ use protocol::time::Millis;
 
 use super::backoff::Backoff;
 use super::freeze::{Fate, fate};
-use super::requests::{Requester, answer, refuse};
+use super::requests::{HEARD, Requester, answer, refuse};
 use super::run::{State, Supervisor};
 
 /// How long the gateway may take to record the end of a freeze; less than `bulkhead` waits.
@@ -25,9 +26,12 @@ pub(super) struct Resuming {
 impl Supervisor {
     /// Somebody whom the gateway knows wants everything frozen.
     pub(super) fn panic(&mut self, by: By) {
+        let switch = self.switch.clone();
         // What came of it shows in the status; nobody waits here.
-        let _ = self.switch.throw(by, "");
-        self.frozen();
+        let _ = switch.throw(by, "", || {
+            self.frozen();
+            thread::sleep(HEARD);
+        });
     }
 
     /// Everything was frozen: what waited to be started stays where it is, and the gateway hears of it.
@@ -79,7 +83,8 @@ impl Supervisor {
             return refuse(&to, "somebody else is just ending the freeze");
         }
         let key = self.operator;
-        match self.tell_gateway(&Control::Resume { since, key }) {
+        let until = Millis::now().after(RECORD_LIMIT);
+        match self.tell_gateway(&Control::Resume { since, key, until }) {
             Heard::No => refuse(&to, NO_GATEWAY),
             Heard::Yes => {
                 let until = Instant::now() + RECORD_LIMIT;

@@ -148,7 +148,7 @@ mod tests {
             "cat > /dev/null; exit 3",
             "kill -9 $$",
             "cat > /dev/null; echo sound",
-            "cat > /dev/null; echo '{\"rules\":\"sound\",\"more\":1}'",
+            "cat > /dev/null; echo '{\"rules\":\"fine\"}'",
         ] {
             let error = check(script).unwrap_err();
             assert!(error.contains("not taken"), "{script}: {error}");

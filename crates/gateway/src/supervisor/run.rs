@@ -44,8 +44,8 @@ pub(super) enum Event {
     Asked(Ask, Requester),
     /// Somebody looked at the configuration.
     Looked(Found),
-    /// Everything was frozen, by whoever read the request.
-    Thrown,
+    /// Everything is being frozen, by whoever read the request and waits to hear that this was heard.
+    Thrown(SyncSender<()>),
     /// It is to end.
     Signal,
 }
@@ -191,7 +191,11 @@ impl Supervisor {
             match self.wait(Some(next.map_or(look, |next| next.min(look)))) {
                 None => {}
                 Some(Event::Child(peer, start, event)) => self.child_event(&peer, start, event),
-                Some(Event::Thrown) => self.frozen(),
+                Some(Event::Thrown(heard)) => {
+                    self.frozen();
+                    // Whoever waits does so for a moment only.
+                    let _ = heard.try_send(());
+                }
                 Some(Event::Looked(found)) => self.looked(found),
                 Some(Event::Asked(Ask::Status, to)) => {
                     let programs = self.slots.iter().map(Slot::status).collect();
@@ -533,7 +537,7 @@ impl Supervisor {
                     Some(
                         Event::Child(_, _, ChildEvent::Said(_))
                         | Event::Looked(_)
-                        | Event::Thrown
+                        | Event::Thrown(_)
                         | Event::Signal,
                     )
                     | None => {}
