@@ -85,9 +85,12 @@ pub(crate) struct Entries {
     pub(crate) list: BTreeMap<SecretName, Entry>,
     /// How often something was added, rotated or removed, or the whole replaced.
     pub(crate) generation: u64,
-    /// What the record knew when this was written.
-    pub(crate) anchor: Option<Recorded>,
+    /// What it was before, since it last was what the record knew.
+    pub(crate) past: Vec<Recorded>,
 }
+
+/// The most changes without a record after which it is still known to be the vault of the record.
+pub(crate) const MAX_PAST: usize = 256;
 
 impl Entries {
     /// What the record is told of it: everything but the dates of last use.
@@ -110,11 +113,11 @@ impl Entries {
     fn form(&self) -> Vec<u8> {
         let mut bytes = FILE_DOMAIN.to_vec();
         bytes.extend(self.generation.to_be_bytes());
-        if let Some(anchor) = &self.anchor {
-            bytes.extend(anchor.generation.to_be_bytes());
-            bytes.extend(anchor.state.0);
+        bytes.extend((self.past.len() as u64).to_be_bytes());
+        for past in &self.past {
+            bytes.extend(past.generation.to_be_bytes());
+            bytes.extend(past.state.0);
         }
-        bytes.push(u8::from(self.anchor.is_some()));
         bytes.extend((self.list.len() as u64).to_be_bytes());
         for (name, entry) in &self.list {
             let bound = belonging(name, &entry.subject, entry.created, &entry.terms);
@@ -155,7 +158,7 @@ impl Entries {
         let file = FileForm {
             version: 2,
             generation: self.generation,
-            anchor: self.anchor,
+            past: self.past.clone(),
             entries: self.list.iter().map(form).collect(),
             seal: SealedForm::of(&key.seal(&self.form(), b"")?),
         };
@@ -214,6 +217,7 @@ impl Entries {
             *entry = Entry::seal(key, name, subject, entry.created, terms, &value).map_err(Some)?;
             entry.last_used = last_used;
         }
+        self.past = vec![Self::default().state()];
         self.generation = 1;
         Ok(self)
     }
@@ -232,7 +236,7 @@ fn malformed(path: &Path, what: &str) -> StoreError {
     }
 }
 
-/// `vault.json`. Version 1 had no generation, no anchor and no terms.
+/// `vault.json`. Version 1 had no generation, no past and no terms.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileForm {
@@ -240,7 +244,7 @@ struct FileForm {
     #[serde(default)]
     generation: u64,
     #[serde(default)]
-    anchor: Option<Recorded>,
+    past: Vec<Recorded>,
     entries: Vec<EntryForm>,
     seal: SealedForm,
 }
@@ -267,7 +271,7 @@ struct SealedForm {
 
 impl FileForm {
     fn entries(self) -> Result<Entries, &'static str> {
-        if self.entries.len() > MAX_ENTRIES {
+        if self.entries.len() > MAX_ENTRIES || self.past.len() > MAX_PAST {
             return Err("it has too many entries");
         }
         let mut list = BTreeMap::new();
@@ -295,7 +299,7 @@ impl FileForm {
         Ok(Entries {
             list,
             generation: self.generation,
-            anchor: self.anchor,
+            past: self.past,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, LinkError};
+use sandbox::memory::Locked;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize as _;
 
@@ -46,10 +47,10 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    fn hold(self, bytes: &[u8]) -> io::Result<()> {
+    fn hold(self, bytes: &[u8]) -> io::Result<Option<Locked>> {
         match self {
-            Self::Plain => Ok(()),
-            Self::Locked => sandbox::memory::lock(bytes),
+            Self::Plain => Ok(None),
+            Self::Locked => sandbox::memory::lock(bytes).map(Some),
         }
     }
 }
@@ -62,11 +63,15 @@ pub(crate) fn send<T: Serialize>(
     memory: Memory,
 ) -> Result<(), LinkError> {
     let mut bytes = frame::encode(value)?;
-    let sent = memory
-        .hold(&bytes)
-        .and_then(|()| stream.set_write_timeout(Some(limit)))
-        .and_then(|()| stream.write_all(&bytes));
+    let held = memory.hold(&bytes);
+    let sent = match &held {
+        Ok(_) => stream
+            .set_write_timeout(Some(limit))
+            .and_then(|()| stream.write_all(&bytes)),
+        Err(_) => Ok(()),
+    };
     bytes.zeroize();
+    held?;
     Ok(sent?)
 }
 
@@ -76,6 +81,8 @@ pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     have: usize,
     memory: Memory,
+    // Of the buffer.
+    held: Option<Locked>,
 }
 
 impl FrameReader {
@@ -85,6 +92,7 @@ impl FrameReader {
             buffer: Vec::new(),
             have: 0,
             memory,
+            held: None,
         }
     }
 
@@ -138,9 +146,10 @@ impl FrameReader {
             .min(self.have.saturating_mul(2).max(4096))
             .max(self.have + 1);
         let mut larger = vec![0; size.min(want)];
-        self.memory.hold(&larger)?;
+        let held = self.memory.hold(&larger)?;
         larger[..self.have].copy_from_slice(&self.buffer[..self.have]);
         self.buffer.zeroize();
+        self.held = held;
         self.buffer = larger;
         Ok(())
     }
@@ -148,7 +157,9 @@ impl FrameReader {
 
 impl Drop for FrameReader {
     fn drop(&mut self) {
+        // The fields go after this, in their order; what is freed first is wiped by then.
         self.buffer.zeroize();
+        self.held = None;
     }
 }
 
