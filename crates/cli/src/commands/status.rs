@@ -2,18 +2,22 @@
 
 use clap::Args;
 use config::Home;
+use protocol::ids::SecretName;
 use protocol::operator::{
     ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
 };
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 use protocol::time::Millis;
+use protocol::vault::{LockState, VaultState};
 use serde::Serialize;
 
+use super::vault::{in_words, reminders};
 use crate::cards::{shown, until};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
 use crate::output;
 use crate::terminal::harmless_line;
+use crate::vault_link::VaultLink;
 
 /// What can be said with `status`.
 #[derive(Debug, Default, Args)]
@@ -42,6 +46,19 @@ struct Status {
     programs: Vec<ProgramStatus>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultStatus>,
+}
+
+/// What is to be known of the vault.
+#[derive(Debug, Serialize)]
+struct VaultStatus {
+    #[serde(flatten)]
+    state: VaultState,
+    /// Names of what has expired.
+    expired: Vec<SecretName>,
+    /// Names of what is to be rotated.
+    due: Vec<SecretName>,
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
@@ -53,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
                 pid: None,
                 programs: Vec::new(),
                 inside: None,
+                vault: None,
             })?;
             return Err(Fault::Said);
         }
@@ -72,6 +90,8 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
         pid: Some(pid),
         programs,
         inside,
+        // One that is being started again is missing likewise; its row says so.
+        vault: vault_status(home).ok(),
     };
     match arguments.json {
         true => output::json(&status)?,
@@ -91,6 +111,34 @@ impl Status {
         let recorded = |inside: &Inside| inside.record == RecordStatus::Ok;
         !self.programs.iter().any(failed) && self.inside.as_ref().is_some_and(recorded)
     }
+}
+
+fn vault_status(home: &Home) -> Result<VaultStatus, Fault> {
+    let mut link = VaultLink::running(home)?;
+    let state = link.state()?;
+    let entries = match state.lock {
+        LockState::Open => link.ask(|vault| vault.list())?,
+        LockState::Locked => Vec::new(),
+    };
+    let (expired, due) = reminders(&entries);
+    Ok(VaultStatus {
+        state,
+        expired,
+        due,
+    })
+}
+
+fn print_vault(vault: &VaultStatus) -> Result<(), Fault> {
+    for line in in_words(&vault.state) {
+        output::line(format!("vault      {line}"))?;
+    }
+    for name in &vault.expired {
+        output::line(format!("vault      {name} has expired; rotate it"))?;
+    }
+    for name in &vault.due {
+        output::line(format!("vault      {name} is due for rotation"))?;
+    }
+    Ok(())
 }
 
 fn inside(home: &Home) -> Result<Inside, Fault> {
@@ -115,12 +163,16 @@ fn inside(home: &Home) -> Result<Inside, Fault> {
 fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
     let rows: Vec<_> = status.programs.iter().map(program_row).collect();
     output::table(["PROGRAM", "STATE", "RESTARTS", "DETAIL"], &rows)?;
+    if let Some(vault) = &status.vault {
+        output::line("")?;
+        print_vault(vault)?;
+    }
     let Some(inside) = &status.inside else {
         let why = silence.map(|fault| fault.to_string()).unwrap_or_default();
         return output::line(format!("\nThe gateway does not answer: {why}"));
     };
     let channels: Vec<String> = inside.channels.iter().map(channel_word).collect();
-    output::line(format!("\nchannels   {}", channels.join(", ")))?;
+    output::line(format!("channels   {}", channels.join(", ")))?;
     let record = match inside.record {
         RecordStatus::Ok => "takes rows",
         RecordStatus::Unavailable => {
@@ -214,6 +266,7 @@ mod tests {
             pid: Some(7),
             programs: Vec::new(),
             inside: None,
+            vault: None,
         };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
