@@ -320,3 +320,85 @@ impl SealedForm {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::place::create_folder;
+
+    /// A file as the first version wrote it, with one secret in it.
+    fn first_version(key: &MasterKey) -> String {
+        let (name, subject, created) =
+            (SecretName::parse("bot").unwrap(), Subject::Model, Millis(7));
+        let sealed = key
+            .seal(&belonging_1(&name, &subject, created), b"hush")
+            .unwrap();
+        let entry = Entry {
+            subject,
+            created,
+            last_used: Some(Millis(9)),
+            terms: Terms::default(),
+            sealed: sealed.clone(),
+        };
+        let entries = Entries {
+            list: BTreeMap::from([(name, entry)]),
+            ..Entries::default()
+        };
+        let seal = key.seal(&entries.form_1(), b"").unwrap();
+        serde_json::json!({
+            "version": 1,
+            "entries": [{
+                "name": "bot", "subject": "model", "created": 7, "last_used": 9,
+                "nonce": hex(&sealed.nonce), "ciphertext": hex(&sealed.ciphertext),
+            }],
+            "seal": { "nonce": hex(&seal.nonce), "ciphertext": hex(&seal.ciphertext) },
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_vault_of_the_first_version_is_taken_over_once_and_stays_the_same_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("vault");
+        create_folder(&dir).unwrap();
+        let place = Place::take(&dir).unwrap();
+        let key = MasterKey::generate().unwrap();
+        let old = first_version(&key);
+        let write = |text: &str| {
+            fs::write(dir.join(SECRETS), text).unwrap();
+            fs::set_permissions(dir.join(SECRETS), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(&old);
+        let first = Entries::read(&place, &key).unwrap();
+        let (name, entry) = first.list.iter().next().unwrap();
+        assert_eq!(entry.open(&key, name).unwrap().expose(), "hush");
+        assert_eq!(
+            (entry.created, entry.last_used),
+            (Millis(7), Some(Millis(9)))
+        );
+        assert_eq!(first.generation, 1);
+        let again = Entries::read(&place, &key).unwrap();
+        assert_eq!(
+            again.state(),
+            first.state(),
+            "what the record is told is what is on the disk"
+        );
+
+        for changed in [
+            old.replace("\"model\"", "\"tool\""),
+            old.replace("\"created\":7", "\"created\":8"),
+            old.replace("\"last_used\":9", "\"last_used\":10"),
+            old.replace("\"version\":1", "\"version\":2"),
+        ] {
+            assert_ne!(changed, old);
+            write(&changed);
+            assert!(matches!(
+                Entries::read(&place, &key),
+                Err(StoreError::Tampered(_))
+            ));
+        }
+    }
+}

@@ -55,6 +55,34 @@ impl Memory {
     }
 }
 
+/// Counts what is written, and keeps none of it.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bytes of one frame, in a buffer that never grew: growing leaves copies behind.
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LinkError> {
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).map_err(LinkError::Malformed)?;
+    let len = u32::try_from(count.0)
+        .ok()
+        .filter(|_| count.0 <= frame::MAX_FRAME)
+        .ok_or(LinkError::TooLong(count.0))?;
+    let mut bytes = Vec::with_capacity(4 + count.0);
+    bytes.extend(len.to_be_bytes());
+    serde_json::to_writer(&mut bytes, value).map_err(LinkError::Malformed)?;
+    Ok(bytes)
+}
+
 /// Writes one frame.
 pub(crate) fn send<T: Serialize>(
     mut stream: &UnixStream,
@@ -62,7 +90,7 @@ pub(crate) fn send<T: Serialize>(
     limit: Duration,
     memory: Memory,
 ) -> Result<(), LinkError> {
-    let mut bytes = frame::encode(value)?;
+    let mut bytes = encode(value)?;
     let held = memory.hold(&bytes);
     let sent = match &held {
         Ok(_) => stream
@@ -250,6 +278,17 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn a_frame_is_that_of_every_link_and_its_buffer_never_grew() {
+        for text in ["", "a \"quoted\" text\n", &"x".repeat(100_000)] {
+            let bytes = encode(&text).unwrap();
+            assert!(bytes == frame::encode(&text).unwrap());
+            assert_eq!(bytes.capacity(), bytes.len());
+        }
+        let long = "x".repeat(frame::MAX_FRAME);
+        assert!(matches!(encode(&long), Err(LinkError::TooLong(_))));
+    }
 
     #[test]
     fn a_late_reply_is_thrown_away_and_the_link_stays_in_step() {
