@@ -74,6 +74,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::folders(home),
         installation::keys(home),
         installation::vault_key(home),
+        installation::vault(home),
         installation::disk(home),
         installation::ledger(home),
         installation::running(home),

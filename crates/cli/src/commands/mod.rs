@@ -23,7 +23,7 @@ mod status;
 mod supervise;
 mod undo;
 pub(crate) mod up;
-mod vault;
+pub(crate) mod vault;
 
 use clap::Subcommand;
 use config::Home;
@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Passkey(passkey::Arguments),
     /// Remembered approvals: list, revoke.
     Grants(grants::Arguments),
-    /// Secrets: add, list, rotate, remove. No command shows one.
+    /// Secrets: add, list, rotate, remove, lock, back up. No command shows one.
     Vault(vault::Arguments),
     /// The rules: what they say of a call, and whether the configuration is sound.
     Policy(policy::Arguments),

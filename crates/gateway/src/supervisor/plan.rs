@@ -135,6 +135,13 @@ pub(super) fn plans(
         "--operator-key-pub".into(),
         home.keys().join("operator.pub").into(),
     ]);
+    // systemd.exec(5): the path of a folder with credentials. The vault reads the file itself.
+    if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        let credential = Path::new(&folder).join("bulkhead-vault");
+        if credential.is_file() {
+            vault_arguments.extend(["--credential".into(), credential.into()]);
+        }
+    }
     let mut egress_links = vec![Peer::Ledger];
     if matches!(config.route.reach, Reach::Remote { secret: Some(_) }) {
         egress_links.push(Peer::Vault);

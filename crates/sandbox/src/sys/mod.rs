@@ -14,7 +14,7 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-pub(crate) use memory::lock_memory;
+pub(crate) use memory::{lock_memory, page_size, unlock_memory};
 pub(crate) use process::{
     Below, Cloned, clone_into_namespaces, close_from, exit_now, reap_children_unasked,
     set_mount_flags, start_sharing, unshare,
