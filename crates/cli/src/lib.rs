@@ -21,6 +21,7 @@ mod folder;
 mod habits;
 mod http;
 mod interrupt;
+mod lines;
 mod model_server;
 mod output;
 mod programs;

@@ -9,8 +9,11 @@ use protocol::ids::SecretName;
 use protocol::rules::OwnerRules;
 use protocol::runner::{Backend, Limits};
 use serde::Deserialize;
+use toml::Spanned;
 
+use crate::egress::{RuleFile, egress_rules};
 use crate::rules::{PolicyFile, owner_rules};
+use crate::tls::{TlsFile, extra_roots};
 use crate::{BadUrl, BaseUrl, Home};
 
 /// The largest file read, in bytes.
@@ -49,6 +52,8 @@ pub struct Config {
     pub history: HistoryLimits,
     /// What the owner adds to the rules that are shipped.
     pub rules: OwnerRules,
+    /// Certificates that egress trusts beside Mozilla's, in PEM.
+    pub extra_roots: Vec<String>,
 }
 
 /// The web page.
@@ -100,6 +105,14 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// An egress rule that contradicts itself or allows more than it seems to.
+    #[error("line {line}: {rule}")]
+    Egress {
+        /// Where it begins, counted from 1.
+        line: usize,
+        /// Which, and what is wrong.
+        rule: outbound::BadRule,
+    },
     /// The model is on another machine, and nobody said that it may be.
     #[error(
         "model.url: {0} is not this machine. What you write would leave it. If you mean it, \
@@ -124,6 +137,10 @@ struct File {
     in_box: BoxFile,
     #[serde(default)]
     policy: PolicyFile,
+    #[serde(default)]
+    tls: TlsFile,
+    #[serde(default)]
+    egress: Vec<Spanned<RuleFile>>,
 }
 
 #[derive(Deserialize)]
@@ -306,6 +323,7 @@ impl Config {
         let route = route(&file.model)?;
         Ok(Self {
             route,
+            extra_roots: extra_roots(&file.tls, path.parent().unwrap_or(path))?,
             history: history(&file.workspace)?,
             workspace: workspace(file.workspace, home)?,
             web: web(&file.channel.web)?,
@@ -322,7 +340,7 @@ impl Config {
             backend: file.in_box.backend,
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
-            rules: owner_rules(file.policy, &home.rules())?,
+            rules: owner_rules(file.policy, egress_rules(file.egress, text)?, &home.rules())?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,

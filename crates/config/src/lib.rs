@@ -3,10 +3,12 @@
 //! The file is read once, by the supervisor (and by `bulkhead` for its checks): raw form
 //! ([`file`]), then ready form ([`Config`]). Programs get their slice over their control link.
 
+mod egress;
 mod file;
 mod home;
 mod keys;
 mod rules;
+mod tls;
 mod url;
 
 pub use file::{Config, ConfigError, Telegram, Web};

@@ -14,6 +14,7 @@ use std::thread;
 use outbound::RuleSet;
 use protocol::control::{Control, EgressConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
+use protocol::rules::RulesNews;
 use sandbox::{Files, Program};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -142,13 +143,14 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     while let Some(frame) = received.recv().await {
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
+            // The model's server and the hosts of channels are as they were at the start.
+            Ok((Control::Rules { news }, _)) => doors.change_rules(news),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
-                | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::NoAgent { .. }),
                 _,
             )) => {
                 return Err(format!(
@@ -197,6 +199,18 @@ impl Doors {
         self.links.retain(|_, task| !task.is_finished());
         if let Some(older) = self.links.insert(peer, task.abort_handle()) {
             older.abort();
+        }
+    }
+
+    /// Judges by other rules from the next request and the next redirect on.
+    fn change_rules(&self, news: RulesNews) {
+        match news {
+            RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
+                Ok(rules) => self.tools.rules.replace(rules),
+                // Whoever tells them has looked at them; those in force stay.
+                Err(error) => eprintln!("bulkhead-egress: rules that cannot be used: {error}"),
+            },
+            RulesNews::Broken { .. } | RulesNews::AsBefore => {}
         }
     }
 

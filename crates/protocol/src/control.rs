@@ -73,7 +73,7 @@ pub enum Control<C> {
         /// Why.
         reason: String,
     },
-    /// The configuration was changed. Only to the gateway and to who keeps the workspace.
+    /// The configuration was changed. Only to the gateway, to egress and to who keeps the workspace.
     Rules {
         /// What became of the rules.
         news: RulesNews,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
+use crate::egress::{FetchFault, FetchOutcome};
 use crate::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
     SecretName, SenderId, TurnId,
@@ -461,6 +462,17 @@ pub enum CallOutcome {
     Ran {
         /// What came of it, with its receipt.
         run: RunOutcome,
+    },
+    /// A host answered.
+    Fetched {
+        /// With this.
+        answer: FetchOutcome,
+    },
+    /// No host answered, or what it answered is not passed on. Whether a request reached it the
+    /// rows of egress say.
+    NotFetched {
+        /// Why.
+        fault: FetchFault,
     },
     /// It did not run: malformed, refused by the rules, denied by a person, no box.
     NotRun {

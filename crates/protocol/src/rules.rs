@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::WorkspacePath;
 use crate::ids::PrincipalId;
+use crate::outbound::EgressRule;
 
 /// The most bytes in one file of rules.
 pub const MAX_RULE_FILE: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub struct OwnerRules {
     pub people: Vec<Person>,
     /// Who may answer a question.
     pub answers: Answers,
+    /// Who may reach what.
+    pub egress: Vec<EgressRule>,
     /// Cedar files, by name.
     pub files: Vec<RuleFile>,
 }

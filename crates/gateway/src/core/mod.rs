@@ -44,7 +44,7 @@ use sandbox::{ConfineError, Files, Program, confine};
 use approvals::Pending;
 use limits::Rates;
 use record::{Record, RecordLost};
-use runner::Runner;
+use runner::{By, Runner};
 use session::Sessions;
 use state::{State, StateError};
 use surfaces::Surfaces;
@@ -210,7 +210,9 @@ impl Gateway {
             Event::Agent(session, link, request) => self.agent_request(&session, link, request)?,
             Event::AgentGone(session, link, error) => self.agent_gone(&session, link, &error)?,
             Event::Runner(link, reply) => self.runner_reply(link, reply)?,
-            Event::RunnerGone(link) => self.runner_gone(link)?,
+            Event::RunnerGone(link) => self.executor_gone(By::Boxes, link)?,
+            Event::Door(link, reply) => self.door_reply(link, reply)?,
+            Event::DoorGone(link) => self.executor_gone(By::Door, link)?,
             Event::Workspace(link, reply) => self.workspace_reply(link, reply)?,
             Event::WorkspaceGone(link) => self.workspace_gone(link)?,
             Event::Operator(request, answer) => self.operator_request(request, answer)?,
@@ -257,6 +259,12 @@ impl Gateway {
                 wire::read_runner(id, link, events)?;
                 self.unknown(ended)?;
             }
+            Peer::Egress => {
+                let link = Link::new(stream);
+                let ended = self.runner.door_linked(id, link.try_clone()?)?;
+                wire::read_door(id, link, events)?;
+                self.unknown(ended)?;
+            }
             Peer::Workspace => {
                 let link = Link::new(stream);
                 let ended = self.workspace.linked(id, link.try_clone()?)?;
@@ -280,7 +288,7 @@ impl Gateway {
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
-            Peer::Gateway | Peer::Vault | Peer::Egress => {
+            Peer::Gateway | Peer::Vault => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
             }
         }

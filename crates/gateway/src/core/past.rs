@@ -292,6 +292,7 @@ pub(super) fn open_outcome(open: OpenCall) -> (CallId, CallOutcome) {
 
 #[cfg(test)]
 mod tests {
+    use protocol::agent::Told;
     use protocol::call::Action;
     use protocol::event::{Ground, TurnEnd, UndoOutcome};
     use protocol::ids::{ChannelId, ConversationId, Digest, PrincipalId, SenderId, SessionId};
@@ -496,7 +497,7 @@ mod tests {
             1
         );
         assert!(
-            matches!(&items[1], HistoryItem::Tool { result, .. } if result.contains("not known"))
+            matches!(&items[1], HistoryItem::Tool { result: Told::Text { text }, .. } if text.contains("not known"))
         );
         assert_eq!(past(&rows).open.unwrap().attempts, 2);
     }

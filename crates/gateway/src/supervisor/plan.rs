@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, Home, OPERATOR, TERMINAL, read_public};
 use protocol::control::{
-    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig,
+    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, SandboxConfig,
     TunnelRule, WorkspaceConfig,
 };
 use protocol::engine::EngineConfig;
@@ -134,10 +134,6 @@ pub(super) fn plans(
         "--operator-key-pub".into(),
         home.keys().join("operator.pub").into(),
     ]);
-    let mut egress_links = vec![Peer::Ledger];
-    if matches!(config.route.reach, Reach::Remote { secret: Some(_) }) {
-        egress_links.push(Peer::Vault);
-    }
     let mut plans = vec![
         Plan {
             arguments: dir(home.ledger()),
@@ -150,7 +146,7 @@ pub(super) fn plans(
             ..plan("bulkhead-vault", Peer::Vault, 3)
         },
         Plan {
-            links: egress_links,
+            links: vec![Peer::Ledger, Peer::Vault],
             config: told(&egress(config)),
             ..plan("bulkhead-egress", Peer::Egress, 2)
         },
@@ -191,7 +187,7 @@ pub(super) fn plans(
         },
         Plan {
             arguments: dir(home.gateway()),
-            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace],
+            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace, Peer::Egress],
             listeners: vec![copy(sockets.operator.try_clone().map(Into::into))?],
             config: told(&gateway(home, config)?),
             ..plan("bulkhead-gateway", Peer::Gateway, 1)
@@ -269,8 +265,8 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
-        rules: Vec::new(),
-        extra_roots: Vec::new(),
+        rules: config.rules.egress.clone(),
+        extra_roots: config.extra_roots.clone(),
     }
 }
 

@@ -187,7 +187,10 @@ impl Supervisor {
                 (Peer::Workspace, RulesNews::Changed { rules }) => {
                     slot.plan.config["read_only"] = told(&rules.read_only);
                 }
-                (Peer::Gateway | Peer::Workspace, _) => {}
+                (Peer::Egress, RulesNews::Changed { rules }) => {
+                    slot.plan.config["rules"] = told(&rules.egress);
+                }
+                (Peer::Gateway | Peer::Workspace | Peer::Egress, _) => {}
                 _ => continue,
             }
             if let Some(program) = slot.child() {

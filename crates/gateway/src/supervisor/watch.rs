@@ -84,7 +84,7 @@ impl Watch {
         };
         if config != rest_of_before {
             eprintln!(
-                "bulkhead-supervisor: the configuration was changed beyond [policy]; that is taken when Bulkhead is started again"
+                "bulkhead-supervisor: the configuration was changed beyond [policy] and [[egress]]; that is taken when Bulkhead is started again"
             );
         }
         if rules != before.rules {
@@ -155,6 +155,25 @@ mod tests {
         assert!(reason.contains("line 6"), "{reason}");
         write(&home, &format!("{CONFIG}[policy]\nallow = ['make test']\n"));
         assert_eq!(look(&mut watch), Some(RulesNews::AsBefore));
+    }
+
+    #[test]
+    fn changed_egress_rules_are_told_as_well() {
+        const RULE: &str = "[[egress]]\nname = \"r\"\nsubject = \"tool:http_request\"\nhost = \"a.example\"\nowner = \"me\"\nexpires = \"2027-06-01\"\n";
+        let (_dir, home, mut watch) = watch();
+        assert_eq!(look(&mut watch), None);
+        write(&home, &format!("{CONFIG}{RULE}"));
+        let Some(RulesNews::Changed { rules }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert_eq!(rules.egress[0].name.as_str(), "r");
+        write(&home, &format!("{CONFIG}{RULE}private = true\n"));
+        assert!(matches!(look(&mut watch), Some(RulesNews::Broken { .. })));
+        write(&home, CONFIG);
+        let Some(RulesNews::Changed { rules }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert!(rules.egress.is_empty());
     }
 
     #[test]
