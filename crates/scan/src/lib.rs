@@ -9,10 +9,20 @@
 //! It is a net below what keeps secrets away from what could leak them, not in its place: who can
 //! run code where a secret is can encode it in a way that nobody looks for.
 
+mod alphabet;
+mod context;
+mod decode;
 mod finding;
+mod formats;
+mod hit;
 pub mod links;
+mod names;
+mod placeholder;
 mod scanner;
 mod stream;
+mod structured;
+mod vault;
+mod view;
 
 pub use finding::{Finding, Kind, redact};
 pub use scanner::Scanner;
