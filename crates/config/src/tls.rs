@@ -57,11 +57,7 @@ mod tests {
 
     fn read(folder: &Path, names: &[&str]) -> Result<Vec<String>, ConfigError> {
         let extra_roots = names.iter().map(PathBuf::from).collect();
-        extra_roots_of(folder, extra_roots)
-    }
-
-    fn extra_roots_of(folder: &Path, files: Vec<PathBuf>) -> Result<Vec<String>, ConfigError> {
-        super::extra_roots(&TlsFile { extra_roots: files }, folder)
+        super::extra_roots(&TlsFile { extra_roots }, folder)
     }
 
     #[test]
@@ -71,9 +67,15 @@ mod tests {
         let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         write("company.pem", certificate);
         write("empty.pem", "");
-        write("key.pem", &format!("{certificate}-----BEGIN {}-----\n", "PRIVATE KEY"));
+        write(
+            "key.pem",
+            &format!("{certificate}-----BEGIN {}-----\n", "PRIVATE KEY"),
+        );
         write("long.pem", &certificate.repeat(5000));
-        assert_eq!(read(folder.path(), &["company.pem"]).unwrap(), [certificate]);
+        assert_eq!(
+            read(folder.path(), &["company.pem"]).unwrap(),
+            [certificate]
+        );
         assert!(read(folder.path(), &[]).unwrap().is_empty());
         for name in ["empty.pem", "key.pem", "long.pem", "missing.pem"] {
             let error = read(folder.path(), &[name]).unwrap_err().to_string();
