@@ -6,6 +6,7 @@
 
 mod boxes;
 mod decisions;
+mod door;
 mod line;
 mod machine;
 mod measure;
@@ -31,6 +32,7 @@ use crate::output;
 use crate::scratch::{Afterwards, Scratch, Speaker, StandIn};
 
 pub(crate) use boxes::BoxExtent;
+use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
@@ -67,6 +69,8 @@ pub(crate) struct Extent {
     decisions: usize,
     /// Boxes.
     boxes: BoxExtent,
+    /// Answers through the door.
+    door: DoorExtent,
 }
 
 impl Extent {
@@ -79,6 +83,10 @@ impl Extent {
         turns: 20,
         decisions: 10_000,
         boxes: BoxExtent::SHORT,
+        door: DoorExtent {
+            answers: 40,
+            tokens: 200,
+        },
     };
 
     /// Whether it works at all.
@@ -90,6 +98,10 @@ impl Extent {
         turns: 3,
         decisions: 500,
         boxes: BoxExtent::QUICK,
+        door: DoorExtent {
+            answers: 3,
+            tokens: 50,
+        },
     };
 }
 
@@ -131,6 +143,7 @@ pub(crate) fn run(
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
+            measures.extend(door::measure(extent.door)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {
