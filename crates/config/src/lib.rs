@@ -9,6 +9,7 @@ mod freeze;
 mod home;
 mod keys;
 mod rules;
+mod tls;
 mod url;
 
 pub use file::{Config, ConfigError, Telegram, Web};

@@ -8,9 +8,9 @@ use protocol::egress::{EgressFault, FetchFault, FetchReply};
 use protocol::event::Event;
 use protocol::ids::{SecretName, SessionId};
 use scan::{Finding, Kind, Scanner};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as Asking, mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::json;
 use crate::record::Record;
@@ -18,6 +18,9 @@ use crate::vault_link::VaultLink;
 
 /// How long a tool's request waits for the first marks.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one question to the vault holds up what waits for it.
+const VAULT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How soon the vault is asked again that did not give them.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -34,6 +37,7 @@ pub(crate) struct Leaks {
     vault: VaultLink,
     record: Record,
     known: watch::Sender<Known>,
+    asking: Arc<Asking<()>>,
     /// The gateway's link, for what it has to hear of without having asked.
     gateway: Arc<Mutex<Option<mpsc::Sender<FetchReply>>>>,
 }
@@ -82,6 +86,7 @@ impl Leaks {
             vault,
             record,
             known: watch::Sender::new(known),
+            asking: Arc::default(),
             gateway: Arc::default(),
         }
     }
@@ -99,8 +104,13 @@ impl Leaks {
     /// Asks the vault for its marks, if it changed. Where it does not give any, those that are
     /// known stay.
     pub(crate) async fn refresh(&self) {
-        let known = self.known.borrow().generation;
-        if let Ok(Some((generation, marks))) = self.vault.marks_after(known).await {
+        let asked = async {
+            // One question at a time: whoever comes meanwhile finds the answer there.
+            let _asking = self.asking.lock().await;
+            let known = self.known.borrow().generation;
+            self.vault.marks_after(known).await
+        };
+        if let Ok(Ok(Some((generation, marks)))) = timeout(VAULT_LIMIT, asked).await {
             self.known.send_replace(Known {
                 scanner: Arc::new(Scanner::new(marks)),
                 generation,

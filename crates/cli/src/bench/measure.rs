@@ -41,6 +41,8 @@ pub(super) enum Target {
     Slower(f64),
     /// The figure is at least this.
     AtLeast(f64),
+    /// The ratio is at least this: how much of the baseline is left.
+    Share(f64),
 }
 
 /// Whether a figure is as it has to be.
@@ -68,6 +70,8 @@ pub(super) fn target(name: &str) -> Option<Target> {
         "decide_ordinary" | "decide_ls" | "decide_pipeline" | "decide_opaque" => {
             Some(Target::Within(200.0, 2000.0))
         }
+        "first_token_added" => Some(Target::Median(1.0)),
+        "model_stream" => Some(Target::Share(0.99)),
         "boxes_per_second" => Some(Target::AtLeast(400.0)),
         "docker_to_ready" => Some(Target::Slower(100.0)),
         "docker_to_cold" => Some(Target::Slower(40.0)),
@@ -136,7 +140,9 @@ impl Measure {
             Target::Ratio(most) => self.ratio.is_some_and(|ratio| ratio <= most),
             Target::Median(limit) => self.n > 0 && self.p50 < limit,
             Target::Within(half, most) => self.n > 0 && self.p50 < half && self.p99 < most,
-            Target::Slower(least) => self.ratio.is_some_and(|ratio| ratio >= least),
+            Target::Slower(least) | Target::Share(least) => {
+                self.ratio.is_some_and(|ratio| ratio >= least)
+            }
             Target::AtLeast(least) => self.p50 >= least,
         };
         Some(if reached { Reached::Yes } else { Reached::No })
@@ -157,7 +163,7 @@ impl Measure {
                 Some(Target::Ratio(most)) => format!("ratio <= {most}"),
                 Some(Target::Median(limit)) => format!("p50 < {limit}"),
                 Some(Target::Within(half, most)) => format!("p50 < {half}, p99 < {most}"),
-                Some(Target::Slower(least)) => format!("ratio >= {least}"),
+                Some(Target::Slower(least) | Target::Share(least)) => format!("ratio >= {least}"),
                 Some(Target::AtLeast(least)) => format!(">= {least}"),
             },
             match self.reached() {

@@ -6,6 +6,7 @@
 
 mod boxes;
 mod decisions;
+mod door;
 mod freeze;
 mod line;
 mod machine;
@@ -32,6 +33,7 @@ use crate::output;
 use crate::scratch::{Afterwards, Scratch, Speaker, StandIn};
 
 pub(crate) use boxes::BoxExtent;
+use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
@@ -70,6 +72,8 @@ pub(crate) struct Extent {
     frozen: (usize, usize),
     /// Boxes.
     boxes: BoxExtent,
+    /// Answers through the door.
+    door: DoorExtent,
 }
 
 impl Extent {
@@ -83,6 +87,10 @@ impl Extent {
         decisions: 10_000,
         frozen: (50, 5),
         boxes: BoxExtent::SHORT,
+        door: DoorExtent {
+            answers: 40,
+            tokens: 200,
+        },
     };
 
     /// Whether it works at all.
@@ -95,6 +103,10 @@ impl Extent {
         decisions: 500,
         frozen: (10, 1),
         boxes: BoxExtent::QUICK,
+        door: DoorExtent {
+            answers: 3,
+            tokens: 50,
+        },
     };
 }
 
@@ -136,6 +148,7 @@ pub(crate) fn run(
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
+            measures.extend(door::measure(extent.door)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {

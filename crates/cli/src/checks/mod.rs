@@ -5,6 +5,7 @@ mod installation;
 mod kernel;
 mod listeners;
 mod model;
+mod tls;
 
 use std::borrow::Cow;
 
@@ -81,6 +82,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
     ]);
     if let Ok(config) = &config {
         checks.push(history::history(home, config));
+        checks.push(tls::roots(config));
         checks.extend(model::all(config));
     }
     checks

@@ -695,3 +695,45 @@ fn a_rule_s_budget_is_held_and_one_request_s_bounds_too() {
         );
     });
 }
+
+#[test]
+fn an_allowed_host_is_not_an_allowed_destination() {
+    let name = "fetch::an_allowed_host_is_not_an_allowed_destination";
+    in_namespace(name, |world| {
+        world.name(API, &[&[ONE]]);
+        let heard = world.serve("93.184.216.34:443", good(API), |_| Reply::text("ok"));
+        let mine = EgressRule {
+            methods: vec![Method::Get, Method::Post],
+            paths: vec!["/repos/me/notes/*".parse().unwrap()],
+            ..rule(API)
+        };
+        let door = Door::new(world, vec![mine], Vec::new());
+        let at = |path: &str| get(&format!("https://api.example.com{path}"));
+        assert_eq!(text(&door.ask(at("/repos/me/notes/1")).unwrap()), "ok");
+        assert_eq!(heard.recv_timeout(LIMIT).unwrap().uri, "/repos/me/notes/1");
+        for path in [
+            "/repos/them/notes/1",
+            "/repos/me/notes",
+            "/repos/me/notes-of-them/1",
+            "/repos/me/notes/../../them/notes/1",
+            "/repos/me/notes/%2e%2e/%2e%2e/them/notes/1",
+            "/repos/me/notes%2f..%2f..%2fthem/1",
+            "/repos/ME/notes/1",
+            "//repos/me/notes/1",
+            "/repos/them/notes/1?/repos/me/notes/1",
+            "/repos/them/notes/1#/repos/me/notes/1",
+            "/",
+        ] {
+            door.refused(at(path));
+            door.refused(by_person(at(path)));
+        }
+        for method in ["DELETE", "PUT", "PATCH"] {
+            door.refused(by_person(HttpOrder {
+                method: method.to_owned(),
+                ..at("/repos/me/notes/1")
+            }));
+        }
+        door.refused(by_person(at("/repos/me/notes/1?_method=DELETE")));
+        nothing(&heard);
+    });
+}

@@ -4,6 +4,7 @@
 
 mod faults;
 mod fetch;
+mod fetch_secrets;
 mod links;
 mod model;
 mod secrets;

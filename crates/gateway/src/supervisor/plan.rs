@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, Home, OPERATOR, TERMINAL, read_public};
 use protocol::control::{
-    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig,
+    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, SandboxConfig,
     TunnelRule, WorkspaceConfig,
 };
 use protocol::engine::EngineConfig;
@@ -142,10 +142,6 @@ pub(super) fn plans(
             vault_arguments.extend(["--credential".into(), credential.into()]);
         }
     }
-    let mut egress_links = vec![Peer::Ledger];
-    if matches!(config.route.reach, Reach::Remote { secret: Some(_) }) {
-        egress_links.push(Peer::Vault);
-    }
     let mut plans = vec![
         Plan {
             arguments: dir(home.ledger()),
@@ -158,7 +154,7 @@ pub(super) fn plans(
             ..plan("bulkhead-vault", Peer::Vault, 3)
         },
         Plan {
-            links: egress_links,
+            links: vec![Peer::Ledger, Peer::Vault],
             config: told(&egress(config)),
             ..plan("bulkhead-egress", Peer::Egress, 2)
         },
