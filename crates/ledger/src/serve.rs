@@ -136,6 +136,10 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::ModelResponse { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
+                | Event::BoxTunnelOpened { .. }
+                | Event::BoxTunnelClosed { .. }
+                | Event::BoxRequest { .. }
+                | Event::BoxResponse { .. }
                 | Event::SecretUsed { .. }
         ),
         Peer::Vault => matches!(row.event, Event::SecretUsed { .. }),

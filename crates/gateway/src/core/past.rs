@@ -128,6 +128,10 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }

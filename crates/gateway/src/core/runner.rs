@@ -6,7 +6,7 @@ use ledger::client::Recorded;
 use policy::Permit;
 use protocol::frame::LinkError;
 use protocol::ids::{CallRef, SessionId};
-use protocol::runner::RunRequest;
+use protocol::runner::{Network, RunRequest};
 
 use super::outlet::Outlet;
 use super::wire::{LinkId, RunnerLink};
@@ -48,6 +48,7 @@ impl Runner {
             action: permit.action().clone(),
             limits: permit.limits().clone(),
             leaves: permit.leaves(),
+            network: Network::None,
         };
         match &self.link {
             Some((_, outlet)) if outlet.send(request).is_ok() => {

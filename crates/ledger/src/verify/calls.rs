@@ -115,6 +115,10 @@ impl Calls {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::UndoAsked { .. }

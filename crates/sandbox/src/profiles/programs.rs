@@ -5,7 +5,8 @@ use rustix::thread::CapabilitySet;
 use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
-    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, UNIX, WRITE_FILES,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, SPLICE, THREADS, UNIX,
+    WRITE_FILES,
 };
 use super::{Calls, Lifetime, Profile, Reach, Rule};
 use crate::confine::Program;
@@ -37,7 +38,7 @@ pub(crate) fn of(program: Program) -> Profile {
         Program::Sandbox => Profile {
             keep_as_root: CapabilitySet::SETFCAP,
             lifetime: Lifetime::OfParent,
-            reach: Reach::AllFilesNoNetwork,
+            reach: Reach::AllFilesAndTheBoxPort,
             calls: sandbox_service(),
         },
         Program::Egress => confined(
@@ -50,6 +51,8 @@ pub(crate) fn of(program: Program) -> Profile {
                 ASYNC,
                 OLD_ASYNC,
                 NETWORK,
+                ACCEPT,
+                SPLICE,
                 READ_FILES,
                 OLD_READ_FILES,
                 SECRETS,
