@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use outbound::address::{Allowed, check, is_loopback_host};
@@ -22,6 +23,18 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The roots that come with the program: Mozilla's.
 pub(crate) fn mozilla_roots() -> RootCertStore {
     webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+/// The roots that come with the program, and those that the configuration adds, each in PEM.
+pub(crate) fn roots(extra: &[String]) -> Result<RootCertStore, String> {
+    let mut roots = mozilla_roots();
+    for text in extra {
+        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(roots)
 }
 
 /// What TLS is spoken with.

@@ -5,11 +5,19 @@
 //! resolves to, judged by [`outbound::address::check`] before each connection; the connection goes to
 //! exactly those addresses. What goes out is in the record first.
 
+mod box_link;
 mod chat;
 mod dial;
+mod forward;
+mod forward_budget;
+mod forward_copy;
+mod inspect;
+mod inspect_authority;
+mod inspect_head;
 mod model_link;
 mod program;
 mod record;
+mod sni;
 mod text;
 mod tokens;
 mod tunnel;

@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vault::VaultClient;
 
+use crate::forward::BoxDoor;
 use crate::chat::{ModelDoor, VaultLink};
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
 use crate::wire::brief;
-use crate::{dial, model_link, tunnel_link};
+use crate::{box_link, dial, model_link, tunnel_link};
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -77,13 +78,18 @@ fn resolver_files() -> Vec<PathBuf> {
 }
 
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
-    let tls = dial::tls(dial::mozilla_roots()).map_err(|error| format!("TLS: {error}"))?;
+    let EgressConfig {
+        model,
+        tunnels,
+        extra_roots,
+    } = config;
+    let roots = dial::roots(&extra_roots).map_err(|error| format!("an extra root: {error}"))?;
+    let tls = dial::tls(roots).map_err(|error| format!("TLS: {error}"))?;
     let record = Record::new();
-    let EgressConfig { model, tunnels } = config;
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
-            tls,
+            tls: tls.clone(),
             record: record.clone(),
             vault: VaultLink::default(),
         }),
@@ -91,6 +97,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             rules: tunnels,
             record: record.clone(),
         }),
+        boxes: Arc::new(BoxDoor::new(tls, record.clone())),
         record,
         links: HashMap::new(),
     };
@@ -138,6 +145,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
 struct Doors {
     model: Arc<ModelDoor>,
     tunnels: Arc<TunnelDoor>,
+    boxes: Arc<BoxDoor>,
     record: Record,
     links: HashMap<Peer, AbortHandle>,
 }
@@ -156,7 +164,8 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Gateway | Peer::Egress | Peer::Sandbox | Peer::Workspace => {
+            Peer::Sandbox => tokio::spawn(box_link::serve(Arc::clone(&self.boxes), stream)),
+            Peer::Gateway | Peer::Egress | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );

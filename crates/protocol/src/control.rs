@@ -149,6 +149,8 @@ pub struct EgressConfig {
     pub model: ModelRoute,
     /// What else may be reached.
     pub tunnels: Vec<TunnelRule>,
+    /// Certificates that are trusted beside Mozilla's, in PEM: a company's own authority.
+    pub extra_roots: Vec<String>,
 }
 
 /// Where the model is.

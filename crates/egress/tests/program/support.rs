@@ -51,7 +51,11 @@ impl Egress {
         let control = SupervisorEnd::new(ours);
         control
             .send(&Control::Start {
-                config: EgressConfig { model, tunnels },
+                config: EgressConfig {
+                    model,
+                    tunnels,
+                    extra_roots: Vec::new(),
+                },
             })
             .unwrap();
         assert_eq!(control.receive().unwrap().0, Report::Ready);

@@ -169,7 +169,7 @@ pub(super) fn plans(
             ..plan("bulkhead-workspace", Peer::Workspace, 3)
         },
         Plan {
-            links: vec![Peer::Workspace],
+            links: vec![Peer::Workspace, Peer::Egress],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
@@ -269,6 +269,7 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
+        extra_roots: Vec::new(),
     }
 }
 
