@@ -5,7 +5,7 @@
 //! out of a box comes by its socket alone.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener as StdListener};
+use std::net::{Shutdown, TcpListener as StdListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use std::sync::mpsc as threads;
 use std::thread;
 use std::time::Duration;
 
-use protocol::box_link::{BoxReply, BoxRequest, PORT};
+use protocol::box_link::{BoxReply, BoxRequest};
 use protocol::control::ControlEnd;
 use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use protocol::outbound::EgressRule;
-use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use rustix::net::SocketType;
+use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -120,9 +120,8 @@ fn listener(socket: Option<OwnedFd>) -> Result<TcpListener, String> {
     let kind = socket_type(socket.as_fd()).map_err(|errno| words(errno.into()))?;
     let listener = StdListener::from(socket);
     let address = listener.local_addr().map_err(words)?;
-    let expected = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    if !listens || kind != SocketType::STREAM || address != expected {
-        return Err(format!("its socket does not listen at {expected}"));
+    if !listens || kind != SocketType::STREAM || !address.ip().is_loopback() {
+        return Err("its socket does not listen on a loopback".to_owned());
     }
     listener.set_nonblocking(true).map_err(words)?;
     TcpListener::from_std(listener).map_err(words)
@@ -159,7 +158,11 @@ impl Drop for Closer {
     }
 }
 
-type Started = (Closer, mpsc::Receiver<Request>, threads::SyncSender<BoxReply>);
+type Started = (
+    Closer,
+    mpsc::Receiver<Request>,
+    threads::SyncSender<BoxReply>,
+);
 
 /// Sockets are handed over on this link, so it is read and written by two threads of its own.
 fn start_threads(stream: StdStream) -> Result<Started, LinkError> {
@@ -194,7 +197,10 @@ fn read(link: &End, asked: &mpsc::Sender<Request>) {
             }
             Err(LinkError::Closed) => return,
             Err(error) => {
-                return eprintln!("bulkhead-egress: the link of boxes ended: {}", brief(&error));
+                return eprintln!(
+                    "bulkhead-egress: the link of boxes ended: {}",
+                    brief(&error)
+                );
             }
         }
     }

@@ -356,7 +356,13 @@ pub(crate) async fn serve(run: Arc<Run>, client: TcpStream) {
     if head.method != "CONNECT" {
         let number = run.next_tunnel();
         let ended = run.ended();
-        let serving = inspect::serve(&run, (number, Origin::Proxy), (reading, writer), Some(head));
+        let ways = (reading, writer);
+        let serving = Box::pin(inspect::serve(
+            &run,
+            (number, Origin::Proxy),
+            ways,
+            Some(head),
+        ));
         tokio::select! {
             _ = serving => {}
             () = ended => {}
@@ -505,8 +511,9 @@ impl Tunnel {
             }
         };
         match &self.leads {
-            Leads::Through(server) => self.through(run, &client, server, &bytes).await,
-            Leads::Inspected => self.inspected(run, client, bytes).await,
+            Leads::Through(server) => self.through(run, &client, server, bytes).await,
+            // Its state is large; a tunnel that is not inspected has no room for it.
+            Leads::Inspected => Box::pin(self.inspected(run, client, bytes)).await,
         }
     }
 
@@ -515,7 +522,7 @@ impl Tunnel {
         run: &Run,
         client: &TcpStream,
         server: &TcpStream,
-        first: &[u8],
+        first: Vec<u8>,
     ) -> String {
         let counted = self
             .meter
@@ -523,9 +530,10 @@ impl Tunnel {
         if let Err(over) = counted {
             return over.to_string();
         }
-        if write_all(server, first).await.is_err() {
+        if write_all(server, &first).await.is_err() {
             return "the server broke it off".to_owned();
         }
+        drop(first);
         let ways = (&run.door.pipes, IDLE);
         carry(client, server, &self.meter, ways).await.to_string()
     }
@@ -599,7 +607,10 @@ mod tests {
     #[test]
     fn connect_names_a_host_and_a_port_in_one_form() {
         let place = Place::parse("Api.Example.com:443").unwrap();
-        assert_eq!((place.name().as_str(), place.port), ("api.example.com", 443));
+        assert_eq!(
+            (place.name().as_str(), place.port),
+            ("api.example.com", 443)
+        );
         assert_eq!(Place::parse("[::1]:443").unwrap().name(), "::1");
         for text in [
             "example.com",

@@ -165,7 +165,8 @@ impl Served<'_> {
         };
         let recorded = self.run.before(self.row(&wanted)).await;
         if let Err(not) = recorded {
-            self.refuse(not.into(), &head.target, (reading, writer)).await;
+            self.refuse(not.into(), &head.target, (reading, writer))
+                .await;
             return After::Close;
         }
         let mut told = Told::default();
@@ -467,10 +468,9 @@ async fn send<R: AsyncRead + Unpin>(
         let wrong = match piece {
             Ok(None) => return Ok(()),
             Ok(Some(piece)) => {
-                let counted =
-                    wanted
-                        .meter
-                        .count(Direction::Up, piece.len() as u64, Millis::now());
+                let counted = wanted
+                    .meter
+                    .count(Direction::Up, piece.len() as u64, Millis::now());
                 match counted {
                     Ok(()) => {
                         // A server that wants no more says so in its answer.
@@ -532,7 +532,8 @@ impl HyperBody for Sending {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

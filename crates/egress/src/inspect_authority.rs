@@ -66,7 +66,9 @@ impl Authority {
     fn sign_for(&self, host: &str) -> Result<ServerConfig, String> {
         let key = KeyPair::generate().map_err(words)?;
         let mut params = CertificateParams::new(vec![host.to_owned()]).map_err(words)?;
-        params.distinguished_name.push(DnType::CommonName, "Bulkhead");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Bulkhead");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         // Without it some clients do not find the authority.

@@ -292,9 +292,12 @@ impl<R: AsyncRead + Unpin> Reading<R> {
                 .windows(end.len())
                 .position(|window| window == end)
             {
+                check_lines(&self.have[..from + at])?;
                 let rest = self.have.split_off(from + at + end.len());
                 return Ok(Some(std::mem::replace(&mut self.have, rest)));
             }
+            // Who ends lines otherwise would wait for an answer for ever.
+            check_lines(&self.have)?;
             looked = self.have.len().saturating_sub(end.len() - 1);
             if self.have.len() > most {
                 return Err(Bad::TooLong);
@@ -307,6 +310,7 @@ impl<R: AsyncRead + Unpin> Reading<R> {
         }
     }
 
+    /// Reads more.
     async fn fill(&mut self) -> Result<usize, Bad> {
         self.have.reserve(16 * 1024);
         let read = self.from.read_buf(&mut self.have).await;
@@ -322,6 +326,18 @@ impl<R: AsyncRead + Unpin> Reading<R> {
         let rest = self.have.split_off(most.min(self.have.len()));
         Ok(std::mem::replace(&mut self.have, rest))
     }
+}
+
+/// No line ends with a bare LF.
+fn check_lines(bytes: &[u8]) -> Result<(), Bad> {
+    let mut before = 0;
+    for byte in bytes {
+        if *byte == b'\n' && before != b'\r' {
+            return Err(Bad::Form("a line ends otherwise than with CR LF"));
+        }
+        before = *byte;
+    }
+    Ok(())
 }
 
 /// The body of a request that is being read.
@@ -374,10 +390,7 @@ impl Body {
         }
     }
 
-    async fn next_chunk<R: AsyncRead + Unpin>(
-        &mut self,
-        from: &mut Reading<R>,
-    ) -> Result<(), Bad> {
+    async fn next_chunk<R: AsyncRead + Unpin>(&mut self, from: &mut Reading<R>) -> Result<(), Bad> {
         /// The size, and the end of a line.
         const MAX_LINE: usize = 32;
         if self.within && line(from, MAX_LINE).await? != b"" {
@@ -428,7 +441,10 @@ mod tests {
     fn a_head_is_read_as_it_stands() {
         let head =
             parse("GET /a?b HTTP/1.1\r\nHost: example.com\r\nX-A:  b \r\nx-a:c\r\n\r\n").unwrap();
-        assert_eq!((head.method.as_str(), head.target.as_str()), ("GET", "/a?b"));
+        assert_eq!(
+            (head.method.as_str(), head.target.as_str()),
+            ("GET", "/a?b")
+        );
         assert_eq!(head.one("host").unwrap(), Some(&b"example.com"[..]));
         assert_eq!(head.all("x-a").collect::<Vec<_>>(), [b"b", b"c"]);
         assert!(head.one("x-a").is_err());
@@ -506,7 +522,10 @@ mod tests {
     fn no_other_protocol_can_be_asked_for() {
         assert_eq!(with("").keeps_alive(), Ok(true));
         assert_eq!(with("Connection: close\r\n").keeps_alive(), Ok(false));
-        assert_eq!(with("Connection: Keep-Alive, TE\r\n").keeps_alive(), Ok(true));
+        assert_eq!(
+            with("Connection: Keep-Alive, TE\r\n").keeps_alive(),
+            Ok(true)
+        );
         for other in [
             "Upgrade: websocket\r\n",
             "Connection: Upgrade\r\n",
@@ -567,6 +586,8 @@ mod tests {
         assert_eq!(from.head().await.unwrap().unwrap().target, "/a");
         assert_eq!(from.head().await.unwrap().unwrap().target, "/b");
         assert_eq!(from.head().await, Ok(None));
+        let mut from = Reading::new(&b"GET /a HTTP/1.1\nHost: a\n\n"[..]);
+        assert!(matches!(from.head().await, Err(Bad::Form(_))));
         let endless = "GET /a HTTP/1.1\r\nX: ".to_owned() + &"y".repeat(2 * MAX_HEAD);
         let mut from = Reading::new(endless.as_bytes());
         assert_eq!(from.head().await, Err(Bad::TooLong));

@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vault::VaultClient;
 
-use crate::forward::BoxDoor;
 use crate::chat::{ModelDoor, VaultLink};
+use crate::forward::BoxDoor;
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
 use crate::wire::brief;

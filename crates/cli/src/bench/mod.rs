@@ -11,6 +11,7 @@ mod machine;
 mod measure;
 mod peers;
 mod rig;
+mod tunnels;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -34,6 +35,7 @@ pub(crate) use boxes::BoxExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
+use tunnels::TunnelExtent;
 
 /// The token of the bot that the stand-in for Telegram knows.
 const TOKEN: &str = "1000:bench";
@@ -67,6 +69,8 @@ pub(crate) struct Extent {
     decisions: usize,
     /// Boxes.
     boxes: BoxExtent,
+    /// Ways out of them.
+    tunnels: TunnelExtent,
 }
 
 impl Extent {
@@ -79,6 +83,7 @@ impl Extent {
         turns: 20,
         decisions: 10_000,
         boxes: BoxExtent::SHORT,
+        tunnels: TunnelExtent::FULL,
     };
 
     /// Whether it works at all.
@@ -90,6 +95,7 @@ impl Extent {
         turns: 3,
         decisions: 500,
         boxes: BoxExtent::QUICK,
+        tunnels: TunnelExtent::QUICK,
     };
 }
 
@@ -131,6 +137,7 @@ pub(crate) fn run(
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
+            measures.extend(tunnels::measure(extent.tunnels)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {

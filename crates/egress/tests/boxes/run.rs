@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use protocol::call::Action;
 use protocol::control::{
-    BoxGroups, Control, EgressConfig, MemoryPolicy, ModelRoute, Peer, Reach, Report, Scheme,
-    SupervisorEnd,
+    BoxGroups, Control, ControlEnd, EgressConfig, MemoryPolicy, ModelRoute, Peer, Reach, Report,
+    Scheme, SupervisorEnd, TunnelRule,
 };
+use protocol::egress::{TunnelReply, TunnelRequest};
 use protocol::event::Event;
 use protocol::frame::Link;
-use protocol::ids::{CallId, CallRef, RowId, SessionId, TurnId};
+use protocol::ids::{CallId, CallRef, ChannelId, RowId, SessionId, TurnId};
 use protocol::outbound::EgressRule;
 use protocol::record::{LedgerReply, LedgerRequest};
 use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
@@ -28,12 +29,16 @@ use sandbox::way::{Egress as EgressLink, Outside};
 
 use crate::world::World;
 
+fn telegram() -> ChannelId {
+    ChannelId::parse("telegram").unwrap()
+}
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// `bulkhead-egress`, and boxes whose ways out lead to it.
 pub(crate) struct System {
     child: Child,
-    _control: SupervisorEnd<EgressConfig>,
+    control: SupervisorEnd<EgressConfig>,
     door: Arc<EgressLink>,
     boxes: Boxes,
     workspace: tempfile::TempDir,
@@ -60,7 +65,11 @@ impl System {
                 reach: Reach::Loopback,
                 idle_seconds: 1,
             },
-            tunnels: Vec::new(),
+            tunnels: vec![TunnelRule {
+                channel: telegram(),
+                host: "plain.acme-widgets.com".to_owned(),
+                port: 443,
+            }],
             extra_roots: vec![world.root.clone()],
         };
         control.send(&Control::Start { config }).unwrap();
@@ -88,7 +97,7 @@ impl System {
         };
         Self {
             child,
-            _control: control,
+            control,
             door,
             boxes: Boxes::start(config, Arc::new(Folders::new())).unwrap(),
             workspace,
@@ -114,6 +123,29 @@ impl System {
             assert!(begun.elapsed() < LIMIT, "{:?}", self.rows.lock().unwrap());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// A tunnel of the channel to its host.
+    pub(crate) fn channel_tunnel(&self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::Channel(telegram());
+        self.control
+            .send_with(&Control::Link { peer }, theirs.into())
+            .unwrap();
+        let channel = ControlEnd::<TunnelRequest, TunnelReply>::new(ours);
+        let open = TunnelRequest::Open {
+            id: 1,
+            host: "plain.acme-widgets.com".to_owned(),
+            port: 443,
+        };
+        channel.send(&open).unwrap();
+        let (reply, socket) = channel.receive().unwrap();
+        assert_eq!(reply, TunnelReply::Opened { id: 1 });
+        // The tunnel ends with its link, so that stays open until the test ends.
+        std::mem::forget(channel);
+        let tunnel = UnixStream::from(socket.unwrap());
+        tunnel.set_read_timeout(Some(LIMIT)).unwrap();
+        tunnel
     }
 
     pub(crate) fn egress(&self) -> u32 {
@@ -164,14 +196,22 @@ impl System {
     /// It has to succeed; what it printed.
     pub(crate) fn works(&self, rules: &[EgressRule], text: &str) -> String {
         let outcome = self.shell(rules, text);
-        assert_eq!(outcome.end, RunEnd::Exited { code: 0 }, "{text}: {outcome:?}");
+        assert_eq!(
+            outcome.end,
+            RunEnd::Exited { code: 0 },
+            "{text}: {outcome:?}"
+        );
         outcome.stdout
     }
 
     /// It has to fail; what it printed, errors included.
     pub(crate) fn fails(&self, rules: &[EgressRule], text: &str) -> String {
         let outcome = self.shell(rules, text);
-        assert_ne!(outcome.end, RunEnd::Exited { code: 0 }, "{text}: {outcome:?}");
+        assert_ne!(
+            outcome.end,
+            RunEnd::Exited { code: 0 },
+            "{text}: {outcome:?}"
+        );
         assert_ne!(outcome.end, RunEnd::TimedOut, "{text}: {outcome:?}");
         outcome.stdout + &outcome.stderr
     }
@@ -192,7 +232,10 @@ fn ledger(stream: UnixStream, rows: Arc<Mutex<Vec<Event>>>) {
             rows.lock()
                 .unwrap()
                 .extend(new.into_iter().map(|row| row.event));
-            if link.send(&LedgerReply::Appended { first: RowId(1) }).is_err() {
+            if link
+                .send(&LedgerReply::Appended { first: RowId(1) })
+                .is_err()
+            {
                 return;
             }
         }

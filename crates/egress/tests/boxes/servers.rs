@@ -13,7 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -66,10 +66,12 @@ pub(crate) fn start(
 fn acceptor(authority: &Issuer<'static, KeyPair>) -> TlsAcceptor {
     let key = KeyPair::generate().unwrap();
     let names = vec!["*.acme-widgets.com".to_owned(), ONE.to_owned()];
-    let leaf = CertificateParams::new(names)
-        .unwrap()
-        .signed_by(&key, authority)
-        .unwrap();
+    let mut params = CertificateParams::new(names).unwrap();
+    // One that has its authority's name would be taken for its own issuer.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "acme-widgets.com");
+    let leaf = params.signed_by(&key, authority).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -93,10 +95,11 @@ fn listen(runtime: &Handle, address: &str, port: u16, tls: Option<TlsAcceptor>, 
                 match tls {
                     None => talk(stream, site).await,
                     // A handshake that fails is what some tests want.
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => talk(stream, site).await,
-                        Err(_) => {}
-                    },
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            talk(stream, site).await;
+                        }
+                    }
                 }
             });
         }
@@ -145,7 +148,11 @@ impl Site {
             }
             None if path == "/missing" => status(404),
             None if path == "/large" => text(&"x".repeat(4 << 20)),
-            None => text(&format!("{} {} bytes from {host}{path}\n", head.method, body.len())),
+            None => text(&format!(
+                "{} {} bytes from {host}{path}\n",
+                head.method,
+                body.len()
+            )),
         }
     }
 

@@ -53,7 +53,10 @@ pub(crate) fn enter(test: &str) {
     command.arg(folder.path());
     command.arg(std::env::current_exe().unwrap()).arg(test);
     let status = command.status().unwrap();
-    assert!(status.success(), "in its namespace `{test}` failed: {status}");
+    assert!(
+        status.success(),
+        "in its namespace `{test}` failed: {status}"
+    );
 }
 
 /// The network.
