@@ -13,36 +13,42 @@ use crate::run::{System, rule};
 use crate::world::World;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_tunnel_leads_to_the_name_that_tls_asks_for", names_in_tls),
+    (
+        "a_tunnel_leads_to_the_name_that_tls_asks_for",
+        a_tunnel_leads_to_the_name_that_tls_asks_for,
+    ),
     (
         "a_name_that_leads_inside_is_refused_whatever_rule_has_it",
-        inside_addresses,
+        a_name_that_leads_inside_is_refused_whatever_rule_has_it,
     ),
     (
         "there_is_no_way_past_the_proxy_and_no_names_in_the_box",
-        past_the_proxy,
+        there_is_no_way_past_the_proxy_and_no_names_in_the_box,
     ),
     (
         "forms_that_could_be_read_in_two_ways_are_refused",
-        two_readings,
+        forms_that_could_be_read_in_two_ways_are_refused,
     ),
     (
         "two_hundred_tunnels_of_one_box_are_served_at_once",
-        many_tunnels,
+        two_hundred_tunnels_of_one_box_are_served_at_once,
     ),
-    ("tunnels_end_with_their_box", with_the_box),
+    ("tunnels_end_with_their_box", tunnels_end_with_their_box),
     (
         "a_channel_s_tunnel_leads_to_the_name_that_tls_asks_for",
-        channels,
+        a_channel_s_tunnel_leads_to_the_name_that_tls_asks_for,
     ),
-    ("no_credential_and_no_key_is_in_a_box", no_key),
+    (
+        "no_credential_and_no_key_is_in_a_box",
+        no_credential_and_no_key_is_in_a_box,
+    ),
 ];
 
 fn plain() -> Vec<EgressRule> {
     vec![rule("plain", "curl", "plain.acme-widgets.com", json!({}))]
 }
 
-fn names_in_tls(world: &World) {
+fn a_tunnel_leads_to_the_name_that_tls_asks_for(world: &World) {
     let system = System::start(world);
     let curl = "curl -sS -k --max-time 20";
     // CONNECT says one name, and TLS another one that the same server has.
@@ -72,7 +78,7 @@ fn names_in_tls(world: &World) {
     assert!(world.heard.take().is_empty());
 }
 
-fn inside_addresses(world: &World) {
+fn a_name_that_leads_inside_is_refused_whatever_rule_has_it(world: &World) {
     let system = System::start(world);
     for host in ["meta.acme-widgets.com", "inner.acme-widgets.com"] {
         for look in ["no", "yes"] {
@@ -88,7 +94,7 @@ fn inside_addresses(world: &World) {
     assert!(world.heard.take().is_empty());
 }
 
-fn past_the_proxy(world: &World) {
+fn there_is_no_way_past_the_proxy_and_no_names_in_the_box(world: &World) {
     let system = System::start(world);
     let curl = "curl -sS -k --max-time 5 --noproxy '*'";
     for text in [
@@ -113,7 +119,7 @@ fn past_the_proxy(world: &World) {
     assert_eq!(world.heard.take().len(), 1);
 }
 
-fn two_readings(world: &World) {
+fn forms_that_could_be_read_in_two_ways_are_refused(world: &World) {
     let system = System::start(world);
     let clear = json!({"ports": [80, 443], "cleartext": "allowed", "paths": ["/me/*"]});
     let rules = vec![rule("clear", "curl", "plain.acme-widgets.com", clear)];
@@ -183,7 +189,7 @@ fn two_readings(world: &World) {
     assert_eq!(heard.len(), 1, "{heard:?}");
 }
 
-fn many_tunnels(world: &World) {
+fn two_hundred_tunnels_of_one_box_are_served_at_once(world: &World) {
     let system = System::start(world);
     // The first message of TLS for this name, without any way to go on: the server answers with an alert.
     let hello = hello("plain.acme-widgets.com");
@@ -229,7 +235,7 @@ fn hello(name: &str) -> String {
 }
 
 /// A channel's tunnel is held to the name of its rule in the same way.
-fn channels(world: &World) {
+fn a_channel_s_tunnel_leads_to_the_name_that_tls_asks_for(world: &World) {
     use std::io::{Read as _, Write as _};
     let system = System::start(world);
     let bytes = |digits: &str| -> Vec<u8> {
@@ -255,7 +261,7 @@ fn channels(world: &World) {
     }
 }
 
-fn with_the_box(world: &World) {
+fn tunnels_end_with_their_box(world: &World) {
     let system = System::start(world);
     let hold = "import socket, time\n\
          s = socket.create_connection(('127.0.0.1', 3128))\n\
@@ -292,7 +298,7 @@ fn with_the_box(world: &World) {
     }
 }
 
-fn no_key(world: &World) {
+fn no_credential_and_no_key_is_in_a_box(world: &World) {
     let system = System::start(world);
     std::fs::write(system.workspace().join("plain"), "x").unwrap();
     let look = json!({"inspect": "yes", "paths": ["/me/*"]});

@@ -9,21 +9,30 @@ use crate::run::{System, rule};
 use crate::world::{World, on_the_host};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("curl_reaches_what_a_rule_allows_and_nothing_else", curl),
+    (
+        "curl_reaches_what_a_rule_allows_and_nothing_else",
+        curl_reaches_what_a_rule_allows_and_nothing_else,
+    ),
     (
         "curl_is_held_to_methods_and_paths_where_egress_looks",
-        inspected,
+        curl_is_held_to_methods_and_paths_where_egress_looks,
     ),
     (
         "git_reaches_its_repository_and_no_other_on_the_same_host",
-        git,
+        git_reaches_its_repository_and_no_other_on_the_same_host,
     ),
-    ("pip_downloads_from_its_index_and_from_no_other_place", pip),
+    (
+        "pip_downloads_from_its_index_and_from_no_other_place",
+        pip_downloads_from_its_index_and_from_no_other_place,
+    ),
     (
         "npm_installs_from_its_registry_and_from_no_other_place",
-        npm,
+        npm_installs_from_its_registry_and_from_no_other_place,
     ),
-    ("what_goes_in_the_clear_is_judged_too", in_the_clear),
+    (
+        "what_goes_in_the_clear_is_judged_too",
+        what_goes_in_the_clear_is_judged_too,
+    ),
 ];
 
 fn plain() -> Vec<EgressRule> {
@@ -33,7 +42,7 @@ fn plain() -> Vec<EgressRule> {
 /// curl that trusts the servers' authority.
 const CURL: &str = "curl -sS --max-time 20 --cacert ca.pem";
 
-fn curl(world: &World) {
+fn curl_reaches_what_a_rule_allows_and_nothing_else(world: &World) {
     let system = System::start(world);
     let said = system.works(
         &plain(),
@@ -93,7 +102,7 @@ fn looked_into() -> Vec<EgressRule> {
     vec![rule("mine", "curl", "plain.acme-widgets.com", more)]
 }
 
-fn inspected(world: &World) {
+fn curl_is_held_to_methods_and_paths_where_egress_looks(world: &World) {
     let system = System::start(world);
     let (rules, curl) = (looked_into(), "curl -sS --max-time 20");
     let site = "https://plain.acme-widgets.com";
@@ -168,7 +177,7 @@ fn inspected(world: &World) {
     );
 }
 
-fn git(world: &World) {
+fn git_reaches_its_repository_and_no_other_on_the_same_host(world: &World) {
     let system = System::start(world);
     let site = world.repositories.path();
     for of in ["me/notes.git", "you/notes.git"] {
@@ -221,7 +230,7 @@ fn git(world: &World) {
     assert!(heard.iter().all(|line| line.contains(" /me/")), "{heard:?}");
 }
 
-fn pip(world: &World) {
+fn pip_downloads_from_its_index_and_from_no_other_place(world: &World) {
     let system = System::start(world);
     let more =
         json!({"inspect": "yes", "methods": ["GET"], "paths": ["/simple/widget/*", "/packages/*"]});
@@ -257,7 +266,7 @@ fn pip(world: &World) {
     );
 }
 
-fn npm(world: &World) {
+fn npm_installs_from_its_registry_and_from_no_other_place(world: &World) {
     let system = System::start(world);
     let more = json!({"inspect": "yes", "methods": ["GET"], "paths": ["/widget", "/widget/*"]});
     let rules = vec![rule("registry", "npm", "npm.acme-widgets.com", more)];
@@ -285,7 +294,7 @@ fn npm(world: &World) {
     );
 }
 
-fn in_the_clear(world: &World) {
+fn what_goes_in_the_clear_is_judged_too(world: &World) {
     let system = System::start(world);
     let more =
         json!({"ports": [80], "cleartext": "allowed", "methods": ["GET"], "paths": ["/me/*"]});
