@@ -6,6 +6,7 @@
 //! exactly those addresses. What goes out is in the record first.
 
 mod attempt;
+mod box_link;
 mod budget;
 mod chat;
 mod credential;
@@ -13,7 +14,13 @@ mod dial;
 mod exchange;
 mod fetch;
 mod fetch_link;
+mod forward;
+mod forward_budget;
+mod forward_copy;
 mod headers;
+mod inspect;
+mod inspect_authority;
+mod inspect_head;
 mod json;
 mod leaks;
 mod model_link;
@@ -22,6 +29,7 @@ mod program;
 mod record;
 mod returned;
 mod sigv4;
+mod sni;
 mod text;
 mod tokens;
 mod tunnel;

@@ -150,6 +150,10 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::LeakStopped { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
+                | Event::BoxTunnelOpened { .. }
+                | Event::BoxTunnelClosed { .. }
+                | Event::BoxRequest { .. }
+                | Event::BoxResponse { .. }
                 | Event::SecretUsed { .. }
         ),
         Peer::Vault => matches!(

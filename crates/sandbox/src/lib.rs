@@ -40,6 +40,7 @@ pub mod service;
 pub mod signals;
 mod sys;
 mod watch;
+pub mod way;
 
 pub use cgroup::prepare as prepare_cgroups;
 pub use check::{Check, Status, check};

@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod peers;
 mod rig;
+mod tunnels;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -37,6 +38,7 @@ use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
+use tunnels::TunnelExtent;
 
 /// The token of the bot that the stand-in for Telegram knows.
 const TOKEN: &str = "1000:bench";
@@ -74,6 +76,8 @@ pub(crate) struct Extent {
     boxes: BoxExtent,
     /// Answers through the door.
     door: DoorExtent,
+    /// Ways out of them.
+    tunnels: TunnelExtent,
 }
 
 impl Extent {
@@ -91,6 +95,7 @@ impl Extent {
             answers: 40,
             tokens: 200,
         },
+        tunnels: TunnelExtent::FULL,
     };
 
     /// Whether it works at all.
@@ -107,6 +112,7 @@ impl Extent {
             answers: 3,
             tokens: 50,
         },
+        tunnels: TunnelExtent::QUICK,
     };
 }
 
@@ -149,6 +155,7 @@ pub(crate) fn run(
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
             measures.extend(door::measure(extent.door)?);
+            measures.extend(tunnels::measure(extent.tunnels)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {

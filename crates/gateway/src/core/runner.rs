@@ -11,7 +11,7 @@ use protocol::call::Action;
 use protocol::egress::FetchRequest;
 use protocol::frame::LinkError;
 use protocol::ids::{CallRef, SessionId};
-use protocol::runner::RunRequest;
+use protocol::runner::{Network, RunRequest};
 use serde::Serialize;
 
 use super::outlet::Outlet;
@@ -108,6 +108,7 @@ impl Runner {
                     action: action.clone(),
                     limits: permit.limits().clone(),
                     leaves: permit.leaves(),
+                    network: Network::None,
                 },
             ),
         }

@@ -174,7 +174,7 @@ pub(super) fn plans(
         },
         Plan {
             arguments: runner_arguments(home, config)?,
-            links: vec![Peer::Workspace],
+            links: vec![Peer::Workspace, Peer::Egress],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
