@@ -473,7 +473,10 @@ impl Start {
                 kind: Kind::Online,
                 ..self
             }),
-            (Outside::Through { .. }, Action::Shell { .. } | Action::Tool { .. }) => Err(Refused {
+            (
+                Outside::Through { .. },
+                Action::Shell { .. } | Action::Tool { .. } | Action::Fetch { .. },
+            ) => Err(Refused {
                 reason: "only programs that were understood get a way out of their box".to_owned(),
                 fix: "write the command without what only a shell understands".to_owned(),
             }),

@@ -229,7 +229,11 @@ impl Door {
                 Report::Failed { .. }
                 | Report::StartAgent { .. }
                 | Report::StopAgent { .. }
-                | Report::Relink { .. } => return Err(LinkError::Closed),
+                | Report::Relink { .. }
+                | Report::Panic { .. }
+                | Report::FreezeRecorded { .. }
+                | Report::Resumed { .. }
+                | Report::NotResumed { .. } => return Err(LinkError::Closed),
             }
             let link = |peer| Control::Link { peer };
             control.send_with(&link(Peer::Ledger), their_record.into())?;
@@ -253,7 +257,7 @@ impl Door {
             body: body.to_owned(),
         };
         let (mut clock, mut seen) = (Clock::new(began, tokens), Vec::new());
-        let all = || -> Result<Times, LinkError> {
+        let mut all = || -> Result<Times, LinkError> {
             self.agent.send(&request)?;
             loop {
                 match self.agent.receive()? {

@@ -268,6 +268,7 @@ fn config() -> EgressConfig {
             idle_seconds: 1,
         },
         tunnels: Vec::new(),
+        rules: Vec::new(),
         extra_roots: Vec::new(),
     }
 }

@@ -70,6 +70,7 @@ impl System {
                 host: "plain.acme-widgets.com".to_owned(),
                 port: 443,
             }],
+            rules: Vec::new(),
             extra_roots: vec![world.root.clone()],
         };
         control.send(&Control::Start { config }).unwrap();
