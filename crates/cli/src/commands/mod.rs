@@ -9,6 +9,7 @@ mod chat;
 mod demo;
 mod doctor;
 mod down;
+mod egress;
 mod grants;
 mod login;
 mod pair;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Vault(vault::Arguments),
     /// The rules: what they say of a call, and whether the configuration is sound.
     Policy(policy::Arguments),
+    /// What may go out: where secrets are in a text.
+    Egress(egress::Arguments),
     /// The record: log, show, verify.
     Audit(audit::Arguments),
     /// Make the workspace as it was before a turn; shows first what that changes.
@@ -104,6 +107,7 @@ impl Command {
             Self::Grants(arguments) => grants::run(arguments, home),
             Self::Vault(arguments) => vault::run(arguments, home),
             Self::Policy(arguments) => policy::run(&arguments, home),
+            Self::Egress(arguments) => egress::run(&arguments, home),
             Self::Audit(arguments) => audit::run(arguments, home),
             Self::Undo(arguments) => undo::run(&arguments, home),
             Self::Sandbox(arguments) => sandbox::run(&arguments, home),
