@@ -5,11 +5,13 @@ mod bases;
 mod escapes;
 mod joined;
 mod numbers;
-mod plain;
+pub(crate) mod plain;
 mod spelled;
 mod turned;
 
 use crate::view::{Budget, View};
+
+pub(crate) use escapes::html as html_text;
 
 /// By which way a view came about: what need not be tried on it.
 #[derive(Clone, Copy, Debug, Default)]
