@@ -62,17 +62,16 @@ impl Rig {
         self.system.json(&["vault", "status"])
     }
 
-    /// Waits until the bot answers somebody who writes.
-    fn answers(&self) {
-        self.server
-            .user_writes(OWNER, &Chat::private(OWNER), "hello");
-        self.hears();
+    /// Somebody who never wrote before writes.
+    fn writes(&self, user: i64) {
+        self.server.user_writes(user, &Chat::private(user), "hello");
     }
 
-    fn hears(&self) {
+    /// Waits until the bot answers them.
+    fn hears(&self, user: i64) {
         wait_for("the bot answers", || {
-            let texts = self.server.texts(OWNER).into_iter();
-            texts.filter(|text| text.contains("pair approve")).next()
+            let mut texts = self.server.texts(user).into_iter();
+            texts.find(|text| text.contains("pair approve"))
         });
     }
 }
@@ -119,8 +118,7 @@ fn with_a_passphrase_all_starts_and_channels_wait_until_it_is_given() {
         (&json!("locked"), &json!("passphrase"))
     );
     assert_eq!(rig.system.json(&["status"])["vault"]["lock"], "locked");
-    rig.server
-        .user_writes(OWNER, &Chat::private(OWNER), "hello");
+    rig.writes(OWNER);
     // What needs no secret goes on meanwhile.
     assert_eq!(
         rig.system.ask("are you there?")["reply"],
@@ -132,14 +130,15 @@ fn with_a_passphrase_all_starts_and_channels_wait_until_it_is_given() {
         "does not open",
     );
     done(&rig.run(&["vault", "unlock", "--passphrase-file", &words]));
-    rig.hears();
+    rig.hears(OWNER);
     done(&rig.run(&["vault", "lock"]));
     assert_eq!(rig.vault()["lock"], "locked");
 
     done(&rig.run(&["down"]));
     done(&rig.run(&["up", "--detach", "--passphrase-file", &words]));
     assert_eq!(rig.vault()["lock"], "open");
-    rig.answers();
+    rig.writes(OWNER + 1);
+    rig.hears(OWNER + 1);
     let keys =
         fs::read_to_string(rig.system.home().join("vault/vault.key")).expect("the key's file");
     assert!(!keys.contains(WORDS));
@@ -201,8 +200,7 @@ fn an_older_copy_of_the_vault_s_folder_is_refused_and_a_backup_is_the_way_back()
         .system
         .bulkhead_with(&["vault", "rotate", "hub"], "third-value-of-hub");
     refused(&rotate, "older copy");
-    rig.server
-        .user_writes(OWNER, &Chat::private(OWNER), "hello");
+    rig.writes(OWNER);
 
     let wrong = rig.file("wrong", "several words that somebody guessed");
     let restore =
@@ -214,7 +212,7 @@ fn an_older_copy_of_the_vault_s_folder_is_refused_and_a_backup_is_the_way_back()
     done(&rig.run(&["down"]));
     rig.system.up();
     assert!(rig.vault()["rolled_back"].is_null());
-    rig.hears();
+    rig.hears(OWNER);
     let rows = rig.system.rows("vault_changed");
     let changes: Vec<_> = rows
         .iter()
@@ -238,7 +236,7 @@ fn at_a_desktop(system: &System, arguments: &[&str]) -> Output {
     let mut command = Command::new("dbus-run-session");
     command
         .args(["--", "sh", "-c"])
-        .arg("printf keyring | gnome-keyring-daemon --unlock --components=secrets > /dev/null && exec \"$@\"")
+        .arg("printf keyring | gnome-keyring-daemon --unlock --components=secrets > /dev/null 2>&1 && exec \"$@\"")
         .arg("sh")
         .arg(program("bulkhead"))
         .args(arguments)
@@ -270,7 +268,8 @@ fn the_keyring_of_the_desktop_keeps_the_key_and_without_it_the_vault_stays_close
     assert!(said(&list).contains("telegram-token"));
     done(&at_a_desktop(&rig.system, &["up", "--detach"]));
     assert_eq!(rig.vault()["lock"], "open");
-    rig.answers();
+    rig.writes(OWNER + 1);
+    rig.hears(OWNER + 1);
     done(&rig.run(&["down"]));
     let words = rig.file("words", WORDS);
     let protect = [
@@ -308,7 +307,8 @@ fn a_service_opens_it_with_the_credential_that_systemd_gives_it() {
             .expect("it runs"),
     );
     assert_eq!(rig.vault()["lock"], "open");
-    rig.answers();
+    rig.writes(OWNER + 1);
+    rig.hears(OWNER + 1);
     // It opens by itself also after the program died.
     rig.system.signal("bulkhead-vault", "KILL");
     wait_for("it is open again", || {

@@ -12,8 +12,8 @@ const WANTED: u64 = 16 << 20;
 /// The least with which such a program starts, in bytes.
 pub const LEAST: u64 = 1 << 20;
 
-/// Some bytes that are kept out of the swap. Has to be dropped before they are freed, and after
-/// they were wiped.
+/// Some bytes that are kept out of the swap. To be dropped once they were wiped, and best before
+/// they are freed: whole pages that another thread got and locked in between would be let go.
 #[derive(Debug)]
 #[must_use = "the bytes may go to the swap as soon as this is dropped"]
 pub struct Locked {

@@ -25,7 +25,7 @@ use sandbox::memory::Locked;
 use crate::frames::{FrameReader, Memory, Patience, brief, send};
 use crate::handle::{Asker, Journal, Refusal, Seen, Vault};
 use crate::manage::{Operator, no_record_yet};
-use crate::place::read_ours;
+use crate::place::read_short;
 use crate::store::Store;
 
 const USAGE: &str =
@@ -169,7 +169,8 @@ fn open(args: &Args, journal: Journal) -> Result<Vault, String> {
 }
 
 fn unlock_with(store: &mut Store, credential: &Path) -> Result<(), String> {
-    let mut bytes = read_ours(credential, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
+    // Who can read it is up to systemd, which gives a service's user leave in ways that the mode does not show.
+    let mut bytes = read_short(credential, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
     let _held = sandbox::memory::lock(&bytes).map_err(|error| error.to_string())?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
