@@ -56,6 +56,9 @@ use workspace::Workspace;
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
 
+/// After which time a link that has not come is asked for again.
+const RELINK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Events that may wait. A peer that speaks faster than it is heard has to wait itself, and
 /// the others get their turn.
 const MAX_EVENTS: usize = 16;
@@ -138,6 +141,8 @@ struct Gateway {
     frozen: Option<panic::Freeze>,
     /// Browsers that wait for a freeze, with the numbers of their requests.
     freezing: Vec<(LinkId, u64)>,
+    /// When a new link to the ledger was asked for that has not come.
+    ledger_asked: Option<Instant>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -186,6 +191,7 @@ impl Gateway {
             rules,
             frozen: None,
             freezing: Vec::new(),
+            ledger_asked: None,
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -262,6 +268,7 @@ impl Gateway {
         let (id, events) = (self.last_link, self.events.clone());
         match peer {
             Peer::Ledger => {
+                self.ledger_asked = None;
                 self.record.linked(stream);
                 self.recover()?;
             }
@@ -359,8 +366,15 @@ impl Gateway {
 
     /// Asks for a new link to the ledger if the one there was has been given up: an answer
     /// that is late would be taken for that of another request.
-    fn ask_for_ledger(&self) -> Result<(), Fatal> {
-        if !self.record.is_linked() {
+    ///
+    /// One is asked for at a time: the ledger has one link to this program, so that of two new ones
+    /// the first is closed when it comes, which would ask for the next one, and so on.
+    fn ask_for_ledger(&mut self) -> Result<(), Fatal> {
+        let asked = self
+            .ledger_asked
+            .is_some_and(|at| at.elapsed() < RELINK_AGAIN);
+        if !self.record.is_linked() && !asked {
+            self.ledger_asked = Some(Instant::now());
             self.control.send(&Report::Relink { peer: Peer::Ledger })?;
         }
         Ok(())
