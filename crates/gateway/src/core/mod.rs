@@ -56,8 +56,8 @@ use workspace::Workspace;
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
 
-/// After which time a link that has not come is asked for again.
-const RELINK_AGAIN: Duration = Duration::from_secs(5);
+/// How long no other link to the ledger is asked for; less than after what the record is tried again.
+const RELINK_AGAIN: Duration = Duration::from_millis(1500);
 
 /// Events that may wait. A peer that speaks faster than it is heard has to wait itself, and
 /// the others get their turn.
@@ -141,7 +141,7 @@ struct Gateway {
     frozen: Option<panic::Freeze>,
     /// Browsers that wait for a freeze, with the numbers of their requests.
     freezing: Vec<(LinkId, u64)>,
-    /// When a new link to the ledger was asked for that has not come.
+    /// When a new link to the ledger was last asked for.
     ledger_asked: Option<Instant>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
@@ -268,7 +268,6 @@ impl Gateway {
         let (id, events) = (self.last_link, self.events.clone());
         match peer {
             Peer::Ledger => {
-                self.ledger_asked = None;
                 self.record.linked(stream);
                 self.recover()?;
             }
@@ -367,8 +366,9 @@ impl Gateway {
     /// Asks for a new link to the ledger if the one there was has been given up: an answer
     /// that is late would be taken for that of another request.
     ///
-    /// One is asked for at a time: the ledger has one link to this program, so that of two new ones
-    /// the first is closed when it comes, which would ask for the next one, and so on.
+    /// Not again and again: the ledger has one link to this program, so that of two new ones the first
+    /// is closed when it comes here. The other one follows; asking for a third would close that too.
+    /// Where none comes, [`recovery`] asks again.
     fn ask_for_ledger(&mut self) -> Result<(), Fatal> {
         let asked = self
             .ledger_asked
