@@ -289,6 +289,21 @@ fn a_freeze_is_recorded_once_and_its_end_before_it_happens() {
 }
 
 #[test]
+fn however_often_the_record_is_missed_one_link_to_it_is_asked_for() {
+    let mut rig = Rig::start();
+    rig.gateway.freeze(a_freeze()).unwrap();
+    for _ in 0..5 {
+        rig.gateway.freeze(a_freeze()).unwrap();
+        let key = PublicKey([9; 32]);
+        rig.gateway.end_freeze(Millis(7), key, later()).unwrap();
+        rig.gateway.settle().unwrap();
+    }
+    let received = std::iter::from_fn(|| rig.supervisor.receive().ok());
+    let links = received.filter(|(report, _)| matches!(report, Report::Relink { .. }));
+    assert_eq!(links.count(), 1);
+}
+
+#[test]
 fn a_freeze_waits_for_no_record_and_its_end_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut rig = Rig::start();
