@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use outbound::{Asked, AskedTunnel, Host, Refusal, RuleSet, Terms, Verdict, judge, judge_tunnel};
+use outbound::{
+    Asked, AskedTunnel, Host, Refusal, RuleSet, Terms, Verdict, judge, judge_tunnel, says_all,
+};
 use protocol::egress::EgressFault;
 use protocol::event::Event;
 use protocol::ids::CallRef;
@@ -144,7 +146,7 @@ impl Run {
                 }
             }
         }
-        let inspects = rules.iter().any(|rule| rule.inspect == Inspect::Yes);
+        let inspects = rules.iter().any(needs_a_look);
         Ok(Self {
             door,
             call,
@@ -240,7 +242,12 @@ impl Run {
                 Verdict::Deny(why) => keep_telling(&mut refusal, why),
             }
         }
-        strictest.ok_or_else(|| said(refusal))
+        let mut terms = strictest.ok_or_else(|| said(refusal))?;
+        let rule = terms.rule.as_ref().and_then(|name| self.rules.rule(name));
+        if rule.is_some_and(needs_a_look) {
+            terms.inspect = Inspect::Yes;
+        }
+        Ok(terms)
     }
 
     /// The same for a request that was seen.
@@ -285,6 +292,12 @@ impl Run {
         let meter = meter.map_err(|over| No::Refused(over.to_string()))?;
         Ok((rule, meter))
     }
+}
+
+/// Whether a rule holds only where egress looks into a tunnel: it says so, or it names methods or places, which
+/// is also said of what goes in the clear, and holds there without a tunnel.
+fn needs_a_look(rule: &EgressRule) -> bool {
+    rule.inspect == Inspect::Yes || !says_all(rule)
 }
 
 /// Of several refusals the one that says most: that of a rule for the host.

@@ -38,7 +38,7 @@ use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
-use tunnels::TunnelExtent;
+pub(crate) use tunnels::TunnelExtent;
 
 /// The token of the bot that the stand-in for Telegram knows.
 const TOKEN: &str = "1000:bench";
@@ -137,6 +137,8 @@ pub(crate) enum What {
         /// The socket of the Docker engine, if not its own default.
         docker: Option<PathBuf>,
     },
+    /// The ways out of boxes.
+    Tunnels(TunnelExtent),
 }
 
 /// Measures it and prints it.
@@ -149,6 +151,11 @@ pub(crate) fn run(
     let folder = folder.map_or_else(on_disk, Path::to_owned);
     let scratch = Scratch::new(&folder, "bench", Afterwards::Remove)?;
     let (measures, tables) = match what {
+        What::Tunnels(extent) => {
+            let mut measures = tunnels::measure(*extent)?;
+            measures.extend(busy());
+            (measures, Vec::new())
+        }
         What::Line(extent) => {
             let (mut measures, memory) = measure_all(&scratch, *extent)?;
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
