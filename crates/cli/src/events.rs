@@ -57,7 +57,9 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::VaultChanged { .. }
         | Event::HoneytokenTouched { .. }
         | Event::UndoAsked { .. }
-        | Event::UndoEnded { .. } => Place::Session,
+        | Event::UndoEnded { .. }
+        | Event::Panicked { .. }
+        | Event::Resumed { .. } => Place::Session,
     }
 }
 
@@ -155,6 +157,7 @@ pub(crate) fn summary(event: &Event) -> String {
             TurnEnd::Fault { fault } => serde_json::to_string(fault).unwrap_or_default(),
             TurnEnd::Interrupted => "Bulkhead ended while it ran".to_owned(),
             TurnEnd::AgentDied => "the agent's program died".to_owned(),
+            TurnEnd::Frozen => "everything was frozen".to_owned(),
             TurnEnd::AgentMisbehaved { detail } => {
                 format!("the agent broke the protocol: {}", piece(detail))
             }
@@ -273,6 +276,18 @@ pub(crate) fn summary(event: &Event) -> String {
             }
             UndoOutcome::Unknown => format!("undo of row {asked}: outcome unknown"),
         },
+        Event::Panicked { since, by, reason } => {
+            let why = match reason.is_empty() {
+                true => String::new(),
+                false => format!(": {}", piece(reason)),
+            };
+            format!("frozen since {} by {by}{why}", since.rfc3339())
+        }
+        Event::Resumed { since, key } => format!(
+            "the freeze of {} was ended with the operator key {}",
+            since.rfc3339(),
+            short(&key.to_string())
+        ),
     }
 }
 
@@ -328,6 +343,11 @@ fn outcome_words(outcome: &CallOutcome) -> String {
             };
             format!("{end} after {} ms{fate}", run.duration_ms)
         }
+        CallOutcome::Fetched { answer } => format!(
+            "status {}, {} bytes after {} ms",
+            answer.status, answer.bytes_down, answer.ms
+        ),
+        CallOutcome::NotFetched { fault } => format!("no answer: {}", piece(&fault.to_string())),
         CallOutcome::NotRun { reason } => format!("did not run: {}", piece(reason)),
         CallOutcome::Unknown => "outcome unknown".to_owned(),
     }

@@ -18,6 +18,7 @@ mod demo;
 mod events;
 mod fault;
 mod folder;
+mod frozen;
 mod habits;
 mod http;
 mod interrupt;
@@ -90,6 +91,9 @@ mod tests {
             "bulkhead up",
             "bulkhead up --detach",
             "bulkhead down",
+            "bulkhead panic",
+            "bulkhead panic --reason odd --json",
+            "bulkhead resume --json",
             "bulkhead status --json",
             "bulkhead login",
             "bulkhead login --json",

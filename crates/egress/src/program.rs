@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -47,11 +46,7 @@ pub fn run() -> ExitCode {
 
 fn start() -> Result<(), String> {
     let control = ProgramEnd::<EgressConfig>::from_stdin().map_err(|error| error.to_string())?;
-    let files = Files {
-        read: resolver_files(),
-        ..Files::default()
-    };
-    if let Err(error) = sandbox::confine(Program::Egress, &files) {
+    if let Err(error) = sandbox::confine(Program::Egress, &Files::default()) {
         let reason = error.to_string();
         // If the supervisor is gone too, standard error has the reason.
         let _ = control.send(&Report::Failed {
@@ -70,17 +65,6 @@ fn start() -> Result<(), String> {
     // A name that is still being looked up may take long, and nobody waits for it.
     runtime.shutdown_background();
     served
-}
-
-/// What the confinement does not know of itself: where resolv.conf(5) is a link, as with
-/// systemd-resolved, the file is replaced whole where it really is, so its folder is read.
-fn resolver_files() -> Vec<PathBuf> {
-    let real = Path::new("/etc/resolv.conf").canonicalize().ok();
-    let folder = real
-        .as_deref()
-        .and_then(Path::parent)
-        .filter(|path| path.starts_with("/run"));
-    folder.map(Path::to_owned).into_iter().collect()
 }
 
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
@@ -144,13 +128,15 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
             // The model's server and the hosts of channels are as they were at the start.
-            Ok((Control::Rules { news }, _)) => doors.change_rules(news),
+            Ok((Control::Rules { news }, _)) => doors.rules_news(news),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
-                | Control::NoAgent { .. }),
+                | Control::NoAgent { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             )) => {
                 return Err(format!(
@@ -202,13 +188,13 @@ impl Doors {
         }
     }
 
-    /// Judges by other rules from the next request and the next redirect on.
-    fn change_rules(&self, news: RulesNews) {
+    /// What tools may ask of hosts from now on. Rules that cannot be used are not taken; those in
+    /// force stay.
+    fn rules_news(&self, news: RulesNews) {
         match news {
             RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
                 Ok(rules) => self.tools.rules.replace(rules),
-                // Whoever tells them has looked at them; those in force stay.
-                Err(error) => eprintln!("bulkhead-egress: rules that cannot be used: {error}"),
+                Err(error) => eprintln!("bulkhead-egress: changed rules were not taken: {error}"),
             },
             RulesNews::Broken { .. } | RulesNews::AsBefore => {}
         }

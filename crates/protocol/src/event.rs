@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
 use crate::egress::{FetchFault, FetchOutcome};
+use crate::freeze::By;
 use crate::ids::{
-    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
-    SecretName, SenderId, TurnId,
+    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, PublicKey,
+    RowId, SecretName, SenderId, TurnId,
 };
 use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
@@ -380,6 +381,23 @@ pub enum Event {
         /// What came of it.
         outcome: UndoOutcome,
     },
+    /// Everything was frozen: agents, boxes, egress and the vault were killed. The row may come
+    /// later than the freeze, which waits for no record.
+    Panicked {
+        /// When it was.
+        since: Millis,
+        /// Who wanted it.
+        by: By,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// The freeze was ended. Written before it is.
+    Resumed {
+        /// Which freeze.
+        since: Millis,
+        /// The operator key that signed it.
+        key: PublicKey,
+    },
 }
 
 /// What came of an undo.
@@ -496,6 +514,8 @@ pub enum TurnEnd {
     AgentDied,
     /// Bulkhead stopped, or lost the record, in the middle of it.
     Interrupted,
+    /// Everything was frozen; its message is not taken up again.
+    Frozen,
     /// The agent broke the protocol and was killed.
     AgentMisbehaved {
         /// How.

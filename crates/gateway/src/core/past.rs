@@ -136,7 +136,9 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::VaultChanged { .. }
             | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => {}
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => {}
         }
     }
     past.open_calls = calls

@@ -135,6 +135,12 @@ impl Runner {
         self.door.running.retain(|call| call.session != *session);
     }
 
+    /// Waits for no outcome any more: the programs were killed, and the boxes with them.
+    pub(super) fn forget_all(&mut self) {
+        self.boxes.running.clear();
+        self.door.running.clear();
+    }
+
     /// The link is gone, and with it what ran; those calls. None if a newer link is in use.
     pub(super) fn lost(&mut self, by: By, link: LinkId) -> Option<BTreeSet<CallRef>> {
         match by {

@@ -123,7 +123,9 @@ impl Calls {
             | Event::VaultChanged { .. }
             | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => None,
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => None,
         }
     }
 
