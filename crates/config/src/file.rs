@@ -14,11 +14,13 @@ use toml::Spanned;
 
 use crate::egress::{RuleFile, egress_rules};
 use crate::rules::{PolicyFile, owner_rules};
-use crate::tls::{TlsFile, extra_roots};
 use crate::{BadUrl, BaseUrl, Home};
 
 /// The largest file read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
+
+/// The most files with certificates.
+const MAX_ROOTS: usize = 16;
 
 /// The configuration, checked and complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,10 +55,10 @@ pub struct Config {
     pub history: HistoryLimits,
     /// What the owner adds to the rules that are shipped.
     pub rules: OwnerRules,
+    /// Certificate authorities that egress trusts beside Mozilla's, in PEM.
+    pub extra_roots: Vec<String>,
     /// The message that freezes everything, if the owner chose one.
     pub panic_word: Option<PanicWord>,
-    /// Certificates that egress trusts beside Mozilla's, in PEM.
-    pub extra_roots: Vec<String>,
 }
 
 /// The web page.
@@ -141,11 +143,18 @@ struct File {
     #[serde(default)]
     policy: PolicyFile,
     #[serde(default)]
-    tls: TlsFile,
-    #[serde(default)]
     egress: Vec<Spanned<RuleFile>>,
     #[serde(default)]
+    network: NetworkFile,
+    #[serde(default)]
     panic: PanicFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkFile {
+    #[serde(default)]
+    extra_roots: Vec<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -334,7 +343,6 @@ impl Config {
         let route = route(&file.model)?;
         Ok(Self {
             route,
-            extra_roots: extra_roots(&file.tls, path.parent().unwrap_or(path))?,
             history: history(&file.workspace)?,
             workspace: workspace(file.workspace, home)?,
             web: web(&file.channel.web)?,
@@ -352,6 +360,7 @@ impl Config {
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
             rules: owner_rules(file.policy, egress_rules(file.egress, text)?, &home.rules())?,
+            extra_roots: extra_roots(&file.network.extra_roots)?,
             panic_word: panic_word(file.panic)?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
@@ -373,6 +382,31 @@ impl Config {
             },
         })
     }
+}
+
+/// The certificates in these files, as texts. Whether they are some, egress says.
+fn extra_roots(paths: &[PathBuf]) -> Result<Vec<String>, ConfigError> {
+    const KEY: &str = "network.extra_roots";
+    let wrong = |problem: String| ConfigError::Value { key: KEY, problem };
+    if paths.len() > MAX_ROOTS {
+        return Err(wrong(format!("at most {MAX_ROOTS} files are taken")));
+    }
+    let read = |path: &PathBuf| {
+        if !path.is_absolute() {
+            return Err(wrong(format!("{path:?} is not an absolute path")));
+        }
+        let failed = |error: io::Error| wrong(format!("cannot read {path:?}: {error}"));
+        let is_small = fs::metadata(path).map_err(failed)?.len() <= MAX_FILE;
+        let text = match is_small {
+            true => fs::read_to_string(path).map_err(failed)?,
+            false => return Err(wrong(format!("{path:?} is larger than {MAX_FILE} bytes"))),
+        };
+        match text.contains("-----BEGIN CERTIFICATE-----") {
+            true => Ok(text),
+            false => Err(wrong(format!("{path:?} holds no certificate in PEM"))),
+        }
+    };
+    paths.iter().map(read).collect()
 }
 
 /// The number, if it lies in this range.

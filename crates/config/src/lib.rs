@@ -9,7 +9,6 @@ mod freeze;
 mod home;
 mod keys;
 mod rules;
-mod tls;
 mod url;
 
 pub use file::{Config, ConfigError, Telegram, Web};

@@ -14,6 +14,7 @@ use protocol::outbound::{Attach, Credential, Method, Subject};
 use protocol::time::Millis;
 use protocol::vault::SecretText;
 use scan::Scanner;
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::budget::{Budget, Reservation};
@@ -23,6 +24,7 @@ use crate::exchange::{Answer, Bounds, Outgoing, exchange};
 use crate::fetch::FetchDoor;
 use crate::record::Record;
 use crate::returned::{Echo, MAX_BODY, Sought};
+use crate::sigv4::decode;
 
 /// A day in milliseconds.
 const DAY: u64 = 86_400_000;
@@ -49,6 +51,46 @@ impl Hop {
         text.push_str("\n\n");
         text.push_str(&String::from_utf8_lossy(&self.body));
         text
+    }
+}
+
+impl Hop {
+    /// What somebody would put a secret's piece into, and nothing around it: the texts of a JSON
+    /// body, another body, the values of a query, or the end of the path. So that pieces in one
+    /// request after the other stand side by side.
+    pub(crate) fn essence(&self) -> String {
+        if let Ok(value) = serde_json::from_slice::<Value>(&self.body) {
+            let mut texts = String::new();
+            collect(&value, &mut texts);
+            return texts;
+        }
+        if !self.body.is_empty() {
+            return String::from_utf8_lossy(&self.body).into_owned();
+        }
+        let text = match self.url.query() {
+            Some(query) => query
+                .split('&')
+                .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value))
+                .collect(),
+            None => self
+                .url
+                .path()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        String::from_utf8_lossy(&decode(&text)).into_owned()
+    }
+}
+
+fn collect(value: &Value, texts: &mut String) {
+    match value {
+        Value::String(text) => texts.push_str(text),
+        Value::Number(number) => texts.push_str(&number.to_string()),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, texts)),
+        Value::Object(values) => values.values().for_each(|value| collect(value, texts)),
+        Value::Null | Value::Bool(_) => {}
     }
 }
 

@@ -105,7 +105,7 @@ impl FetchDoor {
             approved,
             mut hop,
         } = wanted;
-        self.leaks.check(&call.session, hop.text()).await?;
+        self.leaks.check(&call.session, &hop).await?;
         let terms = match (self.judge(&subject, &hop), &approved) {
             (Verdict::Deny(refusal), _) => return Err(not_allowed(refusal.to_string())),
             (Verdict::Ask(_, question), Approved::Rule) => {
@@ -129,7 +129,7 @@ impl FetchDoor {
                 .next(&subject, &approved, (&hop, &done), &location, &trail)
                 .await;
             let (next, terms) = next.map_err(|reason| redirected(&done, &location, reason))?;
-            self.leaks.check(&call.session, next.text()).await?;
+            self.leaks.check(&call.session, &next).await?;
             trail.urls.push(next.url.to_string());
             done = attempt.make(&next, &terms).await?;
             hop = next;

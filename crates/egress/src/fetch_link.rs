@@ -12,7 +12,7 @@ use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::fetch::FetchDoor;
 use crate::wire;
@@ -64,19 +64,17 @@ pub(crate) async fn serve(door: Arc<FetchDoor>, stream: StdStream) {
                 Some(FetchRequest::Cancel { call }) => running.cancel(&call).await,
                 None => return,
             },
-            Some(ended) = running.tasks.join_next_with_id() => {
-                let id = match ended {
-                    Ok((id, ())) => id,
-                    Err(error) => error.id(),
-                };
-                running.forget(id);
-            }
+            Some(ended) = running.tasks.join_next_with_id() => running.forget(ended),
         }
     }
 }
 
 impl Running {
     async fn start(&mut self, call: CallRef, order: HttpOrder) {
+        // Whoever has the reply to a call may ask again at once.
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.forget(ended);
+        }
         if self.calls.len() >= IN_ALL || self.calls.contains_key(&call) {
             return self.refuse(call, FetchFault::Busy).await;
         }
@@ -113,7 +111,11 @@ impl Running {
         let _ = self.replies.send(FetchReply::Refused { call, fault }).await;
     }
 
-    fn forget(&mut self, id: Id) {
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => error.id(),
+        };
         if let Some(call) = self.by_task.remove(&id) {
             self.calls.remove(&call);
         }

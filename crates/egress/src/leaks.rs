@@ -1,17 +1,19 @@
 //! The scan at the door: of what tools send, of what enters the model, and of answers for the
 //! credential that was attached.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::egress::{EgressFault, FetchFault, FetchReply};
 use protocol::event::Event;
 use protocol::ids::{SecretName, SessionId};
-use scan::{Finding, Kind, Scanner};
+use scan::{Finding, Kind, Scanner, Stream};
 use tokio::sync::{Mutex as Asking, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use crate::attempt::Hop;
 use crate::json;
 use crate::record::Record;
 use crate::vault_link::VaultLink;
@@ -28,6 +30,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Longer texts are scanned beside what else egress does.
 const LONG: usize = 16 * 1024;
 
+/// The most sessions of which is remembered what they sent.
+const MAX_SESSIONS: usize = 256;
+
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
 
@@ -38,6 +43,8 @@ pub(crate) struct Leaks {
     record: Record,
     known: watch::Sender<Known>,
     asking: Arc<Asking<()>>,
+    /// What each session sent last, as far as it could be the beginning of something.
+    sent: Arc<Mutex<HashMap<SessionId, Stream>>>,
     /// The gateway's link, for what it has to hear of without having asked.
     gateway: Arc<Mutex<Option<mpsc::Sender<FetchReply>>>>,
 }
@@ -87,6 +94,7 @@ impl Leaks {
             record,
             known: watch::Sender::new(known),
             asking: Arc::default(),
+            sent: Arc::default(),
             gateway: Arc::default(),
         }
     }
@@ -139,25 +147,52 @@ impl Leaks {
         }
     }
 
-    /// What a tool is about to send, as one text: nothing in it may be a secret.
-    pub(crate) async fn check(&self, session: &SessionId, text: String) -> Result<(), FetchFault> {
-        let Some(scanner) = self.for_tools().await else {
-            return Err(FetchFault::NotAllowed {
-                reason: "what must not leave is not known, since the vault does not answer; see \
-                         `bulkhead status`"
-                    .to_owned(),
-            });
+    /// What a tool is about to send: nothing in it may be a secret, nor complete one of which
+    /// the requests before it held a piece.
+    pub(crate) async fn check(&self, session: &SessionId, hop: &Hop) -> Result<(), FetchFault> {
+        let refused = |reason: &str| FetchFault::NotAllowed {
+            reason: reason.to_owned(),
         };
-        let Some((_, findings)) = scan(scanner, text).await else {
-            return Err(FetchFault::NotAllowed {
-                reason: "it could not be scanned for secrets".to_owned(),
+        let scanner = self.for_tools().await.ok_or_else(|| {
+            refused(
+                "what must not leave is not known, since the vault does not answer; see \
+                 `bulkhead status`",
+            )
+        })?;
+        let unscanned = || refused("it could not be scanned for secrets");
+        let scanned = scan(Arc::clone(&scanner), hop.text()).await;
+        let (_, mut findings) = scanned.ok_or_else(unscanned)?;
+        if findings.is_empty() {
+            let mut before = self.take(session);
+            let essence = hop.essence();
+            let scanned = beside(essence.len(), move || {
+                let mut found = before.push(&scanner, &essence).findings;
+                found.extend(before.finish(&scanner).findings);
+                (before, found)
             });
-        };
+            let (before, found) = scanned.await.ok_or_else(unscanned)?;
+            self.keep(session, before);
+            findings = secrets(found);
+        }
         if findings.is_empty() {
             return Ok(());
         }
         self.report(session, Where::ToolRequest, &findings);
         Err(leak(&findings))
+    }
+
+    /// What a session sent before.
+    fn take(&self, session: &SessionId) -> Stream {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.remove(session).unwrap_or_default()
+    }
+
+    fn keep(&self, session: &SessionId, stream: Stream) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.len() >= MAX_SESSIONS {
+            sent.clear();
+        }
+        sent.insert(session.clone(), stream);
     }
 
     /// The body of a request to the model, without what is a secret in it.
@@ -246,22 +281,29 @@ fn honeytokens(findings: &[Finding]) -> Vec<SecretName> {
     names
 }
 
-/// The text, and what is a secret in it. Links are the matter of who shows a text.
-///
-/// None if the scan itself failed.
+/// Those that are secrets. Links are the matter of who shows a text.
+fn secrets(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.retain(|found| found.kind != Kind::IMAGE && found.kind != Kind::LINK);
+    findings
+}
+
+/// The text, and what is a secret in it. None if the scan itself failed.
 async fn scan(scanner: Arc<Scanner>, text: String) -> Option<(String, Vec<Finding>)> {
-    let secrets = |scanner: &Scanner, text: &str| {
-        let mut findings = scanner.scan(text);
-        findings.retain(|found| found.kind != Kind::IMAGE && found.kind != Kind::LINK);
-        findings
-    };
-    if text.len() <= LONG {
-        let findings = secrets(&scanner, &text);
-        return Some((text, findings));
-    }
-    let scanned = spawn_blocking(move || {
-        let findings = secrets(&scanner, &text);
+    beside(text.len(), move || {
+        let findings = secrets(scanner.scan(&text));
         (text, findings)
-    });
-    scanned.await.ok()
+    })
+    .await
+}
+
+/// Does this work here if it is short, and beside what else egress does if it is not. None if it
+/// failed.
+async fn beside<T: Send + 'static>(
+    length: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if length <= LONG {
+        return Some(work());
+    }
+    spawn_blocking(work).await.ok()
 }

@@ -131,7 +131,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
             // The model's server and the hosts of channels are as they were at the start.
-            Ok((Control::Rules { news }, _)) => doors.change_rules(news),
+            Ok((Control::Rules { news }, _)) => doors.rules_news(news),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
@@ -193,13 +193,13 @@ impl Doors {
         }
     }
 
-    /// Judges by other rules from the next request and the next redirect on.
-    fn change_rules(&self, news: RulesNews) {
+    /// What tools may ask of hosts from now on. Rules that cannot be used are not taken; those in
+    /// force stay.
+    fn rules_news(&self, news: RulesNews) {
         match news {
             RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
                 Ok(rules) => self.tools.rules.replace(rules),
-                // Whoever tells them has looked at them; those in force stay.
-                Err(error) => eprintln!("bulkhead-egress: rules that cannot be used: {error}"),
+                Err(error) => eprintln!("bulkhead-egress: changed rules were not taken: {error}"),
             },
             RulesNews::Broken { .. } | RulesNews::AsBefore => {}
         }

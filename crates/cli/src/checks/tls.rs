@@ -11,7 +11,7 @@ pub(super) fn roots(config: &Config) -> Check {
         files => Check::warn(
             "tls-roots",
             format!(
-                "Mozilla's, and those of {files} more (tls.extra_roots): whoever has a key of them can \
+                "Mozilla's, and those of {files} more (network.extra_roots): whoever has a key of them can \
                  read and change what goes to any host"
             ),
             "take those out of bulkhead.toml that are not needed",

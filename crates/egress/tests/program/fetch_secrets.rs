@@ -374,6 +374,30 @@ fn a_secret_in_a_tool_s_request_stops_it_wherever_it_stands() {
 }
 
 #[test]
+fn a_secret_in_pieces_is_stopped_at_the_request_that_completes_it() {
+    let name = "fetch_secrets::a_secret_in_pieces_is_stopped_at_the_request_that_completes_it";
+    in_namespace(name, |world| {
+        world.name(API, &[&[ONE]]);
+        world.serve("93.184.216.34:443", tls(API), |_| Reply::text("ok"));
+        let hush = value();
+        let (first, second) = hush.split_at(11);
+        let url = "https://api.example.com/";
+        let json = |piece: &str| post(url, &format!(r#"{{"note":"{piece}"}}"#));
+        let query = |piece: &str| get(&format!("{url}?a=&q={piece}"));
+        let path = |piece: &str| get(&format!("{url}notes/{piece}"));
+        let body = |piece: &str| post(url, piece);
+        let ways: [&dyn Fn(&str) -> HttpOrder; 4] = [&json, &query, &path, &body];
+        for way in ways {
+            let door = Door::new(world, vec![rule(API)], held());
+            assert_eq!(text(&door.ask(way(first)).unwrap()), "ok");
+            let fault = door.ask(way(second)).unwrap_err();
+            assert!(matches!(fault, FetchFault::Leak { .. }), "{fault:?}");
+            assert_eq!(text(&door.ask(way("else")).unwrap()), "ok");
+        }
+    });
+}
+
+#[test]
 fn what_the_vault_holds_has_to_be_known_before_a_tool_s_request_leaves() {
     let name = "fetch_secrets::what_the_vault_holds_has_to_be_known_before_a_tool_s_request_leaves";
     in_namespace(name, |world| {
