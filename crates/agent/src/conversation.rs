@@ -4,6 +4,8 @@ use model::{Call, DoneCall, Message};
 use protocol::agent::{HistoryItem, ModelSpec};
 use protocol::frame::MAX_FRAME;
 
+use crate::page;
+
 /// Bytes of JSON that count as one token. English takes four to five bytes of a token, code
 /// about three and a half, other scripts two to three; too small a figure trims early, too
 /// large a one is refused by the server.
@@ -76,7 +78,7 @@ impl Conversation {
             HistoryItem::Tool {
                 name, args, result, ..
             } => {
-                let result = bounded(result, window);
+                let result = bounded(page::told(result), window);
                 Message::Calls {
                     said: String::new(),
                     calls: vec![DoneCall {
@@ -374,7 +376,9 @@ mod tests {
                 call: CallId(1),
                 name: "read_file".to_owned(),
                 args: "{}".to_owned(),
-                result: "r".to_owned(),
+                result: protocol::agent::Told::Text {
+                    text: "r".to_owned(),
+                },
             },
             HistoryItem::Assistant {
                 text: "a".to_owned(),

@@ -3,7 +3,7 @@
 //! One agent serves one session. It builds the prompt, asks the model through egress, reads
 //! the stream, and asks the gateway for the tools that the model wants. [`turn`] is all of
 //! that without I/O; [`conversation`] keeps what was said and makes it fit the model's
-//! window; `program` moves frames between the links and the state machine.
+//! window; `page` makes text of web pages; `program` moves frames between the links and the state machine.
 //!
 //! Security: `bulkhead-agent` reads what the model, the tools and strangers wrote, and is
 //! assumed to be hijacked by it. It owns no file, no key, no route and no network; it has
@@ -12,6 +12,7 @@
 
 mod answer;
 pub mod conversation;
+mod page;
 mod program;
 pub mod turn;
 

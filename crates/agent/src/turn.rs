@@ -14,6 +14,7 @@ use protocol::ids::{CallId, TurnId};
 
 use crate::answer::{Answer, Outcome};
 use crate::conversation::{Conversation, Trimmed, Window, bounded};
+use crate::page;
 
 /// Without a word from egress for so long, the model counts as too slow. Egress has its own,
 /// shorter limit; this one is for an egress that hangs.
@@ -294,10 +295,10 @@ impl AwaitingModel {
 impl AwaitingTool {
     fn handle(self, input: Input, out: &mut Vec<Output>) -> Result<Agent, OutOfOrder> {
         match input {
-            Input::Command(AgentCommand::ToolResult { turn, call, text })
+            Input::Command(AgentCommand::ToolResult { turn, call, result })
                 if turn == self.turn.id && call == CallId(self.turn.calls) =>
             {
-                Ok(self.result(text, out))
+                Ok(self.result(page::told(result), out))
             }
             Input::Command(AgentCommand::Cancel { turn }) if turn == self.turn.id => {
                 Ok(self.cancel(out))

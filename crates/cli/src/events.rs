@@ -34,6 +34,8 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ApprovalAsked { turn, call, .. }
         | Event::ApprovalAnswered { turn, call, .. }
         | Event::Permit { turn, call, .. }
+        | Event::EgressRequest { turn, call, .. }
+        | Event::EgressResponse { turn, call, .. }
         | Event::Outcome { turn, call, .. } => Place::Call(*turn, *call),
         Event::Inbound { .. }
         | Event::Labelled { .. }
@@ -49,12 +51,15 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ChannelUp { .. }
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
+        | Event::LeakStopped { .. }
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
         | Event::VaultChanged { .. }
         | Event::HoneytokenTouched { .. }
         | Event::UndoAsked { .. }
-        | Event::UndoEnded { .. } => Place::Session,
+        | Event::UndoEnded { .. }
+        | Event::Panicked { .. }
+        | Event::Resumed { .. } => Place::Session,
     }
 }
 
@@ -152,6 +157,7 @@ pub(crate) fn summary(event: &Event) -> String {
             TurnEnd::Fault { fault } => serde_json::to_string(fault).unwrap_or_default(),
             TurnEnd::Interrupted => "Bulkhead ended while it ran".to_owned(),
             TurnEnd::AgentDied => "the agent's program died".to_owned(),
+            TurnEnd::Frozen => "everything was frozen".to_owned(),
             TurnEnd::AgentMisbehaved { detail } => {
                 format!("the agent broke the protocol: {}", piece(detail))
             }
@@ -184,6 +190,48 @@ pub(crate) fn summary(event: &Event) -> String {
             host,
             port,
         } => format!("{channel} to {host}:{port}"),
+        Event::EgressRequest {
+            subject,
+            method,
+            host,
+            port,
+            path,
+            bytes,
+            rule,
+            secret,
+            ..
+        } => {
+            let rule = rule
+                .as_ref()
+                .map_or("no rule, a person said yes".to_owned(), |rule| {
+                    format!("rule {rule}")
+                });
+            let secret = secret.as_ref().map_or(String::new(), |secret| {
+                format!(", with the secret {secret}")
+            });
+            format!(
+                "{subject}: {method} {host}:{port}{}, {bytes} bytes, {rule}{secret}",
+                piece(path)
+            )
+        }
+        Event::EgressResponse {
+            status,
+            bytes_down,
+            duration_ms,
+            fault,
+            ..
+        } => {
+            let fault = fault
+                .as_ref()
+                .map_or(String::new(), |fault| format!("; {}", piece(fault)));
+            format!("status {status}, {bytes_down} bytes in {duration_ms} ms{fault}")
+        }
+        Event::LeakStopped { place, what, name } => {
+            let name = name
+                .as_ref()
+                .map_or(String::new(), |name| format!(" {name}"));
+            format!("{what}{name} in {place}")
+        }
         Event::EgressRefused {
             subject,
             target,
@@ -228,6 +276,18 @@ pub(crate) fn summary(event: &Event) -> String {
             }
             UndoOutcome::Unknown => format!("undo of row {asked}: outcome unknown"),
         },
+        Event::Panicked { since, by, reason } => {
+            let why = match reason.is_empty() {
+                true => String::new(),
+                false => format!(": {}", piece(reason)),
+            };
+            format!("frozen since {} by {by}{why}", since.rfc3339())
+        }
+        Event::Resumed { since, key } => format!(
+            "the freeze of {} was ended with the operator key {}",
+            since.rfc3339(),
+            short(&key.to_string())
+        ),
     }
 }
 
@@ -283,6 +343,11 @@ fn outcome_words(outcome: &CallOutcome) -> String {
             };
             format!("{end} after {} ms{fate}", run.duration_ms)
         }
+        CallOutcome::Fetched { answer } => format!(
+            "status {}, {} bytes after {} ms",
+            answer.status, answer.bytes_down, answer.ms
+        ),
+        CallOutcome::NotFetched { fault } => format!("no answer: {}", piece(&fault.to_string())),
         CallOutcome::NotRun { reason } => format!("did not run: {}", piece(reason)),
         CallOutcome::Unknown => "outcome unknown".to_owned(),
     }

@@ -18,9 +18,11 @@ mod demo;
 mod events;
 mod fault;
 mod folder;
+mod frozen;
 mod habits;
 mod http;
 mod interrupt;
+mod lines;
 mod model_server;
 mod output;
 mod programs;
@@ -89,6 +91,9 @@ mod tests {
             "bulkhead up",
             "bulkhead up --detach",
             "bulkhead down",
+            "bulkhead panic",
+            "bulkhead panic --reason odd --json",
+            "bulkhead resume --json",
             "bulkhead status --json",
             "bulkhead login",
             "bulkhead login --json",

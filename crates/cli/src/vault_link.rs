@@ -9,6 +9,7 @@ use protocol::ids::ChannelId;
 use vault::client::{self, VaultClient, VaultError};
 
 use crate::fault::Fault;
+use crate::frozen::refuse_while_frozen;
 use crate::{connect, programs};
 
 /// A vault that has taken this process for the operator.
@@ -22,6 +23,7 @@ impl VaultLink {
     /// Connects to the vault that runs, or starts the program for one connection.
     pub(crate) fn open(home: &Home) -> Result<Self, Fault> {
         home.create()?;
+        refuse_while_frozen(home, "the vault stays closed")?;
         let operator =
             ChannelId::parse(OPERATOR).map_err(|error| Fault::Usage(error.to_string()))?;
         ensure_key(home, &operator)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use protocol::call::WorkspacePath;
 use protocol::ids::PrincipalId;
+use protocol::outbound::EgressRule;
 use protocol::rules::{
     AllowedCommand, Answers, MAX_RULE_FILE, MAX_RULE_FILES, OwnerRules, Person, PolicyProfile,
     Rest, Role, RuleFile,
@@ -43,8 +44,12 @@ enum Command {
     Words(Vec<String>),
 }
 
-/// The owner's rules, with the files of this folder.
-pub(crate) fn owner_rules(file: PolicyFile, folder: &Path) -> Result<OwnerRules, ConfigError> {
+/// The owner's rules, with the files of this folder and these egress rules.
+pub(crate) fn owner_rules(
+    file: PolicyFile,
+    egress: Vec<EgressRule>,
+    folder: &Path,
+) -> Result<OwnerRules, ConfigError> {
     let bad = |key, problem: &str| ConfigError::Value {
         key,
         problem: problem.to_owned(),
@@ -74,6 +79,7 @@ pub(crate) fn owner_rules(file: PolicyFile, folder: &Path) -> Result<OwnerRules,
         read_only: kept.collect::<Result<_, _>>()?,
         people: people.map(|(name, role)| Person { name, role }).collect(),
         answers: file.answers,
+        egress,
         files: files(folder)?,
     })
 }
@@ -165,7 +171,7 @@ mod tests {
 
     fn read(text: &str) -> Result<OwnerRules, String> {
         let file: PolicyFile = toml::from_str(text).map_err(|error| error.to_string())?;
-        owner_rules(file, Path::new("/nowhere")).map_err(|error| error.to_string())
+        owner_rules(file, Vec::new(), Path::new("/nowhere")).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -5,15 +5,28 @@
 //! resolves to, judged by [`outbound::address::check`] before each connection; the connection goes to
 //! exactly those addresses. What goes out is in the record first.
 
+mod attempt;
+mod budget;
 mod chat;
+mod credential;
 mod dial;
+mod exchange;
+mod fetch;
+mod fetch_link;
+mod headers;
+mod json;
+mod leaks;
 mod model_link;
+mod oauth;
 mod program;
 mod record;
+mod returned;
+mod sigv4;
 mod text;
 mod tokens;
 mod tunnel;
 mod tunnel_link;
+mod vault_link;
 mod wire;
 
 pub use program::run;

@@ -145,6 +145,9 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
             row.event,
             Event::ModelRequest { .. }
                 | Event::ModelResponse { .. }
+                | Event::EgressRequest { .. }
+                | Event::EgressResponse { .. }
+                | Event::LeakStopped { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
                 | Event::SecretUsed { .. }

@@ -31,7 +31,7 @@ pub(crate) struct Place {
 
 /// Why a rule cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("egress rule {name:?}: {problem}")]
+#[error("egress rule {name:?}: {key}: {problem}")]
 pub struct BadRule {
     /// Which.
     pub name: String,
@@ -275,7 +275,7 @@ fn check_credential(rule: &EgressRule) -> Result<(), BadRule> {
 }
 
 fn check_exec(rule: &EgressRule) -> Result<(), BadRule> {
-    if rule.cleartext == Cleartext::Refused && rule.inspect == Inspect::No && !says_all(rule) {
+    if rule.inspect == Inspect::No && !says_all(rule) {
         return Err(bad(
             rule,
             "inspect",

@@ -128,6 +128,19 @@ impl Rules {
                 self.strictest(call, writing(call, path), workspace, session)
             }
             ToolCall::Exec { command } => self.exec(call, command, workspace, session),
+            ToolCall::HttpRequest { .. } | ToolCall::WebFetch { .. } => {
+                let reading = Reading {
+                    found: one(
+                        Kind::Malformed,
+                        "no host can be asked yet",
+                        Effects::default(),
+                        None,
+                    ),
+                    key: call.name().to_owned(),
+                    action: Action::Tool { call: call.clone() },
+                };
+                self.strictest(call, reading, workspace, session)
+            }
         }
     }
 

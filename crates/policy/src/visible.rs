@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use protocol::call::{Action, ToolCall};
+use protocol::egress::HttpOrder;
 use protocol::script::{Redirection, Script, Simple, Stream, Target, When};
 use tools::text::is_hidden;
 
@@ -59,6 +60,7 @@ pub fn action(action: &Action) -> String {
         }
         Action::Shell { script } => format!("run as a shell script: {}", text(script)),
         Action::Tool { call } => tool(call),
+        Action::Fetch { order } => request(order),
     };
     for warning in lookalikes(action) {
         out.push_str("\nWARNING: ");
@@ -102,6 +104,36 @@ fn tool(call: &ToolCall) -> String {
             format!("search_files {} for: {}", text(path.as_str()), text(wanted))
         }
         ToolCall::Exec { command } => format!("exec {}", text(command)),
+        ToolCall::HttpRequest {
+            method, url, body, ..
+        } => format!(
+            "http_request {method} {}{}",
+            text(url),
+            sent(body.as_deref())
+        ),
+        ToolCall::WebFetch { url } => format!("web_fetch {}", text(url)),
+    }
+}
+
+/// All that goes out, and to whom.
+fn request(order: &HttpOrder) -> String {
+    let mut out = format!("send to a host: {} {}", order.method, text(&order.url));
+    for (name, value) in &order.headers {
+        out.push_str(&format!("\n{}: {}", text(name), text(value)));
+    }
+    if let Some(secret) = &order.credential {
+        out.push_str(&format!(
+            "\nwith the secret `{secret}`, which egress attaches"
+        ));
+    }
+    out.push_str(&sent(order.body.as_deref()));
+    out
+}
+
+fn sent(body: Option<&str>) -> String {
+    match body {
+        None => String::new(),
+        Some(body) => format!(", body of {} bytes:\n{}", body.len(), text(body)),
     }
 }
 
@@ -112,9 +144,11 @@ pub fn title(call: &ToolCall) -> String {
         ToolCall::Exec { command } => text(command),
         ToolCall::WriteFile { path, .. } => format!("write_file {}", text(path.as_str())),
         ToolCall::EditFile { path, .. } => format!("edit_file {}", text(path.as_str())),
-        ToolCall::ReadFile { .. } | ToolCall::ListFiles { .. } | ToolCall::SearchFiles { .. } => {
-            tool(call)
-        }
+        ToolCall::HttpRequest { method, url, .. } => format!("{method} {}", text(url)),
+        ToolCall::ReadFile { .. }
+        | ToolCall::ListFiles { .. }
+        | ToolCall::SearchFiles { .. }
+        | ToolCall::WebFetch { .. } => tool(call),
     }
     .replace('\n', " ");
     match whole.char_indices().nth(MAX_TITLE) {
@@ -218,7 +252,16 @@ fn lookalikes(action: &Action) -> Vec<String> {
                 warn_of_words(text, &mut warnings);
             }
             ToolCall::Exec { command } => warn_of_all(command, &mut warnings),
+            ToolCall::HttpRequest { url, body, .. } => {
+                warn_of_all(url, &mut warnings);
+                warn_of_words(body.as_deref().unwrap_or_default(), &mut warnings);
+            }
+            ToolCall::WebFetch { url } => warn_of_all(url, &mut warnings),
         },
+        Action::Fetch { order } => {
+            warn_of_all(&order.url, &mut warnings);
+            warn_of_words(order.body.as_deref().unwrap_or_default(), &mut warnings);
+        }
     }
     warnings.sort();
     warnings.dedup();

@@ -76,7 +76,26 @@ pub enum HistoryItem {
         /// The arguments as the model wrote them, JSON.
         args: String,
         /// What the model was told.
-        result: String,
+        result: Told,
+    },
+}
+
+/// What the model is told of a call. A page is made into text by the agent: its parser reads
+/// what strangers wrote, and the agent is the program that has nothing to lose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "form", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Told {
+    /// As it stands.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// An HTML document.
+    Page {
+        /// What stands before it: where it is from, and what the server said of it.
+        about: String,
+        /// The document, as it came.
+        html: String,
     },
 }
 
@@ -111,7 +130,7 @@ pub enum AgentCommand {
         /// Which call of it.
         call: CallId,
         /// What the model is told.
-        text: String,
+        result: Told,
     },
     /// Stop this turn; the answer is [`AgentRequest::Finished`] or [`AgentRequest::Failed`].
     Cancel {

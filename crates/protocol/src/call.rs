@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::HttpOrder;
+use crate::ids::SecretName;
+use crate::outbound::Method;
 use crate::script::Script;
 
 /// Where the workspace is inside the box.
@@ -142,6 +145,24 @@ pub enum ToolCall {
         /// The file or folder to look in.
         path: WorkspacePath,
     },
+    /// Ask a host on the network, by egress.
+    HttpRequest {
+        /// How.
+        method: Method,
+        /// Where, as egress asks for it.
+        url: String,
+        /// Lower-case names and their values; none that egress writes itself.
+        headers: Vec<(String, String)>,
+        /// What is sent.
+        body: Option<String>,
+        /// The secret that egress attaches, by its name.
+        credential: Option<SecretName>,
+    },
+    /// Read a page of the web, by egress.
+    WebFetch {
+        /// Where, as egress asks for it.
+        url: String,
+    },
     /// Run a command in the box, with the workspace as its working directory.
     Exec {
         /// As the model wrote it.
@@ -158,6 +179,8 @@ impl ToolCall {
             Self::EditFile { .. } => "edit_file",
             Self::ListFiles { .. } => "list_files",
             Self::SearchFiles { .. } => "search_files",
+            Self::HttpRequest { .. } => "http_request",
+            Self::WebFetch { .. } => "web_fetch",
             Self::Exec { .. } => "exec",
         }
     }
@@ -196,10 +219,15 @@ pub enum Action {
         /// As the model wrote it.
         script: String,
     },
-    /// A built-in tool.
+    /// A built-in tool that works on files.
     Tool {
-        /// Never `exec`.
+        /// Never `exec`, and none that asks hosts.
         call: ToolCall,
+    },
+    /// A request to a host, which egress makes.
+    Fetch {
+        /// All of it.
+        order: HttpOrder,
     },
 }
 

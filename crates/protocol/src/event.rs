@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
+use crate::egress::{FetchFault, FetchOutcome};
+use crate::freeze::By;
 use crate::ids::{
-    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
-    SecretName, SenderId, TurnId,
+    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, PublicKey,
+    RowId, SecretName, SenderId, TurnId,
 };
 use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
@@ -267,6 +269,57 @@ pub enum Event {
         /// Which port.
         port: u16,
     },
+    /// A tool's request goes out. Written before anything is sent; one for each redirect too.
+    EgressRequest {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// Who asks, as rules name it.
+        subject: String,
+        /// The method.
+        method: String,
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The path, without query and without what a credential puts into it.
+        path: String,
+        /// Of the body, before a credential is put into it.
+        sha256: Digest,
+        /// How many bytes that is.
+        bytes: u64,
+        /// The rule that it goes by; none if a person allowed it where there is no rule.
+        rule: Option<String>,
+        /// The secret that is attached; its name only.
+        secret: Option<SecretName>,
+    },
+    /// What came of a tool's request. Written after it; one for each of the rows before.
+    EgressResponse {
+        /// The turn.
+        turn: TurnId,
+        /// The call.
+        call: CallId,
+        /// The HTTP status; 0 if there was none.
+        status: u16,
+        /// Bytes of the request's body.
+        bytes_up: u64,
+        /// Bytes of the answer's body, as far as it was read.
+        bytes_down: u64,
+        /// From the row before it to the last byte.
+        duration_ms: u64,
+        /// Why there is no whole answer, if so.
+        fault: Option<String>,
+    },
+    /// A secret was about to go where it must not, and did not.
+    LeakStopped {
+        /// Where it was found.
+        place: String,
+        /// What it is, in the scanner's words.
+        what: String,
+        /// Which of the vault's, if it is one.
+        name: Option<SecretName>,
+    },
     /// Egress did not let something out.
     EgressRefused {
         /// Who asked.
@@ -327,6 +380,23 @@ pub enum Event {
         asked: RowId,
         /// What came of it.
         outcome: UndoOutcome,
+    },
+    /// Everything was frozen: agents, boxes, egress and the vault were killed. The row may come
+    /// later than the freeze, which waits for no record.
+    Panicked {
+        /// When it was.
+        since: Millis,
+        /// Who wanted it.
+        by: By,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// The freeze was ended. Written before it is.
+    Resumed {
+        /// Which freeze.
+        since: Millis,
+        /// The operator key that signed it.
+        key: PublicKey,
     },
 }
 
@@ -411,6 +481,17 @@ pub enum CallOutcome {
         /// What came of it, with its receipt.
         run: RunOutcome,
     },
+    /// A host answered.
+    Fetched {
+        /// With this.
+        answer: FetchOutcome,
+    },
+    /// No host answered, or what it answered is not passed on. Whether a request reached it the
+    /// rows of egress say.
+    NotFetched {
+        /// Why.
+        fault: FetchFault,
+    },
     /// It did not run: malformed, refused by the rules, denied by a person, no box.
     NotRun {
         /// Why, as the model was told.
@@ -433,6 +514,8 @@ pub enum TurnEnd {
     AgentDied,
     /// Bulkhead stopped, or lost the record, in the middle of it.
     Interrupted,
+    /// Everything was frozen; its message is not taken up again.
+    Frozen,
     /// The agent broke the protocol and was killed.
     AgentMisbehaved {
         /// How.

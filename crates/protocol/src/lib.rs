@@ -30,6 +30,7 @@ pub mod egress;
 pub mod engine;
 pub mod event;
 pub mod frame;
+pub mod freeze;
 pub mod identity;
 pub mod ids;
 pub mod marks;

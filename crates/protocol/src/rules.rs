@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::WorkspacePath;
 use crate::ids::PrincipalId;
+use crate::outbound::EgressRule;
 
 /// The most bytes in one file of rules.
 pub const MAX_RULE_FILE: usize = 64 * 1024;
@@ -26,6 +27,8 @@ pub struct OwnerRules {
     pub people: Vec<Person>,
     /// Who may answer a question.
     pub answers: Answers,
+    /// Who may reach what.
+    pub egress: Vec<EgressRule>,
     /// Cedar files, by name.
     pub files: Vec<RuleFile>,
 }
@@ -66,6 +69,20 @@ pub enum RulesNews {
     },
     /// What was broken is as it was before.
     AsBefore,
+}
+
+/// What `bulkhead-gateway --check-rules` says of the [`OwnerRules`] on its standard input, in one
+/// line of its standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "rules", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RulesCheck {
+    /// They can be used.
+    Sound,
+    /// They cannot.
+    Broken {
+        /// Where, what, and what would be right.
+        reason: String,
+    },
 }
 
 /// How much the box is trusted with.

@@ -474,6 +474,9 @@ impl Start {
                     .map_err(|e| wrong(&format!("the call cannot be written as JSON: {e}")))?;
                 (vec![TOOL.to_owned()], Kind::Tool, call)
             }
+            Action::Fetch { .. } => {
+                return Err(wrong("a box has no hosts; egress makes requests"));
+            }
         };
         if argv.first().is_none_or(String::is_empty) {
             return Err(wrong("the command has no program"));

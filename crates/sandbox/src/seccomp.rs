@@ -388,6 +388,7 @@ mod tests {
             Vault,
             Ledger,
             Sandbox,
+            Inner,
             Workspace,
             Engine,
             ChannelWeb,

@@ -15,8 +15,9 @@ use protocol::runner::{Backend, Leaves, Limits, RunOutcome, RunReply, RunRequest
 use protocol::workspace::GitFolders;
 
 use crate::boxes::{Boxes, Config};
-use crate::confine::{Files, Program, confine};
+use crate::confine::{Program, confine};
 use crate::engine::Engines;
+use crate::files::files_of;
 use crate::layers::{Layers, Linked};
 use crate::pool::Pool;
 use crate::run::{Job, Killer, Refused, Then};
@@ -43,8 +44,10 @@ pub fn main() -> ExitCode {
 fn serve() -> Result<(), String> {
     let control = ProgramEnd::<SandboxConfig>::from_stdin()
         .map_err(|e| format!("standard input is no control link: {e}"))?;
-    if let Err(error) = confine(Program::Sandbox, &Files::default()) {
-        let reason = error.to_string();
+    let confined = files_of(Program::Sandbox, std::env::args_os().skip(1))
+        .map_err(|error| error.to_string())
+        .and_then(|files| confine(Program::Sandbox, &files).map_err(|error| error.to_string()));
+    if let Err(reason) = confined {
         // The supervisor may be gone; the error is told on standard error in any case.
         let _ = control.send(&Report::Failed {
             reason: reason.clone(),
@@ -92,7 +95,9 @@ fn serve() -> Result<(), String> {
                 | Control::Start { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             )) => {
                 return Err(format!(

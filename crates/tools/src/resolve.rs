@@ -117,6 +117,14 @@ impl Arguments<'_> {
         }
     }
 
+    /// An address of the web, in the form in which it is judged and asked for.
+    pub(crate) fn url(&self, text: &str) -> Result<String, BadCall> {
+        match outbound::Url::parse(text) {
+            Ok(url) => Ok(url.to_string()),
+            Err(why) => Err(self.bad("url", format!("cannot be used: {why}"))),
+        }
+    }
+
     /// A number between two bounds, both included.
     pub(crate) fn within(
         &self,

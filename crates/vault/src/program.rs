@@ -19,7 +19,7 @@ use protocol::frame::LinkError;
 use protocol::ids::{Nonce, PublicKey, random};
 use protocol::marks::MarkKey;
 use protocol::vault::{KeySource, LockState, SecretText, Unlocking, VaultReply, VaultRequest};
-use sandbox::{Files, Program};
+use sandbox::Program;
 
 use crate::frames::{FrameReader, Memory, Patience, brief, send};
 use crate::handle::{Asker, Journal, Refusal, Seen, Vault};
@@ -144,13 +144,8 @@ fn serve_once(args: &Args) -> Result<(), String> {
 /// Confines the process, then reads the key and the secrets.
 fn open(args: &Args, journal: Journal) -> Result<Vault, String> {
     Store::create_folder(&args.dir).map_err(|error| error.to_string())?;
-    let mut read = vec![args.operator_key.clone()];
-    read.extend(args.credential.clone());
-    let files = Files {
-        read,
-        write: vec![args.dir.clone()],
-        ..Files::default()
-    };
+    let files = sandbox::files_of(Program::Vault, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     sandbox::confine(Program::Vault, &files).map_err(|error| error.to_string())?;
     let operator = read_public(&args.operator_key)?;
     let mut store = Store::open(&args.dir).map_err(|error| error.to_string())?;
@@ -205,6 +200,8 @@ fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkEr
                 other @ (Control::Start { .. }
                 | Control::NoAgent { .. }
                 | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }
                 | Control::Link { .. }
                 | Control::Listener),
                 _,

@@ -2,7 +2,8 @@
 
 use bulkhead_agent::turn::{Agent, Input, OutOfOrder, Output};
 use protocol::agent::{
-    AgentCommand, AgentRequest, HistoryItem, ModelApi, ModelSpec, ToolCalling, ToolSpec, TurnFault,
+    AgentCommand, AgentRequest, HistoryItem, ModelApi, ModelSpec, Told, ToolCalling, ToolSpec,
+    TurnFault,
 };
 use protocol::egress::{EgressFault, ModelReply, ModelRequest};
 use protocol::ids::{CallId, ToolName, TurnId};
@@ -87,7 +88,9 @@ impl Bench {
         self.command(AgentCommand::ToolResult {
             turn: TURN,
             call: CallId(call),
-            text: text.to_owned(),
+            result: Told::Text {
+                text: text.to_owned(),
+            },
         });
     }
 

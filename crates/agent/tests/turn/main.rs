@@ -5,7 +5,9 @@ mod bench;
 mod faults;
 
 use bulkhead_agent::turn::{Agent, Input, Output};
-use protocol::agent::{AgentCommand, AgentRequest, HistoryItem, ModelSpec, ToolCalling, TurnFault};
+use protocol::agent::{
+    AgentCommand, AgentRequest, HistoryItem, ModelSpec, Told, ToolCalling, TurnFault,
+};
 use protocol::egress::{EgressFault, ModelReply};
 use protocol::ids::{CallId, TurnId};
 use serde_json::json;
@@ -51,7 +53,9 @@ fn a_session_goes_on_from_its_history() {
             call: CallId(1),
             name: "read_file".to_owned(),
             args: "{}".to_owned(),
-            result: "r".to_owned(),
+            result: Told::Text {
+                text: "r".to_owned(),
+            },
         },
         HistoryItem::Assistant {
             text: "a".to_owned(),
@@ -236,7 +240,9 @@ fn results_of_other_calls_and_turns_are_ignored() {
     bench.command(AgentCommand::ToolResult {
         turn: TurnId(6),
         call: CallId(1),
-        text: "another turn's".to_owned(),
+        result: Told::Text {
+            text: "another turn's".to_owned(),
+        },
     });
     bench.reply(ModelReply::End { id: 1 });
     bench.feed(Input::ModelLost).unwrap();

@@ -58,6 +58,7 @@ pub(super) fn target(name: &str) -> Option<Target> {
     match name {
         "turn_no_tools" => Some(Target::Ratio(5.0)),
         "up_to_ready" => Some(Target::Median(300.0)),
+        "panic_to_gone" => Some(Target::Median(1000.0)),
         "idle_pss" | "idle_rss" => Some(Target::Median(35.0)),
         "box_cold" => Some(Target::Ratio(7.0)),
         "box_cold_p99" => Some(Target::Ratio(10.0)),

@@ -6,6 +6,7 @@
 
 mod boxes;
 mod decisions;
+mod freeze;
 mod line;
 mod machine;
 mod measure;
@@ -65,6 +66,8 @@ pub(crate) struct Extent {
     turns: usize,
     /// Decisions about each of a few calls.
     decisions: usize,
+    /// Sessions that are frozen, each with a running tool, and how often.
+    frozen: (usize, usize),
     /// Boxes.
     boxes: BoxExtent,
 }
@@ -78,6 +81,7 @@ impl Extent {
         sessions: 10,
         turns: 20,
         decisions: 10_000,
+        frozen: (50, 5),
         boxes: BoxExtent::SHORT,
     };
 
@@ -89,6 +93,7 @@ impl Extent {
         sessions: 2,
         turns: 3,
         decisions: 500,
+        frozen: (10, 1),
         boxes: BoxExtent::QUICK,
     };
 }
@@ -190,6 +195,7 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Table
     let url = BaseUrl::parse(model.url()).map_err(|error| Fault::Usage(error.to_string()))?;
     let turns = Line::new(Speaker::open(scratch.home())?, url).measure(extent)?;
     scratch.down()?;
+    let freezes = freezes(scratch, extent.frozen)?;
 
     let (sync, process) = (syncs.p50, processes.p50);
     let mut measures = vec![
@@ -200,6 +206,7 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Table
         Measure::of("turn_one_tool", "ms", &turns.one_tool).against(process),
         Measure::of("turn_first", "ms", &turns.first).against(process),
         starts,
+        Measure::of_times("panic_to_gone", &freezes),
         match memory {
             Memory::Proportional(sum) => Measure::of("idle_pss", "MiB", &[sum]),
             Memory::Resident(sum) => {
@@ -224,9 +231,11 @@ fn busy() -> Option<Measure> {
 fn model(root: &Path) -> Result<StandIn, Fault> {
     let text = json!({ "text": { "tokens": ["done"] } });
     let call = json!({ "name": "exec", "args": { "command": "ls" } });
+    let stay = json!({ "name": "exec", "args": { "command": freeze::command() } });
     let script = json!({ "rules": [
         { "contains": line::ONE_TOOL, "steps": [{ "tool_calls": { "calls": [call] } }, text] },
         { "contains": line::NO_TOOLS, "steps": [text] },
+        { "contains": freeze::STAY, "steps": [{ "tool_calls": { "calls": [stay] } }, text] },
     ] });
     let path = root.join("script.json");
     fs::write(&path, script.to_string()).map_err(Fault::io(format!("write {path:?}")))?;
@@ -273,16 +282,30 @@ fn starts(scratch: &Scratch, count: usize) -> Result<Vec<Duration>, Fault> {
     Ok(times)
 }
 
+/// Freezes everything, with so many sessions, so often. Nothing runs afterwards.
+fn freezes(scratch: &Scratch, (sessions, times): (usize, usize)) -> Result<Vec<Duration>, Fault> {
+    let mut text = ConfigText::read(scratch.home())?;
+    text.set(
+        "policy",
+        "allow",
+        &format!("[{}]", quoted(&freeze::command())),
+    );
+    text.save(scratch.home())?;
+    scratch.up()?;
+    freeze::measure(scratch, sessions, times)
+}
+
 /// What all programs take while nobody wants anything. No agent runs then.
 fn memory(scratch: &Scratch) -> Result<(Memory, Table), Fault> {
     let reply = Supervisor::connect(scratch.home())?.ask(&SupervisorRequest::Status)?;
-    let SupervisorReply::Status { pid, programs } = reply else {
+    let SupervisorReply::Status { pid, programs, .. } = reply else {
         return Err(Fault::Unexpected("the supervisor"));
     };
     let running = |program: ProgramStatus| match program.state {
         ProgramState::Running { pid, .. } => Ok((program.name, pid)),
         ProgramState::Starting { .. }
         | ProgramState::Waiting { .. }
+        | ProgramState::Frozen
         | ProgramState::Failed { .. } => {
             Err(Fault::Refused(format!("{} does not run", program.name)))
         }

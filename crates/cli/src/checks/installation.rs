@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use config::{Config, ConfigError, Home, IDENTITIES, KeyError, read_key};
+use config::{Config, ConfigError, FreezeMark, Home, IDENTITIES, KeyError, read_key};
 use ledger::{key, verify};
+use protocol::freeze::Frozen;
 use protocol::ids::ChannelId;
 use protocol::supervisor::{ProgramState, SupervisorReply, SupervisorRequest};
 use protocol::vault::KeySource;
@@ -15,6 +16,7 @@ use vault::StoreError;
 use super::Check;
 use crate::connect::Supervisor;
 use crate::fault::Fault;
+use crate::frozen;
 use crate::programs as beside;
 
 /// Below this much room, the record may soon not be written, and then nothing runs.
@@ -185,6 +187,10 @@ pub(super) fn ledger(home: &Home) -> Check {
 pub(super) fn running(home: &Home) -> Check {
     let status = Supervisor::connect(home).and_then(|it| it.ask(&SupervisorRequest::Status));
     match status {
+        Ok(SupervisorReply::Status {
+            frozen: Some(freeze),
+            ..
+        }) => frozen_check(&freeze.frozen),
         Ok(SupervisorReply::Status { programs, .. }) => {
             let not_up: Vec<&str> = programs
                 .iter()
@@ -200,14 +206,25 @@ pub(super) fn running(home: &Home) -> Check {
                 ),
             }
         }
-        Ok(SupervisorReply::Stopped) => Check::fail(
+        Ok(reply) => Check::fail(
             "running",
-            Fault::Unexpected("the supervisor").to_string(),
+            frozen::refusal(reply).to_string(),
             "bulkhead down",
         ),
-        Err(Fault::NotUp) => Check::warn("running", "Bulkhead is not running", "bulkhead up"),
+        Err(Fault::NotUp) => match FreezeMark::of(home).read() {
+            Some(freeze) => frozen_check(&freeze),
+            None => Check::warn("running", "Bulkhead is not running", "bulkhead up"),
+        },
         Err(fault) => Check::fail("running", fault.to_string(), "bulkhead down, bulkhead up"),
     }
+}
+
+fn frozen_check(freeze: &Frozen) -> Check {
+    Check::fail(
+        "running",
+        format!("frozen {}", frozen::line(freeze)),
+        "when you know what happened: bulkhead resume (after bulkhead up, if it does not run)",
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `bulkhead policy`: what the rules say, without a server.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
+use std::io::{self, BufReader, BufWriter};
 
 use clap::{Args, Subcommand};
 use config::{Config, ConfigError, Home};
@@ -12,11 +12,9 @@ use serde_json::{Value, json};
 use super::audit::habits;
 use crate::fault::Fault;
 use crate::habits::Otherwise;
+use crate::lines::{self, Line};
 use crate::output;
 use crate::terminal::harmless_line;
-
-/// The longest line read, in bytes. A longer one is denied like everything that is not understood.
-const MAX_LINE: u64 = 1024 * 1024;
 
 /// What can be said with `policy`.
 #[derive(Debug, Args)]
@@ -63,8 +61,9 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     match arguments.action {
         Action::Explain { json } => {
             let form = if json { as_json } else { as_words };
-            let out = BufWriter::new(io::stdout().lock());
-            explain(&rules(home)?, BufReader::new(io::stdin().lock()), out, form)
+            let (rules, out) = (rules(home)?, BufWriter::new(io::stdout().lock()));
+            let input = BufReader::new(io::stdin().lock());
+            lines::each(input, out, |line| form(explain(&rules, &line)))
         }
         Action::Test { against, json } => {
             let config = Config::load(home)?;
@@ -140,36 +139,11 @@ fn rules(home: &Home) -> Result<Rules, Fault> {
     Ok(Rules::load(&owner)?)
 }
 
-/// One line out for each line in. What is out is passed on whenever no more is in.
-fn explain(
-    rules: &Rules,
-    mut input: BufReader<impl io::Read>,
-    mut out: impl Write,
-    form: fn(String) -> String,
-) -> Result<(), Fault> {
-    let mut line = Vec::new();
-    loop {
-        if input.buffer().is_empty() {
-            out.flush().map_err(not_written)?;
-        }
-        line.clear();
-        let mut bounded = input.by_ref().take(MAX_LINE + 1);
-        let got = bounded.read_until(b'\n', &mut line);
-        if got.map_err(Fault::io("read standard input"))? == 0 {
-            return out.flush().map_err(not_written);
-        }
-        let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= MAX_LINE;
-        let answer = match (whole, str::from_utf8(&line)) {
-            (true, Ok(text)) => policy::explain(rules, text),
-            (true, Err(_)) => denied("the line is not UTF-8"),
-            (false, _) => {
-                input
-                    .skip_until(b'\n')
-                    .map_err(Fault::io("read standard input"))?;
-                denied(&format!("the line has more than {MAX_LINE} bytes"))
-            }
-        };
-        writeln!(out, "{}", form(answer)).map_err(not_written)?;
+/// What is no line of text is denied like everything that is not understood.
+fn explain(rules: &Rules, line: &Line<'_>) -> String {
+    match line {
+        Line::Text(text) => policy::explain(rules, text),
+        Line::Unreadable(why) => denied(why),
     }
 }
 
@@ -201,20 +175,16 @@ fn as_words(answer: String) -> String {
     )
 }
 
-fn not_written(error: io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Fault::OutputClosed,
-        _ => Fault::io("write to standard output")(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn explained(input: &[u8]) -> Vec<Value> {
         let mut out = Vec::new();
-        explain(Rules::shipped(), BufReader::new(input), &mut out, as_json).unwrap();
+        lines::each(BufReader::new(input), &mut out, |line| {
+            explain(Rules::shipped(), &line)
+        })
+        .unwrap();
         let text = String::from_utf8(out).unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())

@@ -5,15 +5,17 @@ use config::Home;
 use protocol::operator::{
     ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
 };
-use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+use protocol::supervisor::{
+    FreezeStatus, ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest,
+};
 use protocol::time::Millis;
 use serde::Serialize;
 
 use crate::cards::{shown, until};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
-use crate::output;
 use crate::terminal::harmless_line;
+use crate::{frozen, output};
 
 /// What can be said with `status`.
 #[derive(Debug, Default, Args)]
@@ -39,6 +41,8 @@ struct Status {
     up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen: Option<FreezeStatus>,
     programs: Vec<ProgramStatus>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
@@ -51,6 +55,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             output::json(&Status {
                 up: false,
                 pid: None,
+                frozen: None,
                 programs: Vec::new(),
                 inside: None,
             })?;
@@ -58,7 +63,11 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
         }
         Err(fault) => return Err(fault),
     };
-    let SupervisorReply::Status { pid, programs } = supervisor.ask(&SupervisorRequest::Status)?
+    let SupervisorReply::Status {
+        pid,
+        programs,
+        frozen,
+    } = supervisor.ask(&SupervisorRequest::Status)?
     else {
         return Err(Fault::Unexpected("the supervisor"));
     };
@@ -70,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let status = Status {
         up: true,
         pid: Some(pid),
+        frozen,
         programs,
         inside,
     };
@@ -85,11 +95,13 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
 }
 
 impl Status {
-    /// Whether nothing has failed for good and the record takes rows.
+    /// Whether nothing has failed for good or is frozen, and the record takes rows.
     fn is_sound(&self) -> bool {
         let failed = |program: &ProgramStatus| matches!(program.state, ProgramState::Failed { .. });
         let recorded = |inside: &Inside| inside.record == RecordStatus::Ok;
-        !self.programs.iter().any(failed) && self.inside.as_ref().is_some_and(recorded)
+        self.frozen.is_none()
+            && !self.programs.iter().any(failed)
+            && self.inside.as_ref().is_some_and(recorded)
     }
 }
 
@@ -113,6 +125,11 @@ fn inside(home: &Home) -> Result<Inside, Fault> {
 }
 
 fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
+    if let Some(freeze) = &status.frozen {
+        output::line(format!("FROZEN {}", frozen::line(&freeze.frozen)))?;
+        frozen::print_what_is_missing(freeze)?;
+        output::line("`bulkhead resume` ends it.\n")?;
+    }
     let rows: Vec<_> = status.programs.iter().map(program_row).collect();
     output::table(["PROGRAM", "STATE", "RESTARTS", "DETAIL"], &rows)?;
     let Some(inside) = &status.inside else {
@@ -174,6 +191,7 @@ fn program_row(program: &ProgramStatus) -> [String; 4] {
                 format!("{}; starts again {next}", harmless_line(last)),
             )
         }
+        ProgramState::Frozen => ("frozen", "starts when the freeze ends".to_owned()),
         ProgramState::Failed { last } => ("failed", harmless_line(last).into_owned()),
     };
     let restarts = program.restarts.to_string();
@@ -212,6 +230,7 @@ mod tests {
         let status = Status {
             up: true,
             pid: Some(7),
+            frozen: None,
             programs: Vec::new(),
             inside: None,
         };
@@ -239,5 +258,23 @@ mod tests {
                 .contains(r#""approvals":2,"record":"ok""#)
         );
         assert!(status.is_sound());
+        let frozen = protocol::freeze::Frozen {
+            since: Millis(1),
+            by: protocol::freeze::By::Terminal,
+            reason: "odd".to_owned(),
+        };
+        let freeze = FreezeStatus {
+            frozen,
+            mark: protocol::supervisor::Mark::Synced,
+            recorded: protocol::supervisor::Recorded::Yes,
+        };
+        let status = Status {
+            frozen: Some(freeze),
+            ..status
+        };
+        let json = serde_json::to_string(&status).unwrap();
+        let part = r#""frozen":{"frozen":{"since":1,"by":{"by":"terminal"},"reason":"odd"},"mark":"synced","recorded":"yes"}"#;
+        assert!(json.contains(part), "{json}");
+        assert!(!status.is_sound());
     }
 }

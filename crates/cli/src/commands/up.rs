@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use config::{Config, Home, IDENTITIES, ensure_key};
+use config::{Config, FreezeMark, Home, IDENTITIES, ensure_key};
 use protocol::ids::ChannelId;
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 
@@ -19,7 +19,7 @@ use super::{Context, login, status};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
 use crate::terminal::harmless;
-use crate::{interrupt, output, programs};
+use crate::{frozen, interrupt, output, programs};
 
 /// How long the programs may take to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -288,14 +288,18 @@ fn programs(home: &Home, link: &mut Option<Supervisor>) -> Result<Vec<ProgramSta
             *link = Some(supervisor);
             Ok(programs)
         }
-        Ok(SupervisorReply::Stopped) => Err(Fault::Unexpected("the supervisor")),
+        Ok(reply) => Err(frozen::refusal(reply)),
         Err(Fault::Link { .. }) => Ok(Vec::new()),
         Err(fault) => Err(fault),
     }
 }
 
+/// Whether it is as it is to be: what is frozen is not started before the freeze ends.
 fn runs(program: &ProgramStatus) -> bool {
-    matches!(program.state, ProgramState::Running { .. })
+    matches!(
+        program.state,
+        ProgramState::Running { .. } | ProgramState::Frozen
+    )
 }
 
 fn failed(program: &ProgramStatus) -> Option<String> {
@@ -303,6 +307,7 @@ fn failed(program: &ProgramStatus) -> Option<String> {
         ProgramState::Failed { last } => Some(format!("{}: {}", program.name, harmless(last))),
         ProgramState::Starting { .. }
         | ProgramState::Running { .. }
+        | ProgramState::Frozen
         | ProgramState::Waiting { .. } => None,
     }
 }
@@ -322,6 +327,13 @@ fn not_ready(programs: &[ProgramStatus]) -> String {
 
 /// Tells where to go from here.
 fn welcome(home: &Home, config: &Config) -> Result<(), Fault> {
+    if let Some(freeze) = FreezeMark::of(home).read() {
+        output::line(format!(
+            "Bulkhead is started, and FROZEN {}. `bulkhead resume` ends that.",
+            frozen::line(&freeze)
+        ))?;
+        return Ok(());
+    }
     output::line("Bulkhead is ready.")?;
     if config.web.is_some() {
         let link = login::link(&Operator::connect(home)?)?;

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 mod faults;
+mod fetch;
 mod links;
 mod model;
 mod secrets;
 mod support;
 mod tunnels;
+mod vault;
+mod world;

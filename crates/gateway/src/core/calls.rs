@@ -4,14 +4,18 @@ use protocol::agent::AgentCommand;
 use protocol::call::ToolCall;
 use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
+use protocol::egress::FetchReply;
 use protocol::event::{CallOutcome, Event as Fact};
-use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
+use protocol::ids::{
+    AgentId, ApprovalId, CallId, CallRef, Nonce, SecretName, SessionId, TurnId, random,
+};
 use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
 
 use policy::{Decision, Permit, Profile, Question, Request};
 
+use super::runner::By;
 use super::session::{Agent, MAX_CALLS, MAX_OPEN_CALLS, OpenCall};
 use super::state::Place;
 use super::wire::LinkId;
@@ -153,8 +157,12 @@ impl Gateway {
     /// Records the permit with what led to it, and runs it. There is no other way to the runner.
     pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
         let (reference, now) = (permit.call().clone(), Millis::now());
-        if !self.runner.is_there() {
-            return self.refuse(&reference, before, texts::NO_RUNNER.to_owned());
+        if self.is_frozen() {
+            return self.refuse(&reference, before, texts::FROZEN_CALL.to_owned());
+        }
+        let by = By::of(permit.action());
+        if !self.runner.is_there(by) {
+            return self.refuse(&reference, before, texts::not_there(by).to_owned());
         }
         if let Err(error) = self.record_rules() {
             return self.record_lost(&error);
@@ -184,7 +192,7 @@ impl Gateway {
                 match self.runner.run(recorded) {
                     Ok(()) => Ok(()),
                     Err(reference) => {
-                        self.refuse(&reference, Vec::new(), texts::NO_RUNNER.to_owned())
+                        self.refuse(&reference, Vec::new(), texts::not_there(by).to_owned())
                     }
                 }
             }
@@ -213,7 +221,7 @@ impl Gateway {
             turn,
             call,
         } = reference;
-        let (state, text) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
+        let (state, result) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
         let detail = texts::card_detail(&outcome);
         let mut facts = before;
         facts.push(Fact::Outcome {
@@ -238,7 +246,7 @@ impl Gateway {
             let _ = outlet.send(AgentCommand::ToolResult {
                 turn: *turn,
                 call: *call,
-                text,
+                result,
             });
         }
         self.end_if_quiet(session)
@@ -270,7 +278,7 @@ impl Gateway {
 
     pub(super) fn runner_reply(&mut self, link: LinkId, reply: RunReply) -> Result<(), Fatal> {
         let (RunReply::Finished { call, .. } | RunReply::Refused { call, .. }) = &reply;
-        if !self.runner.is_over(link, call) {
+        if !self.runner.is_over(By::Boxes, link, call) {
             return Ok(());
         }
         match reply {
@@ -292,10 +300,37 @@ impl Gateway {
         }
     }
 
-    pub(super) fn runner_gone(&mut self, link: LinkId) -> Result<(), Fatal> {
-        match self.runner.lost(link) {
+    pub(super) fn door_reply(&mut self, link: LinkId, reply: FetchReply) -> Result<(), Fatal> {
+        let (call, outcome) = match reply {
+            FetchReply::Fetched { call, outcome } => {
+                (call, CallOutcome::Fetched { answer: outcome })
+            }
+            FetchReply::Refused { call, fault } => (call, CallOutcome::NotFetched { fault }),
+            FetchReply::Touched {
+                session,
+                honeytokens,
+            } => return self.touched(&session, &honeytokens),
+        };
+        match self.runner.is_over(By::Door, link, &call) {
+            true => self.finish(&call, Vec::new(), outcome),
+            false => Ok(()),
+        }
+    }
+
+    /// A decoy turned up in what a session sends.
+    fn touched(&mut self, session: &SessionId, decoys: &[SecretName]) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: {session} touched {decoys:?}");
+        Ok(())
+    }
+
+    /// The link to one of the programs that run things is gone.
+    pub(super) fn executor_gone(&mut self, by: By, link: LinkId) -> Result<(), Fatal> {
+        match self.runner.lost(by, link) {
             Some(calls) => {
-                self.unlinked.push(Peer::Sandbox);
+                self.unlinked.push(match by {
+                    By::Boxes => Peer::Sandbox,
+                    By::Door => Peer::Egress,
+                });
                 self.unknown(calls)
             }
             None => Ok(()),
@@ -332,6 +367,8 @@ impl Gateway {
             Ok(ToolCall::EditFile { path, .. }) => format!("edit {path}"),
             Ok(ToolCall::ListFiles { path, .. }) => format!("list {path}"),
             Ok(ToolCall::SearchFiles { text, path }) => format!("search {path} for {text:?}"),
+            Ok(ToolCall::HttpRequest { method, url, .. }) => format!("{method} {url}"),
+            Ok(ToolCall::WebFetch { url }) => format!("read {url}"),
             Err(_) => format!("{name} {args}"),
         };
         texts::shortened(&texts::visible(&title), MOST)

@@ -4,12 +4,14 @@ mod approvals;
 mod browsers;
 mod calls;
 mod changes;
+mod check;
 mod grants;
 mod inbound;
 mod labels;
 mod limits;
 mod operator;
 mod outlet;
+mod panic;
 mod passkeys;
 mod past;
 mod record;
@@ -39,12 +41,12 @@ use protocol::event::Event as Fact;
 use protocol::frame::{Link, LinkError};
 use protocol::ids::{ChannelId, NoRandom};
 use protocol::record::system_session;
-use sandbox::{ConfineError, Files, Program, confine};
+use sandbox::{ConfineError, Program, confine, files_of};
 
 use approvals::Pending;
 use limits::Rates;
 use record::{Record, RecordLost};
-use runner::Runner;
+use runner::{By, Runner};
 use session::Sessions;
 use state::{State, StateError};
 use surfaces::Surfaces;
@@ -64,7 +66,7 @@ const FIRST_CONNECTION: LinkId = 1 << 32;
 /// Why the gateway ends.
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
-    #[error("usage: bulkhead-gateway --dir DIR")]
+    #[error("usage: bulkhead-gateway --dir DIR, or bulkhead-gateway --check-rules")]
     Usage,
     #[error(transparent)]
     Confine(#[from] ConfineError),
@@ -82,7 +84,11 @@ enum Fatal {
 
 /// Confines itself, opens its database, and serves until the supervisor says stop.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1).collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [only] if only == "--check-rules") {
+        return check::main();
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead-gateway: {error}");
@@ -96,13 +102,9 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
         [flag, folder] if flag == "--dir" => PathBuf::from(folder),
         _ => return Err(Fatal::Usage),
     };
-    confine(
-        Program::Gateway,
-        &Files {
-            write: vec![folder.clone()],
-            ..Files::default()
-        },
-    )?;
+    let files =
+        files_of(Program::Gateway, std::env::args_os().skip(1)).map_err(|_| Fatal::Usage)?;
+    confine(Program::Gateway, &files)?;
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
     let config = control.start()?;
     let state = State::open(&folder.join("state.db"))?;
@@ -128,6 +130,10 @@ struct Gateway {
     pending: Vec<Pending>,
     rates: Rates,
     rules: rules::Governing,
+    /// While everything is frozen.
+    frozen: Option<panic::Freeze>,
+    /// Browsers that wait for a freeze, with the numbers of their requests.
+    freezing: Vec<(LinkId, u64)>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -174,6 +180,8 @@ impl Gateway {
             pending: Vec::new(),
             rates: Rates::default(),
             rules,
+            frozen: None,
+            freezing: Vec::new(),
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -210,7 +218,9 @@ impl Gateway {
             Event::Agent(session, link, request) => self.agent_request(&session, link, request)?,
             Event::AgentGone(session, link, error) => self.agent_gone(&session, link, &error)?,
             Event::Runner(link, reply) => self.runner_reply(link, reply)?,
-            Event::RunnerGone(link) => self.runner_gone(link)?,
+            Event::RunnerGone(link) => self.executor_gone(By::Boxes, link)?,
+            Event::Door(link, reply) => self.door_reply(link, reply)?,
+            Event::DoorGone(link) => self.executor_gone(By::Door, link)?,
             Event::Workspace(link, reply) => self.workspace_reply(link, reply)?,
             Event::WorkspaceGone(link) => self.workspace_gone(link)?,
             Event::Operator(request, answer) => self.operator_request(request, answer)?,
@@ -231,6 +241,8 @@ impl Gateway {
             }
             (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
             (Control::Rules { news }, _) => self.rules_news(news)?,
+            (Control::Frozen { frozen }, _) => self.freeze(frozen)?,
+            (Control::Resume { since, key, until }, _) => self.end_freeze(since, key, until)?,
             (Control::Stop, _) => return Ok(Next::End),
             (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
                 return Err(LinkError::OutOfOrder {
@@ -257,6 +269,12 @@ impl Gateway {
                 wire::read_runner(id, link, events)?;
                 self.unknown(ended)?;
             }
+            Peer::Egress => {
+                let link = Link::new(stream);
+                let ended = self.runner.door_linked(id, link.try_clone()?)?;
+                wire::read_door(id, link, events)?;
+                self.unknown(ended)?;
+            }
             Peer::Workspace => {
                 let link = Link::new(stream);
                 let ended = self.workspace.linked(id, link.try_clone()?)?;
@@ -280,7 +298,7 @@ impl Gateway {
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
-            Peer::Gateway | Peer::Vault | Peer::Egress => {
+            Peer::Gateway | Peer::Vault => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
             }
         }

@@ -128,12 +128,17 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::EgressRequest { .. }
+            | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }
             | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => {}
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => {}
         }
     }
     past.open_calls = calls
@@ -289,6 +294,7 @@ pub(super) fn open_outcome(open: OpenCall) -> (CallId, CallOutcome) {
 
 #[cfg(test)]
 mod tests {
+    use protocol::agent::Told;
     use protocol::call::Action;
     use protocol::event::{Ground, TurnEnd, UndoOutcome};
     use protocol::ids::{ChannelId, ConversationId, Digest, PrincipalId, SenderId, SessionId};
@@ -493,7 +499,7 @@ mod tests {
             1
         );
         assert!(
-            matches!(&items[1], HistoryItem::Tool { result, .. } if result.contains("not known"))
+            matches!(&items[1], HistoryItem::Tool { result: Told::Text { text }, .. } if text.contains("not known"))
         );
         assert_eq!(past(&rows).open.unwrap().attempts, 2);
     }

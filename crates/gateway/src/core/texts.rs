@@ -1,14 +1,16 @@
 //! Sentences: for people, who are told what happened and what to do, and for the model,
 //! which is told what came of its calls.
 
-use protocol::agent::TurnFault;
+use protocol::agent::{Told, TurnFault};
 use protocol::channel::CallState;
+use protocol::egress::{Extent, FetchBody, FetchOutcome};
 use protocol::event::{CallOutcome, TurnEnd};
 use protocol::operator::MAX_REASON;
 use protocol::rules::Label;
 use protocol::runner::{Fate, RunEnd, RunOutcome};
 
 use super::changes;
+use super::runner::By;
 
 /// How much of an output a card shows, in bytes.
 pub(super) const CARD_BYTES: usize = 4096;
@@ -74,9 +76,15 @@ pub(super) const STOPPING: &str = "What is going on is being stopped.";
 /// For `/new`.
 pub(super) const NEW_SESSION: &str = "A new session begins with your next message.";
 
-/// For the model, while the program that runs tools is gone.
-pub(super) const NO_RUNNER: &str =
-    "the program that runs tools is not there at the moment; try again in a while";
+/// For the model, while the program that would do it is gone.
+pub(super) fn not_there(by: By) -> &'static str {
+    match by {
+        By::Boxes => "the program that runs tools is not there at the moment; try again in a while",
+        By::Door => {
+            "the program that reaches hosts is not there at the moment; try again in a while"
+        }
+    }
+}
 
 /// For somebody who presses a button without being known.
 pub(super) const STRANGER_ANSWERS: &str =
@@ -92,6 +100,33 @@ pub(super) const CODE_USED: &str =
 /// For the owner, where there is no page.
 pub(super) const NO_PAGE: &str =
     "there is no page; set `enabled = true` under [channel.web] and start again";
+
+/// Why a turn ended when everything was frozen.
+pub(super) const FROZEN_TURN: &str = "\
+Stopped: everything was frozen. This is not taken up again by itself; send your message again when \
+the owner has ended the freeze.";
+
+/// For a call that would begin while everything is frozen.
+pub(super) const FROZEN_CALL: &str = "everything is frozen; nothing runs until the owner ends that";
+
+/// When the freeze is over.
+pub(super) const RESUMED: &str = "\
+The owner ended the freeze. What was stopped is not taken up again; send it again if you still want it.";
+
+/// For the word that came a second time.
+pub(super) const FROZEN_BEFORE: &str = "\
+This message froze everything before; it does not do so twice. Send the word again to freeze again.";
+
+/// For a browser that may not freeze everything.
+pub(super) const MAY_NOT_FREEZE: &str = "Only the owner and approvers can freeze everything.";
+
+/// While everything is frozen.
+pub(super) fn frozen(by: &protocol::freeze::By) -> String {
+    format!(
+        "Everything is frozen by {by}: nothing runs and nothing is taken in. The owner ends that in a \
+         terminal, with `bulkhead resume`."
+    )
+}
 
 /// Why an answer does not count.
 pub(super) fn does_not_count(why: &dyn std::fmt::Display) -> String {
@@ -123,6 +158,7 @@ pub(super) fn turn_end(end: &TurnEnd) -> String {
                 .to_owned()
         }
         TurnEnd::Interrupted => "Bulkhead was stopped in the middle of it.".to_owned(),
+        TurnEnd::Frozen => FROZEN_TURN.to_owned(),
         TurnEnd::AgentMisbehaved { .. } => {
             "The agent broke the rules of its link and was stopped.".to_owned()
         }
@@ -171,8 +207,64 @@ fn turn_fault(fault: &TurnFault) -> String {
 }
 
 /// What came of a call, for the model.
-pub(super) fn outcome(outcome: &CallOutcome) -> String {
-    outcome_within(outcome, MODEL_BYTES)
+pub(super) fn outcome(outcome: &CallOutcome) -> Told {
+    match outcome {
+        CallOutcome::Fetched { answer } => fetched(answer),
+        CallOutcome::Ran { .. }
+        | CallOutcome::NotFetched { .. }
+        | CallOutcome::NotRun { .. }
+        | CallOutcome::Unknown => Told::Text {
+            text: outcome_within(outcome, MODEL_BYTES),
+        },
+    }
+}
+
+/// An answer of a host. A page is for the agent to read.
+fn fetched(answer: &FetchOutcome) -> Told {
+    let about = about(answer);
+    match &answer.body {
+        FetchBody::Text { text } if is_page(answer) => Told::Page {
+            about,
+            html: text.clone(),
+        },
+        FetchBody::Text { text } => Told::Text {
+            text: format!("{about}\n{}", shortened(text, MODEL_BYTES)),
+        },
+        FetchBody::Base64 { base64 } => Told::Text {
+            text: format!(
+                "{about}\n[no text; {} bytes, in base64:]\n{}",
+                answer.bytes_down,
+                shortened(base64, MODEL_BYTES)
+            ),
+        },
+    }
+}
+
+/// What stands above an answer.
+fn about(answer: &FetchOutcome) -> String {
+    let mut about = format!("status {} from {}\n", answer.status, answer.final_url);
+    for (name, value) in &answer.headers {
+        about.push_str(&format!("{name}: {value}\n"));
+    }
+    match answer.extent {
+        Extent::Whole => {}
+        Extent::Truncated => about.push_str("[the answer was longer; this is its beginning]\n"),
+    }
+    about
+}
+
+/// Whether a browser would lay it out.
+fn is_page(answer: &FetchOutcome) -> bool {
+    let kind = answer
+        .headers
+        .iter()
+        .find(|(name, _)| name == "content-type");
+    kind.is_some_and(|(_, kind)| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        ["text/html", "application/xhtml+xml"]
+            .iter()
+            .any(|page| kind.eq_ignore_ascii_case(page))
+    })
 }
 
 /// The same for a card.
@@ -184,6 +276,14 @@ pub(super) fn card_detail(outcome: &CallOutcome) -> String {
 fn outcome_within(outcome: &CallOutcome, most: usize) -> String {
     match outcome {
         CallOutcome::Ran { run } => ran(run, most),
+        CallOutcome::Fetched { answer } => {
+            let what = match &answer.body {
+                FetchBody::Text { text } => shortened(text, most.saturating_sub(1024)),
+                FetchBody::Base64 { .. } => format!("[{} bytes that are no text]", answer.bytes_down),
+            };
+            shortened(&format!("{}\n{what}", about(answer)), most)
+        }
+        CallOutcome::NotFetched { fault } => format!("no answer: {fault}"),
         CallOutcome::NotRun { reason } => format!("not run: {reason}"),
         CallOutcome::Unknown => "outcome not known: Bulkhead stopped while this ran. It may or may not have had its effect. It is not run again by itself.".to_owned(),
     }
@@ -253,6 +353,9 @@ pub(super) fn outcome_state(outcome: &CallOutcome) -> CallState {
                 Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded,
             ) => CallState::Failed,
         },
+        CallOutcome::Fetched { answer } if answer.status < 400 => CallState::Done,
+        CallOutcome::Fetched { .. } => CallState::Failed,
+        CallOutcome::NotFetched { .. } => CallState::Failed,
         CallOutcome::NotRun { .. } => CallState::Refused,
         CallOutcome::Unknown => CallState::Unknown,
     }
@@ -302,17 +405,24 @@ mod tests {
         }
     }
 
+    fn told(outcome: &CallOutcome) -> String {
+        match super::outcome(outcome) {
+            Told::Text { text } => text,
+            Told::Page { html, .. } => panic!("a run brings no page: {html}"),
+        }
+    }
+
     #[test]
     fn what_a_call_changed_is_told_however_long_its_output_is() {
         let kept = || Fate::Kept { entry: EntryId(1) };
         for output in ["", "out", "out\n", &"x".repeat(100_000)] {
             let outcome = ran(output.to_owned(), kept());
-            for text in [super::outcome(&outcome), card_detail(&outcome)] {
+            for text in [told(&outcome), card_detail(&outcome)] {
                 assert!(text.contains("[changed: made.txt (created)"), "{output:.9}");
             }
             assert!(card_detail(&outcome).len() <= CARD_BYTES);
         }
-        let text = super::outcome(&ran("a\n".to_owned(), kept()));
+        let text = told(&ran("a\n".to_owned(), kept()));
         assert!(text.starts_with("a\n[changed: "), "{text}");
     }
 

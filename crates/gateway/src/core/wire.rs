@@ -12,6 +12,7 @@ use config::{OPERATOR, TERMINAL};
 use protocol::agent::{AgentCommand, AgentRequest};
 use protocol::channel::{ChannelEvent, ChannelRequest};
 use protocol::control::{Control, GatewayConfig, ProgramEnd};
+use protocol::egress::{FetchReply, FetchRequest};
 use protocol::frame::{Link, LinkError};
 use protocol::identity::proves;
 use protocol::ids::{ChannelId, Nonce, PublicKey, SessionId, random};
@@ -44,6 +45,9 @@ pub(super) type AgentLink = Link<AgentCommand, AgentRequest>;
 /// The link to the program that runs tools.
 pub(super) type RunnerLink = Link<RunRequest, RunReply>;
 
+/// The link to egress, for what tools ask of hosts.
+pub(super) type DoorLink = Link<FetchRequest, FetchReply>;
+
 /// The link to the program that keeps the workspace.
 pub(super) type WorkspaceLink = Link<HistoryRequest, HistoryReply>;
 
@@ -67,6 +71,10 @@ pub(super) enum Event {
     Runner(LinkId, RunReply),
     /// The runner's link is gone.
     RunnerGone(LinkId),
+    /// Egress said something.
+    Door(LinkId, FetchReply),
+    /// The link to egress is gone.
+    DoorGone(LinkId),
     /// The program that keeps the workspace said something.
     Workspace(LinkId, HistoryReply),
     /// Its link is gone.
@@ -143,6 +151,21 @@ pub(super) fn read_runner(
         events,
         move |reply| Event::Runner(id, reply),
         move |_| Event::RunnerGone(id),
+    )
+}
+
+/// Reads the link of egress.
+pub(super) fn read_door(
+    id: LinkId,
+    link: DoorLink,
+    events: SyncSender<Event>,
+) -> std::io::Result<()> {
+    read(
+        "door",
+        link,
+        events,
+        move |reply| Event::Door(id, reply),
+        move |_| Event::DoorGone(id),
     )
 }
 

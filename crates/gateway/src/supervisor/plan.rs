@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +170,7 @@ pub(super) fn plans(
             ..plan("bulkhead-workspace", Peer::Workspace, 3)
         },
         Plan {
+            arguments: runner_arguments(home, config)?,
             links: vec![Peer::Workspace],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
@@ -191,7 +193,7 @@ pub(super) fn plans(
         },
         Plan {
             arguments: dir(home.gateway()),
-            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace],
+            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace, Peer::Egress],
             listeners: vec![copy(sockets.operator.try_clone().map(Into::into))?],
             config: told(&gateway(home, config)?),
             ..plan("bulkhead-gateway", Peer::Gateway, 1)
@@ -236,6 +238,27 @@ pub(super) fn plans(
     Ok(plans)
 }
 
+/// What the program that makes boxes writes to, and what it does not see. A cover needs something to lie on,
+/// so what may come later is made now.
+fn runner_arguments(home: &Home, config: &Config) -> Result<Vec<OsString>, StartError> {
+    let history = home.history_of(&config.workspace);
+    let write = [config.workspace.clone(), history, home.engine()];
+    for folder in write.iter().chain([&home.rules()]) {
+        let mut maker = fs::DirBuilder::new();
+        maker.recursive(true).mode(0o700);
+        maker
+            .create(folder)
+            .map_err(StartError::system(format!("make the folder {folder:?}")))?;
+    }
+    let write = write.into_iter().map(|path| ("--write", path));
+    let hide = home.hidden_from_the_runner().into_iter();
+    let hide = hide.map(|path| ("--hide", path));
+    let options = write.chain(hide);
+    Ok(options
+        .flat_map(|(option, path)| [OsString::from(option), path.into()])
+        .collect())
+}
+
 /// The agent of a session.
 pub(super) fn agent(programs: &Path, peer: Peer) -> Plan {
     Plan {
@@ -256,7 +279,8 @@ pub(super) fn programs_folder() -> Result<PathBuf, StartError> {
     Ok(own.parent().map(Path::to_owned).unwrap_or(own))
 }
 
-fn channel(name: &'static str) -> ChannelId {
+/// The id of one of the channels that are known here.
+pub(super) fn channel(name: &'static str) -> ChannelId {
     ChannelId::parse(name).expect("the names of the channels have only letters")
 }
 
@@ -269,6 +293,8 @@ fn egress(config: &Config) -> EgressConfig {
     EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
+        rules: config.rules.egress.clone(),
+        extra_roots: config.extra_roots.clone(),
     }
 }
 
@@ -296,6 +322,7 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
             .as_ref()
             .map(|web| format!("http://{RP_ID}:{}", web.port)),
         rules: config.rules.clone(),
+        panic_word: config.panic_word.clone(),
     })
 }
 

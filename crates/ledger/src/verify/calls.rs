@@ -115,12 +115,17 @@ impl Calls {
             | Event::ChannelUp { .. }
             | Event::ChannelDown { .. }
             | Event::TunnelOpened { .. }
+            | Event::EgressRequest { .. }
+            | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }
             | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => None,
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => None,
         }
     }
 
@@ -202,15 +207,28 @@ impl Call {
 
     fn end(&mut self, outcome: &CallOutcome) -> Result<(), &'static str> {
         let ended = match outcome {
-            CallOutcome::Ran { .. } | CallOutcome::NotRun { .. } => Ended::Known,
+            CallOutcome::Ran { .. }
+            | CallOutcome::Fetched { .. }
+            | CallOutcome::NotFetched { .. }
+            | CallOutcome::NotRun { .. } => Ended::Known,
             CallOutcome::Unknown => Ended::Unknown,
         };
         if self.ended.replace(ended).is_some() {
             return Err("had an outcome before");
         }
         match outcome {
-            CallOutcome::Ran { .. } if !self.permitted => Err("ran without a permit"),
-            CallOutcome::Ran { .. } | CallOutcome::NotRun { .. } | CallOutcome::Unknown => Ok(()),
+            CallOutcome::Ran { .. }
+            | CallOutcome::Fetched { .. }
+            | CallOutcome::NotFetched { .. }
+                if !self.permitted =>
+            {
+                Err("ran without a permit")
+            }
+            CallOutcome::Ran { .. }
+            | CallOutcome::Fetched { .. }
+            | CallOutcome::NotFetched { .. }
+            | CallOutcome::NotRun { .. }
+            | CallOutcome::Unknown => Ok(()),
         }
     }
 }

@@ -209,6 +209,11 @@ impl Folders {
         }
     }
 
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// How many layers there were.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)

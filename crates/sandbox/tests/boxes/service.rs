@@ -56,6 +56,10 @@ impl Service {
     fn start(host: &Host) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new(&host.helper)
+            .arg("--write")
+            .arg(host.workspace.path())
+            .arg("--write")
+            .arg(host.layers.folder())
             .stdin(OwnedFd::from(theirs))
             .spawn()
             .unwrap();

@@ -78,7 +78,9 @@ pub fn run(root: &Root, call: &ToolCall) -> Result<String, ToolError> {
         ToolCall::EditFile { path, old, new } => tool::edit_file::run(root, path, old, new),
         ToolCall::ListFiles { path, depth } => tool::list_files::run(root, path, *depth),
         ToolCall::SearchFiles { text, path } => tool::search_files::run(root, text, path),
-        ToolCall::Exec { .. } => Err(ToolError::NotBuiltIn),
+        ToolCall::Exec { .. } | ToolCall::HttpRequest { .. } | ToolCall::WebFetch { .. } => {
+            Err(ToolError::NotBuiltIn)
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub(crate) mod edit_file;
 pub(crate) mod exec;
+pub(crate) mod http_request;
 pub(crate) mod list_files;
 pub(crate) mod read_file;
 pub(crate) mod search_files;
+pub(crate) mod web_fetch;
 pub(crate) mod write_file;
 
 use protocol::call::ToolCall;
@@ -26,13 +28,15 @@ pub(crate) struct Tool {
 }
 
 /// All of them, in the order in which the model is told.
-pub(crate) const TOOLS: [&Tool; 6] = [
+pub(crate) const TOOLS: [&Tool; 8] = [
     &read_file::TOOL,
     &write_file::TOOL,
     &edit_file::TOOL,
     &list_files::TOOL,
     &search_files::TOOL,
     &exec::TOOL,
+    &web_fetch::TOOL,
+    &http_request::TOOL,
 ];
 
 /// The tool of this name, exactly.
