@@ -74,12 +74,15 @@ impl Stream {
         let whole = format!("{}{}", self.memory, self.held);
         let end = whole.floor_char_boundary(before + end);
         let findings = scanner.scan(&whole);
-        // What a finding reaches into is let through with all of it.
+        // What a finding reaches into is let through with all of it, and not held for ever.
+        let too_long = self.held.len() > 2 * MOST_HELD;
         let cut = findings
             .iter()
             .find(|finding| finding.start < end && finding.end > end)
             .map_or(end, |finding| {
-                if end == whole.len() {
+                if too_long {
+                    finding.end
+                } else if end == whole.len() {
                     end
                 } else {
                     finding.start.max(before)

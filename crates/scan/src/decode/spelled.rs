@@ -33,7 +33,12 @@ pub(super) fn decode(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
             .take(1)
             .filter(|b| letters > 1 && matches!(b, b'_' | b'-' | b'.' | b':'))
             .count();
-        let found = [letters, letters + signs]
+        let word = bytes[at..]
+            .iter()
+            .take(LONGEST_GROUP + 1)
+            .take_while(|b| is_of_token(**b))
+            .count();
+        let found = [letters, letters + signs, word]
             .into_iter()
             .find_map(|size| groups(bytes, at, size));
         match found {
@@ -45,6 +50,12 @@ pub(super) fn decode(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
         }
     }
     out.finish(budget)
+}
+
+/// A letter, a digit, or a sign that tokens have.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'_' | b'-' | b'.' | b':' | b'~' | b'+' | b'/' | b'=')
 }
 
 /// Longer ones are put together in one way only.
@@ -86,6 +97,13 @@ fn groups(bytes: &[u8], start: usize, size: usize) -> Option<Vec<Range<usize>>> 
         .take_while(|b| !b.is_ascii_alphanumeric() && **b != 0)
         .count()];
     if gap.is_empty() || gap.len() > LONGEST_GAP {
+        return None;
+    }
+    let second = gap_start + gap.len();
+    if !bytes
+        .get(second..second + size)
+        .is_some_and(|group| is_group(group, gap))
+    {
         return None;
     }
     let mut groups = vec![start..gap_start];

@@ -33,6 +33,10 @@ pub(super) fn target(raw: &str) -> Option<Target> {
         .map(|colon| &lower[..colon])
         .filter(|scheme| is_scheme(scheme));
     let rest = scheme.map_or(lower.as_str(), |scheme| &lower[scheme.len() + 1..]);
+    if lower.starts_with("www.") {
+        let host = host(&lower);
+        return Some(out(address, host));
+    }
     match scheme {
         Some("javascript" | "vbscript") => Some(code(address)),
         Some("data") if is_harmless_data(rest) => None,
@@ -56,7 +60,6 @@ pub(super) fn target(raw: &str) -> Option<Target> {
             let host = host(rest.trim_start_matches('/'));
             (!host.is_empty()).then(|| out(address, host))
         }
-        None if rest.starts_with("www.") => Some(out(address.clone(), host(rest))),
         None => None,
     }
 }
@@ -185,7 +188,7 @@ impl Target {
             })
             .collect();
         match self.leads {
-            Leads::Code => address.replacen(':', "[:]", 1),
+            Leads::Code => address.replacen(':', "[:]", 1).replace('.', "[.]"),
             Leads::Out => inert_address(&address),
         }
     }

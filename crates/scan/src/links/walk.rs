@@ -1,5 +1,6 @@
 //! One walk over a text: what in it leads out, and the text without it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::html::{Use, css, tag};
@@ -21,6 +22,7 @@ pub(super) fn pass(text: &str, allowed: &dyn Fn(&str) -> bool) -> Walked {
         open: Vec::new(),
         out: String::with_capacity(text.len()),
         findings: Vec::new(),
+        images: None,
     };
     while walk.at < text.len() {
         walk.step();
@@ -39,10 +41,12 @@ struct Walk<'t> {
     open: Vec<(usize, usize)>,
     out: String,
     findings: Vec<Finding>,
+    /// The names by which images are referred to, once somebody asked.
+    images: Option<HashSet<String>>,
 }
 
 /// The longest address that is read.
-const LONGEST: usize = 8 * 1024;
+const LONGEST: usize = 2 * 1024;
 
 /// Brackets that are open at once; others belong to no link.
 const DEEPEST: usize = 64;
@@ -154,17 +158,10 @@ impl Walk<'_> {
         self.out.push_str(&format!("{name}: {}", target.inert()));
     }
 
-    fn is_image(&self, name: &str) -> bool {
-        let lower = self.text.to_lowercase();
-        let name = name.trim().to_lowercase();
-        let short = format!("![{name}]");
-        let long = format!("[{name}]");
-        lower.contains(&short)
-            || lower.match_indices("![").any(|(at, _)| {
-                let rest = &lower[at..];
-                rest.find("][")
-                    .is_some_and(|close| rest[close + 1..].starts_with(&long))
-            })
+    fn is_image(&mut self, name: &str) -> bool {
+        let text = self.text;
+        let images = self.images.get_or_insert_with(|| image_names(text));
+        images.contains(name.trim().to_lowercase().as_str())
     }
 
     /// The address that begins here if it leads to where it must not, and the length of it with what
@@ -284,6 +281,9 @@ impl Walk<'_> {
         ];
         let slash = slashes.into_iter().find(|slash| behind.starts_with(slash));
         let word = &rest[..scheme];
+        if is_unslashed(word) && behind.starts_with(':') {
+            return self.unslashed(rest, scheme);
+        }
         let is_www = word.to_ascii_lowercase().starts_with("www.");
         let start = match slash {
             Some(slash) if scheme > 0 => scheme + slash.len(),
@@ -326,6 +326,21 @@ impl Walk<'_> {
         true
     }
 
+    /// `mailto:name@host`, `javascript:...`, as some readers take them out of a text.
+    fn unslashed(&mut self, rest: &str, scheme: usize) -> bool {
+        let length = address_length(rest);
+        if length <= scheme + 1 {
+            return false;
+        }
+        let Some(target) = target(&rest[..length]).filter(|target| self.is_bad(target)) else {
+            return false;
+        };
+        self.found_link(&target, self.at..self.at + length);
+        self.out.push_str(&target.inert());
+        self.at += length;
+        true
+    }
+
     /// `host.tld/path` without a scheme, of which many clients make a link.
     fn domain(&mut self, rest: &str) -> bool {
         let before = self.text[..self.at].chars().next_back();
@@ -353,6 +368,21 @@ impl Walk<'_> {
         self.at += length;
         true
     }
+}
+
+/// The names in `![name]` and in `![text][name]`, in lower case.
+fn image_names(text: &str) -> HashSet<String> {
+    let mut names = HashSet::new();
+    for (at, _) in text.match_indices("![") {
+        let inside = &text[at + 2..];
+        let inside = &inside[..floor(inside, LONGEST)];
+        let mut parts = inside.split(']');
+        names.extend(parts.next().map(|name| name.trim().to_lowercase()));
+        // The text may have brackets of its own; whatever follows one may be the name.
+        let referred = parts.take(8).filter_map(|part| part.strip_prefix('['));
+        names.extend(referred.map(|name| name.trim().to_lowercase()));
+    }
+    names
 }
 
 /// Two ways to read where an address ends: as Markdown does, and up to the bracket whatever is in it.
@@ -496,6 +526,22 @@ fn authority_length(text: &str) -> usize {
 
 fn floor(text: &str, most: usize) -> usize {
     text.floor_char_boundary(most.min(text.len()))
+}
+
+/// Schemes whose addresses have no slashes.
+fn is_unslashed(scheme: &str) -> bool {
+    [
+        "mailto",
+        "sms",
+        "tel",
+        "xmpp",
+        "sip",
+        "javascript",
+        "vbscript",
+        "data",
+    ]
+    .iter()
+    .any(|one| scheme.eq_ignore_ascii_case(one))
 }
 
 /// What can end a host's name and seldom ends a file's.

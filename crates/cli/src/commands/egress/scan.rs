@@ -1,14 +1,16 @@
 //! `bulkhead egress scan`: what the leak scan finds in texts.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
+use std::io::{self, BufReader, BufWriter};
 
 use clap::Args;
-use config::Home;
+use config::{Config, ConfigError, Home};
+use protocol::outbound::EgressRule;
 use scan::{Finding, Scanner, links, redact};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fault::Fault;
+use crate::lines::{self, Line};
 use crate::terminal::harmless_line;
 use crate::vault_link::VaultLink;
 
@@ -21,7 +23,7 @@ pub(crate) struct Scan {
     /// Print one line of JSON for each; places are bytes of the text in UTF-8.
     #[arg(long)]
     json: bool,
-    /// A host that links and images may lead to; may be repeated. Otherwise none may.
+    /// A host that links and images may lead to beside those of the egress rules; may be repeated.
     #[arg(long, value_name = "HOST")]
     allow: Vec<String>,
 }
@@ -46,21 +48,26 @@ struct Answer {
 
 pub(crate) fn run(arguments: &Scan, home: &Home) -> Result<(), Fault> {
     let scanner = scanner(home);
+    let rules = rules(home)?;
     let form = if arguments.json { as_json } else { as_words };
     let allowed = |host: &str| {
-        arguments
-            .allow
-            .iter()
-            .any(|one| one.eq_ignore_ascii_case(host))
+        let named = |one: &String| one.eq_ignore_ascii_case(host);
+        arguments.allow.iter().any(named) || rules.iter().any(|rule| rule.host.covers(host))
     };
+    let input = BufReader::new(io::stdin().lock());
     let out = BufWriter::new(io::stdout().lock());
-    answer_all(
-        &scanner,
-        &allowed,
-        BufReader::new(io::stdin().lock()),
-        out,
-        form,
-    )
+    lines::each_up_to(MAX_LINE, input, out, |line| {
+        form(&answer(&scanner, &allowed, &line))
+    })
+}
+
+/// Those of the configuration, if there is one.
+fn rules(home: &Home) -> Result<Vec<EgressRule>, Fault> {
+    match Config::load(home) {
+        Ok(config) => Ok(config.rules.egress),
+        Err(ConfigError::Missing(_)) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// With the marks of the vault, where there is one that can be opened.
@@ -78,40 +85,12 @@ fn scanner(home: &Home) -> Scanner {
     }
 }
 
-/// One line out for each line in. What is out is passed on whenever no more is in.
-fn answer_all(
-    scanner: &Scanner,
-    allowed: &dyn Fn(&str) -> bool,
-    mut input: BufReader<impl io::Read>,
-    mut out: impl Write,
-    form: fn(&Answer) -> String,
-) -> Result<(), Fault> {
-    let mut line = Vec::new();
-    loop {
-        if input.buffer().is_empty() {
-            out.flush().map_err(not_written)?;
-        }
-        line.clear();
-        let mut bounded = input.by_ref().take(MAX_LINE + 1);
-        let got = bounded.read_until(b'\n', &mut line);
-        if got.map_err(Fault::io("read standard input"))? == 0 {
-            return out.flush().map_err(not_written);
-        }
-        let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= MAX_LINE;
-        let answer = if whole {
-            answer(scanner, allowed, &line)
-        } else {
-            input
-                .skip_until(b'\n')
-                .map_err(Fault::io("read standard input"))?;
-            malformed(format!("the line has more than {MAX_LINE} bytes"))
-        };
-        writeln!(out, "{}", form(&answer)).map_err(not_written)?;
-    }
-}
-
-fn answer(scanner: &Scanner, allowed: &dyn Fn(&str) -> bool, line: &[u8]) -> Answer {
-    let question: Question = match serde_json::from_slice(line) {
+fn answer(scanner: &Scanner, allowed: &dyn Fn(&str) -> bool, line: &Line<'_>) -> Answer {
+    let line = match line {
+        Line::Text(text) => text,
+        Line::Unreadable(why) => return malformed(why.clone()),
+    };
+    let question: Question = match serde_json::from_str(line) {
         Ok(question) => question,
         // Serde's own words can hold the text.
         Err(error) => {
@@ -162,13 +141,6 @@ fn as_words(answer: &Answer) -> String {
     }
 }
 
-fn not_written(error: io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Fault::OutputClosed,
-        _ => Fault::io("write to standard output")(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,7 +186,7 @@ mod tests {
         let scanner = Scanner::of_formats();
         let token = format!("{}{}", "gh", "p_7cCRDs0pWzPqk3uVb9T1xYf5Zn2Ee8Lm4Hh6");
         let line = format!("{{\"text\": \"{token}\"}}");
-        let words = as_words(&answer(&scanner, &|_| false, line.as_bytes()));
+        let words = as_words(&answer(&scanner, &|_| false, &Line::Text(&line)));
         assert_eq!(words, "github_token at 0..40");
     }
 }
