@@ -8,6 +8,7 @@
 mod attempt;
 mod budget;
 mod chat;
+mod clean;
 mod credential;
 mod dial;
 mod exchange;
