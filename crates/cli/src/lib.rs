@@ -140,6 +140,8 @@ mod tests {
             "bulkhead policy explain --json",
             "bulkhead policy check",
             "bulkhead policy check --json",
+            "bulkhead egress scan --json",
+            "bulkhead egress scan --allow docs.rs",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
             "bulkhead sandbox probe",

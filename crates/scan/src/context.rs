@@ -211,8 +211,7 @@ fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
     if sign == closed && !optional {
         return told(rest).map(|start| (after + start, Said::Told));
     }
-    let start = sign + skip(&rest[sign..], b" \t", 8);
-    let start = start + skip(&rest[start..], b"\"'`([\\*{", 4);
+    let start = sign + skip(&rest[sign..], b" \t\"'`([\\*{", 8);
     let start = after
         + if rest[sign..].starts_with(b"\n") {
             return None;

@@ -9,7 +9,7 @@ use crate::finding::Kind;
 #[derive(Clone, Debug)]
 pub(crate) struct Name {
     pub(crate) place: Range<usize>,
-    /// It follows two dashes: its value may follow a blank.
+    /// An option of a command or a clause of SQL: its value may follow a blank.
     pub(crate) is_option: bool,
 }
 
@@ -33,7 +33,8 @@ pub(crate) fn around(bytes: &[u8], word: Range<usize>) -> Name {
     let start = word.start - before;
     Name {
         place: start..word.end + after,
-        is_option: bytes[start..].starts_with(b"--"),
+        is_option: bytes[start..].starts_with(b"--")
+            || bytes[word].eq_ignore_ascii_case(b"identified by"),
     }
 }
 

@@ -91,6 +91,7 @@ impl Scanner {
                 formats::find(&view.bytes, &mut found);
                 structured::short(&view.bytes, &mut found);
                 if way.is_upright() {
+                    structured::passwords(&view.bytes, &mut found);
                     context::find(&view.bytes, &mut found);
                 }
             }

@@ -2,6 +2,9 @@
 //! password in them.
 
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::alphabet::{ALNUM, BASE64, HEX, QUERY, URL};
 use crate::finding::Kind;
@@ -25,49 +28,53 @@ const LONGEST_KEY: usize = 64 * 1024;
 /// Base 64 signs in the shortest one: an Ed25519 key (RFC 8410) has 64.
 const SHORTEST_KEY: usize = 40;
 
+/// What each of them is found by.
+const BEGINNINGS: [(&str, Reader); 7] = [
+    ("-----BEGIN ", private_key),
+    ("PuTTY-User-Key-File-", putty_key),
+    ("eyJ", jwt),
+    ("sig=", azure_sas),
+    ("X-Amz-Signature=", signature),
+    ("X-Goog-Signature=", signature),
+    ("\"d\"", jwk),
+];
+
+/// Reads what begins at the first place and was found up to the second.
+type Reader = fn(&[u8], usize, usize) -> Option<Hit>;
+
+static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(BEGINNINGS.iter().map(|(text, _)| text))
+        // The list is part of the program; a test builds it.
+        .expect("a few short texts make an automaton")
+});
+
 /// Those that can be longer than the pieces that a text is looked through in.
 pub(crate) fn long(bytes: &[u8], hits: &mut Vec<Hit>) {
-    const BEGIN: &str = "-----BEGIN ";
-    for start in places(bytes, BEGIN) {
-        if let Some((kind, end)) = private_key(bytes, start, start + BEGIN.len()) {
-            hits.push(Hit::new(kind, start..end, Rank::Document));
-        }
-    }
-    for start in places(bytes, "PuTTY-User-Key-File-") {
-        if let Some(end) = putty_key(bytes, start) {
-            hits.push(Hit::new(PUTTY_KEY, start..end, Rank::Document));
-        }
+    if position(bytes, "-----BEGIN ").is_some() || position(bytes, "PuTTY-").is_some() {
+        find(bytes, &BEGINNINGS[..2], hits);
     }
 }
 
 /// All of them, in a piece or in something decoded.
 pub(crate) fn short(bytes: &[u8], hits: &mut Vec<Hit>) {
-    long(bytes, hits);
-    for start in places(bytes, "eyJ") {
-        if let Some(end) = jwt(bytes, start) {
-            hits.push(Hit::new(JWT, start..end, Rank::Document));
+    find(bytes, &BEGINNINGS, hits);
+}
+
+fn find(bytes: &[u8], beginnings: &[(&str, Reader)], hits: &mut Vec<Hit>) {
+    for place in FINDER.find_overlapping_iter(bytes) {
+        if let Some((_, read)) = beginnings.get(place.pattern().as_usize()) {
+            hits.extend(read(bytes, place.start(), place.end()));
         }
     }
+}
+
+/// Passwords in addresses, of which only reading tells whether they are words.
+pub(crate) fn passwords(bytes: &[u8], hits: &mut Vec<Hit>) {
     for start in places(bytes, "://") {
         if let Some(user) = url_password(bytes, start) {
             hits.push(Hit::new(URL_PASSWORD, user, Rank::Context));
-        }
-    }
-    for start in places(bytes, "sig=") {
-        if let Some(value) = azure_sas(bytes, start) {
-            hits.push(Hit::new(AZURE_SAS, value, Rank::Format));
-        }
-    }
-    for name in ["X-Amz-Signature=", "X-Goog-Signature="] {
-        for start in places(bytes, name) {
-            if let Some(value) = signature(bytes, start + name.len()) {
-                hits.push(Hit::new(SIGNED_URL, value, Rank::Format));
-            }
-        }
-    }
-    for start in places(bytes, "\"d\"") {
-        if let Some(value) = jwk(bytes, start) {
-            hits.push(Hit::new(JWK, value, Rank::Format));
         }
     }
 }
@@ -87,12 +94,13 @@ pub(crate) fn places<'a>(bytes: &'a [u8], text: &'a str) -> impl Iterator<Item =
     })
 }
 
-fn position(bytes: &[u8], text: &str) -> Option<usize> {
+/// The first of them.
+pub(crate) fn position(bytes: &[u8], text: &str) -> Option<usize> {
     places(bytes, text).next()
 }
 
 /// RFC 7468, RFC 4880 and what OpenSSH writes: from the first dash to the last one.
-fn private_key(bytes: &[u8], begin: usize, label: usize) -> Option<(Kind, usize)> {
+fn private_key(bytes: &[u8], begin: usize, label: usize) -> Option<Hit> {
     let rest = &bytes[label..bytes.len().min(label + LONGEST_KEY)];
     let dashes = position(&rest[..rest.len().min(120)], "-----")?;
     let name = std::str::from_utf8(&rest[..dashes]).ok()?;
@@ -100,6 +108,9 @@ fn private_key(bytes: &[u8], begin: usize, label: usize) -> Option<(Kind, usize)
         return None;
     }
     let body = &rest[dashes + 5..];
+    let begins = label + dashes + 5;
+    // What begins again before it ends is not one key; and so nothing is read twice.
+    let body = &body[..position(body, "-----BEGIN").unwrap_or(body.len())];
     let (body, end) = match position(body, "-----END") {
         Some(at) => {
             let footer = &body[at + 8..];
@@ -109,14 +120,11 @@ fn private_key(bytes: &[u8], begin: usize, label: usize) -> Option<(Kind, usize)
                 .position(|b| matches!(b, b'\n' | b'"' | b'\''));
             let dashes = position(&footer[..footer.len().min(120)], "-----");
             let length = dashes.map(|at| at + 5).or(line).unwrap_or(0);
-            (
-                &body[..at],
-                label + dashes_end(rest, body) + at + 8 + length,
-            )
+            (&body[..at], begins + at + 8 + length)
         }
         None => {
             let length = body.iter().take_while(|b| is_armour(**b)).count();
-            (&body[..length], label + dashes_end(rest, body) + length)
+            (&body[..length], begins + length)
         }
     };
     let digits: Vec<u8> = body.iter().copied().filter(|b| BASE64.has(*b)).collect();
@@ -134,11 +142,7 @@ fn private_key(bytes: &[u8], begin: usize, label: usize) -> Option<(Kind, usize)
     } else {
         PRIVATE_KEY
     };
-    Some((kind, end))
-}
-
-fn dashes_end(rest: &[u8], body: &[u8]) -> usize {
-    rest.len() - body.len()
+    Some(Hit::new(kind, begin..end, Rank::Document))
 }
 
 /// What stands between the two lines of a key, also as a JSON string.
@@ -150,18 +154,19 @@ fn is_armour(byte: u8) -> bool {
         )
 }
 
-fn putty_key(bytes: &[u8], start: usize) -> Option<usize> {
+fn putty_key(bytes: &[u8], start: usize, _: usize) -> Option<Hit> {
     let rest = &bytes[start..bytes.len().min(start + LONGEST_KEY)];
     let private = position(rest, "Private-Lines:")?;
     let body = &rest[private..];
     let length = position(body, "Private-MAC:").unwrap_or(body.len());
     let digits = body[..length].iter().filter(|b| BASE64.has(**b)).count();
-    (digits >= SHORTEST_KEY).then_some(start + private + length)
+    let place = start..start + private + length;
+    (digits >= SHORTEST_KEY).then(|| Hit::new(PUTTY_KEY, place, Rank::Document))
 }
 
 /// RFC 7519: three parts in base 64, of which the first is JSON with an algorithm. RFC 7516's
 /// have five.
-fn jwt(bytes: &[u8], start: usize) -> Option<usize> {
+fn jwt(bytes: &[u8], start: usize, _: usize) -> Option<Hit> {
     if start > 0 && URL.has(bytes[start - 1]) {
         return None;
     }
@@ -179,7 +184,8 @@ fn jwt(bytes: &[u8], start: usize) -> Option<usize> {
     let read: serde_json::Value = serde_json::from_slice(&base64(&bytes[header])?).ok()?;
     let signed = last.len() >= 20 && !is_made_up(&bytes[last]);
     let algorithm = read.get("alg")?.as_str()?;
-    (enough && (signed || algorithm.eq_ignore_ascii_case("none"))).then_some(end)
+    let real = enough && (signed || algorithm.eq_ignore_ascii_case("none"));
+    real.then(|| Hit::new(JWT, start..end, Rank::Document))
 }
 
 /// The bytes of a whole text in base 64, of either alphabet.
@@ -247,9 +253,8 @@ fn url_password(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
 }
 
 /// A signature of Azure storage, with the version or the expiry that stand beside it.
-fn azure_sas(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+fn azure_sas(bytes: &[u8], start: usize, value: usize) -> Option<Hit> {
     let begins = start == 0 || !ALNUM.has(bytes[start - 1]);
-    let value = start + 4;
     let length = bytes[value..]
         .iter()
         .take_while(|b| QUERY.has(**b) || **b == b'=')
@@ -270,20 +275,22 @@ fn azure_sas(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     let token = &bytes[start - before..value + length + after];
     let dated = position(token, "se=").is_some() || position(token, "sv=").is_some();
     let secret = &bytes[value..value + length];
-    (begins && dated && length >= 40 && !is_made_up(secret)).then(|| value..value + length)
+    (begins && dated && length >= 40 && !is_made_up(secret))
+        .then(|| Hit::new(AZURE_SAS, value..value + length, Rank::Format))
 }
 
-fn signature(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+fn signature(bytes: &[u8], _: usize, start: usize) -> Option<Hit> {
     let length = bytes[start..].iter().take_while(|b| HEX.has(**b)).count();
     let secret = &bytes[start..start + length];
-    (length >= 64 && !is_made_up(secret)).then(|| start..start + length)
+    (length >= 64 && !is_made_up(secret))
+        .then(|| Hit::new(SIGNED_URL, start..start + length, Rank::Format))
 }
 
 /// RFC 7517: the private member of a key that says its type.
-fn jwk(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+fn jwk(bytes: &[u8], start: usize, end: usize) -> Option<Hit> {
     let around = &bytes[start.saturating_sub(1_500)..bytes.len().min(start + 3_000)];
     position(around, "\"kty\"")?;
-    let rest = &bytes[start + 3..];
+    let rest = &bytes[end..];
     let skipped = rest
         .iter()
         .take_while(|b| matches!(b, b' ' | b':' | b'\n' | b'\t' | b'\r'))
@@ -291,7 +298,8 @@ fn jwk(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     let value = rest[skipped..].strip_prefix(b"\"")?;
     let length = value.iter().take_while(|b| URL.has(**b)).count();
     let from = bytes.len() - value.len();
-    (length >= 40 && !is_made_up(&value[..length])).then(|| from..from + length)
+    (length >= 40 && !is_made_up(&value[..length]))
+        .then(|| Hit::new(JWK, from..from + length, Rank::Format))
 }
 
 #[cfg(test)]
@@ -301,6 +309,7 @@ mod tests {
     fn found(text: &str) -> Vec<(&'static str, &str)> {
         let mut hits = Vec::new();
         short(text.as_bytes(), &mut hits);
+        passwords(text.as_bytes(), &mut hits);
         hits.iter()
             .map(|hit| (hit.kind.as_str(), &text[hit.start..hit.end]))
             .collect()

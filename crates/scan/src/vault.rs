@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use protocol::marks::{Mark, MarkKind, Marks, Rolling, Standing, Window, normal};
 
+use crate::decode::rotate;
 use crate::finding::Kind;
 use crate::hit::{Hit, Rank};
 use crate::view::View;
@@ -56,7 +57,7 @@ impl Search {
     }
 
     /// Adds every place of the view where a value stands, or a piece of one that nothing else
-    /// looks like.
+    /// looks like; also backwards and with its letters moved by 13.
     pub(crate) fn find(&self, view: &View<'_>, hits: &mut Vec<Hit>) {
         if self.widths.is_empty() {
             return;
@@ -69,8 +70,19 @@ impl Search {
                 places.push(place);
             }
         }
+        self.in_order(&letters, &places, hits);
+        let rotated: Vec<u8> = letters.iter().map(|letter| rotate(*letter)).collect();
+        self.in_order(&rotated, &places, hits);
+        letters.reverse();
+        places.reverse();
+        self.in_order(&letters, &places, hits);
+        let rotated: Vec<u8> = letters.iter().map(|letter| rotate(*letter)).collect();
+        self.in_order(&rotated, &places, hits);
+    }
+
+    fn in_order(&self, letters: &[u8], places: &[usize], hits: &mut Vec<Hit>) {
         for width in &self.widths {
-            width.find(self, &letters, &places, hits);
+            width.find(self, letters, places, hits);
         }
     }
 
@@ -132,8 +144,8 @@ impl Width {
             }
             let candidates = &self.windows[&filter];
             if let Some((mark, whole)) = search.confirm(letters, index + 1, candidates) {
-                let start = places[whole.start];
-                let end = places[whole.end - 1] + 1;
+                let (first, last) = (places[whole.start], places[whole.end - 1]);
+                let (start, end) = (first.min(last), first.max(last) + 1);
                 let kind = match mark.kind {
                     MarkKind::Secret => Kind::SECRET,
                     MarkKind::Honeytoken => Kind::HONEYTOKEN,

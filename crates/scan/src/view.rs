@@ -97,10 +97,6 @@ impl<'v> Builder<'v> {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// The view, if there is anything in it and room for it.
     pub(crate) fn finish(self, budget: &mut Budget) -> Option<View<'static>> {
         if self.bytes.is_empty() || budget.is_spent() {

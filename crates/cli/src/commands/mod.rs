@@ -67,7 +67,7 @@ pub(crate) enum Command {
     Vault(vault::Arguments),
     /// The rules: what they say of a call, and whether the configuration is sound.
     Policy(policy::Arguments),
-    /// What may go out: what the egress rules say of a request.
+    /// What may go out: what the egress rules say of a request, and where secrets are in a text.
     Egress(egress::Arguments),
     /// The record: log, show, verify.
     Audit(audit::Arguments),

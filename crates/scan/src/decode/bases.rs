@@ -64,14 +64,16 @@ fn decode(
     let mut at = 0;
     let mut run = Run::default();
     while at < bytes.len() {
-        if values[usize::from(bytes[at])] == NONE {
-            at += 1;
+        let digits = bytes[at..]
+            .iter()
+            .take_while(|byte| values[usize::from(**byte)] != NONE)
+            .count();
+        if digits < least {
+            at += digits + 1;
             continue;
         }
         at = run.collect(bytes, at, values);
-        if run.places.len() >= least {
-            run.decode(bits, &mut out);
-        }
+        run.decode(bits, &mut out);
     }
     out.finish(budget)
 }

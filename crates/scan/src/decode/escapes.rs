@@ -230,7 +230,7 @@ mod tests {
         for text in [
             "%68id%64en",
             "%u0068idden",
-            "&#104;i&#x64;&#100den",
+            "&#104;i&#x64;&#100en",
             "\\u0068i\\x64\\144en",
             "\\u{68}idden",
             "\\U00000068idden",

@@ -5,11 +5,14 @@ mod bases;
 mod escapes;
 mod joined;
 mod numbers;
-mod plain;
+pub(crate) mod plain;
 mod spelled;
 mod turned;
 
 use crate::view::{Budget, View};
+
+pub(crate) use escapes::html as html_text;
+pub(crate) use turned::rotate;
 
 /// By which way a view came about: what need not be tried on it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -26,19 +26,56 @@ pub(super) fn decode(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
             at += 1;
             continue;
         }
-        let size = letters(&bytes[at..]);
-        match groups(bytes, at, size) {
+        // A group may end in a sign of its own, `ghp_`; single letters are followed by others' signs.
+        let letters = letters(&bytes[at..]);
+        let signs = bytes[at + letters..]
+            .iter()
+            .take(1)
+            .filter(|b| letters > 1 && matches!(b, b'_' | b'-' | b'.' | b':'))
+            .count();
+        let word = bytes[at..]
+            .iter()
+            .take(LONGEST_GROUP + 1)
+            .take_while(|b| is_of_token(**b))
+            .count();
+        let found = [letters, letters + signs, word]
+            .into_iter()
+            .find_map(|size| groups(bytes, at, size));
+        match found {
             Some(groups) => {
-                for group in &groups {
-                    out.copy(group.clone());
-                }
-                out.gap();
-                at = groups.last().map_or(at + size, |last| last.end);
+                put_together(&groups, &mut out);
+                at = groups.last().map_or(at + letters, |last| last.end);
             }
-            None => at += size,
+            None => at += letters,
         }
     }
     out.finish(budget)
+}
+
+/// A letter, a digit, or a sign that tokens have.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'_' | b'-' | b'.' | b':' | b'~' | b'+' | b'/' | b'=')
+}
+
+/// Longer ones are put together in one way only.
+const LONGEST_SPELLED: usize = 600;
+
+/// A word before or after may have the length of a group by chance: without up to two of them at each
+/// end, too.
+fn put_together(groups: &[Range<usize>], out: &mut Builder<'_>) {
+    let whole: usize = groups.iter().map(ExactSizeIterator::len).sum();
+    let most = if whole <= LONGEST_SPELLED { 2 } else { 0 };
+    for first in 0..=most {
+        for last in 0..=most {
+            if first + last < groups.len() {
+                for group in &groups[first..groups.len() - last] {
+                    out.copy(group.clone());
+                }
+                out.gap();
+            }
+        }
+    }
 }
 
 fn letters(bytes: &[u8]) -> usize {
@@ -53,13 +90,20 @@ fn groups(bytes: &[u8], start: usize, size: usize) -> Option<Vec<Range<usize>>> 
         return None;
     }
     let gap_start = start + size;
-    let gap = &bytes[gap_start..];
+    let gap = bytes.get(gap_start..)?;
     let gap = &gap[..gap
         .iter()
         .take(LONGEST_GAP + 1)
         .take_while(|b| !b.is_ascii_alphanumeric() && **b != 0)
         .count()];
     if gap.is_empty() || gap.len() > LONGEST_GAP {
+        return None;
+    }
+    let second = gap_start + gap.len();
+    if !bytes
+        .get(second..second + size)
+        .is_some_and(|group| is_group(group, gap))
+    {
         return None;
     }
     let mut groups = vec![start..gap_start];
@@ -70,9 +114,7 @@ fn groups(bytes: &[u8], start: usize, size: usize) -> Option<Vec<Range<usize>>> 
             .get(next..next + size)
             .filter(|group| is_group(group, gap));
         match whole {
-            Some(_)
-                if size > 1 || bytes[next + size..].starts_with(gap) || !more(bytes, next + 1) =>
-            {
+            Some(_) if bytes[next + size..].starts_with(gap) || !more(bytes, next + size) => {
                 groups.push(next..next + size);
                 at = next + size;
             }
@@ -94,10 +136,11 @@ fn groups(bytes: &[u8], start: usize, size: usize) -> Option<Vec<Range<usize>>> 
     enough.then_some(groups)
 }
 
+/// Letters and digits, with few signs among them; of one sign, any.
 fn is_group(group: &[u8], gap: &[u8]) -> bool {
-    let blank_or_gap =
-        |byte: &u8| !byte.is_ascii_graphic() || (group.len() > 1 && gap.contains(byte));
-    !group.iter().any(blank_or_gap)
+    let signs = group.iter().filter(|b| !b.is_ascii_alphanumeric()).count();
+    let own = |byte: &u8| byte.is_ascii_graphic() && (group.len() == 1 || !gap.contains(byte));
+    group.iter().all(own) && (group.len() == 1 || signs * 4 <= group.len())
 }
 
 fn more(bytes: &[u8], at: usize) -> bool {
@@ -190,14 +233,15 @@ mod tests {
             let joined = decoded(decode, text);
             assert!(joined.contains("sk-abcdefgh"), "{text}: {joined}");
         }
-        assert_eq!(
-            decoded(decode, "it is abcd efgh ijkl mn."),
-            "abcdefghijklmn\0"
-        );
-        assert_eq!(
-            decoded(decode, "it is abcd-efgh-ijkl-mn."),
-            "abcdefghijklmn\0"
-        );
+        for text in [
+            "it is abcd efgh ijkl mn.",
+            "it is abcd-efgh-ijkl-mn.",
+            "with abcd efgh ijkl mn as",
+        ] {
+            let joined = decoded(decode, text);
+            assert!(joined.contains("abcdefghijklmn\0"), "{text}: {joined}");
+        }
+        assert!(decoded(decode, "it is abc_ efgh ijkl mnop").contains("abc_efghijklmnop"));
     }
 
     #[test]

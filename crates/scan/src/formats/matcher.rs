@@ -20,23 +20,38 @@ struct Table {
     anchors: AhoCorasick,
     /// For each anchor, the formats that have it.
     formats: Vec<Vec<&'static Format>>,
+    /// By the letters and digits that a format begins with.
+    loose: AhoCorasick,
+    loose_formats: Vec<Vec<&'static Format>>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut texts: Vec<&'static str> = all().map(Format::anchor_text).collect();
+    let (anchors, formats) = finder(|format| format.anchor_text().to_owned());
+    let (loose, loose_formats) = finder(Format::first_letters);
+    Table {
+        anchors,
+        formats,
+        loose,
+        loose_formats,
+    }
+});
+
+/// Finds the texts that the formats have, as far as they have one.
+fn finder(text: impl Fn(&Format) -> String) -> (AhoCorasick, Vec<Vec<&'static Format>>) {
+    let mut texts: Vec<String> = all().map(&text).filter(|text| !text.is_empty()).collect();
     texts.sort_unstable();
     texts.dedup();
     let formats = texts
         .iter()
-        .map(|text| all().filter(|f| f.anchor_text() == *text).collect())
+        .map(|one| all().filter(|format| text(format) == *one).collect())
         .collect();
     let anchors = AhoCorasick::builder()
         .kind(Some(AhoCorasickKind::DFA))
         .build(&texts)
         // The table is part of the program; a test builds it.
         .expect("a few hundred short texts make an automaton");
-    Table { anchors, formats }
-});
+    (anchors, formats)
+}
 
 /// Adds every place where a format stands.
 pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
@@ -49,10 +64,10 @@ pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
 
 /// The same for a text of letters and digits only, out of which all else was taken.
 pub(crate) fn find_loose(bytes: &[u8], hits: &mut Vec<Hit>) {
-    for start in 0..bytes.len() {
-        for format in all() {
-            if let Some(end) = loose_end(format, bytes, start) {
-                hits.push(Hit::new(format.kind, start..end, Rank::Format));
+    for place in TABLE.loose.find_overlapping_iter(bytes) {
+        for format in &TABLE.loose_formats[place.pattern().as_usize()] {
+            if let Some(end) = loose_end(format, bytes, place.start()) {
+                hits.push(Hit::new(format.kind, place.start()..end, Rank::Format));
             }
         }
     }
@@ -192,5 +207,8 @@ fn loose_end(format: &Format, bytes: &[u8], start: usize) -> Option<usize> {
             }
         }
     }
-    (fixed >= 3 && !is_made_up(&random)).then_some(at)
+    // In the middle of something else only what is told from it by itself.
+    let begins = start == 0 || bytes[start - 1] == 0;
+    let distinct = if begins { 3 } else { 6 };
+    (fixed >= distinct && is_random(&random) && !is_made_up(&random)).then_some(at)
 }

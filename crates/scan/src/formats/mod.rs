@@ -67,6 +67,21 @@ impl Format {
         }
     }
 
+    /// The letters and digits of the text that it begins with; nothing if it begins with a run, or with
+    /// too few to look for.
+    fn first_letters(&self) -> String {
+        let text = match self.parts[0] {
+            Part::Lit(text) => text,
+            Part::Run(..) => "",
+        };
+        let letters: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+        if letters.len() < 3 {
+            String::new()
+        } else {
+            letters
+        }
+    }
+
     /// Letters and signs that every one of them has.
     fn fixed(&self) -> usize {
         self.parts
