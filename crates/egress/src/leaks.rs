@@ -2,7 +2,7 @@
 //! credential that was attached.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::egress::{EgressFault, FetchFault, FetchReply};
@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::attempt::Hop;
+use crate::clean::Clean;
 use crate::json;
 use crate::record::Record;
 use crate::vault_link::VaultLink;
@@ -55,6 +56,8 @@ struct Known {
     /// Of the vault; 0 asks for all.
     generation: u64,
     marks: Marked,
+    /// What was scanned with these and held nothing.
+    clean: Arc<Mutex<Clean>>,
 }
 
 /// Whether the vault has told its marks.
@@ -88,6 +91,7 @@ impl Leaks {
             scanner: Arc::new(Scanner::of_formats()),
             generation: 0,
             marks: Marked::Never,
+            clean: Arc::default(),
         };
         Self {
             vault,
@@ -123,6 +127,7 @@ impl Leaks {
                 scanner: Arc::new(Scanner::new(marks)),
                 generation,
                 marks: Marked::Once,
+                clean: Arc::default(),
             });
         }
     }
@@ -195,29 +200,39 @@ impl Leaks {
         sent.insert(session.clone(), stream);
     }
 
-    /// The body of a request to the model, without what is a secret in it.
+    /// The body of a request to the model, without what is a secret in it. What stood in an earlier
+    /// one and held nothing is not scanned again.
     pub(crate) async fn clean(
         &self,
         session: &SessionId,
         body: String,
     ) -> Result<String, EgressFault> {
         self.refresh().await;
-        let Some((body, findings)) = scan(self.known(), body).await else {
+        let Known { scanner, clean, .. } = self.known.borrow().clone();
+        let (rest, blocks) = locked(&clean).rest(&body);
+        let scanned = beside(rest.len(), move || {
+            let mut findings = secrets(scanner.scan(&body[rest.clone()]));
+            if !findings.is_empty() && rest.len() < body.len() {
+                // What was found may reach into what was left out.
+                findings = secrets(scanner.scan(&body));
+            }
+            (body, findings)
+        });
+        let Some((body, findings)) = scanned.await else {
             return Err(EgressFault::NotAllowed {
                 reason: "it could not be scanned for secrets".to_owned(),
             });
         };
         if findings.is_empty() {
+            locked(&clean).keep(blocks);
             return Ok(body);
         }
         self.report(session, Where::ModelRequest, &findings);
         let cuts: Vec<_> = findings
             .iter()
             .map(|found| {
-                (
-                    found.start..found.end,
-                    format!("[redacted: {}]", found.kind),
-                )
+                let label = format!("[redacted: {}]", found.kind);
+                (found.start..found.end, label)
             })
             .collect();
         Ok(json::without(&body, &cuts))
@@ -260,6 +275,10 @@ pub(crate) fn leak_of_secret() -> FetchFault {
         kinds: vec![Kind::SECRET.to_string()],
         honeytokens: Vec::new(),
     }
+}
+
+fn locked(clean: &Mutex<Clean>) -> MutexGuard<'_, Clean> {
+    clean.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What was found, as the gateway is told.

@@ -9,6 +9,7 @@ mod attempt;
 mod box_link;
 mod budget;
 mod chat;
+mod clean;
 mod credential;
 mod dial;
 mod exchange;

@@ -54,10 +54,10 @@ pub(super) fn measure(extent: DoorExtent) -> Result<Vec<Measure>, Fault> {
     let port = serve(extent.tokens).map_err(Fault::io("listen on 127.0.0.1"))?;
     let door = Door::start(port)?;
     let (mut added, mut direct, mut through) = (Vec::new(), Vec::new(), Vec::new());
-    let body =
-        json!({ "stream": true, "messages": [{ "role": "user", "content": "say something" }] });
-    let body = body.to_string();
     for number in 0..extent.answers {
+        let content = format!("say something, number {number}");
+        let body = json!({ "stream": true, "messages": [{ "role": "user", "content": content }] });
+        let body = body.to_string();
         let plain = directly(port, &body, extent.tokens).map_err(Fault::io("ask the server"))?;
         let passed = door.ask(number as u64, &body, extent.tokens)?;
         added.push((ms(passed.first) - ms(plain.first)).max(0.0));
