@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol::call::{Action, Verdict};
 use protocol::event::{Event, Ground};
 use protocol::ids::{AgentId, CallRef, ChannelId, Digest, PrincipalId};
+use protocol::outbound::EgressRule;
 use protocol::record::{NewRow, Recordable};
 use protocol::runner::{Leaves, Limits};
 use protocol::time::Millis;
@@ -69,6 +70,11 @@ impl Permit {
     /// Its bounds.
     pub fn limits(&self) -> &Limits {
         &self.exact.profile.limits
+    }
+
+    /// The egress rules by which its box reaches something; none for a box without a network.
+    pub fn network(&self) -> &[EgressRule] {
+        &self.judgement.network
     }
 
     /// What it may leave behind.
