@@ -184,7 +184,9 @@ impl Rim {
                 frame @ (Control::Start { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             ) => Err(AgentError::Unwanted(frame.name())),
             // The supervisor is gone, and everything with it.

@@ -4,6 +4,7 @@ import { Problem, forgetLogin, get, listen, logIn, post, wait, waits } from "/li
 import { ApprovalsView } from "/approvals.js";
 import { ApprovalView, CallView } from "/cards.js";
 import { element, markdown } from "/markdown.js";
+import { FreezeView } from "/freeze.js";
 import { enrol } from "/passkeys.js";
 
 const byId = (id) => document.getElementById(id);
@@ -15,6 +16,7 @@ const view = {
   passkeyMake: byId("passkey-make"), passkeyClose: byId("passkey-close"), views: byId("views"),
 };
 const asked = new ApprovalsView();
+const freeze = new FreezeView();
 const LONGEST_TEXT = 60_000;
 
 // What is shown. All of it but `unsent` and `mine` is made anew when the stream is opened anew.
@@ -427,6 +429,7 @@ function showChat() {
 // The conversation, or what waits for an answer.
 function showView() {
   asked.mark(link.stream === "logged out");
+  freeze.mark(link.stream === "logged out");
   asked.gather(approvals.values());
 }
 

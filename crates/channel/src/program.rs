@@ -252,7 +252,9 @@ fn understand(
             | Control::Stop
             | Control::Start { .. }
             | Control::NoAgent { .. }
-            | Control::Rules { .. },
+            | Control::Rules { .. }
+            | Control::Frozen { .. }
+            | Control::Resume { .. },
             _,
         ) => Err(wrong(name)),
     }

@@ -66,7 +66,11 @@ impl Supervisor {
             .map_err(Fault::link("the supervisor"))?;
         match self.ask(&SupervisorRequest::Down)? {
             SupervisorReply::Stopped => self.wait_until_gone(),
-            SupervisorReply::Status { .. } => Err(Fault::Unexpected("the supervisor")),
+            SupervisorReply::Status { .. }
+            | SupervisorReply::Frozen { .. }
+            | SupervisorReply::Challenge { .. }
+            | SupervisorReply::Resumed
+            | SupervisorReply::Refused { .. } => Err(Fault::Unexpected("the supervisor")),
         }
     }
 

@@ -336,6 +336,8 @@ impl Conversation {
             | ChannelEvent::Grants { .. }
             | ChannelEvent::GrantRevoked { .. }
             | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::Panicked { .. }
+            | ChannelEvent::PanicRefused { .. }
             | ChannelEvent::GrantsChanged { .. }) => {
                 drop(out_of_order);
                 return Err(Fault::Unexpected("the gateway"));
@@ -378,6 +380,8 @@ impl Conversation {
             | ChannelEvent::Grants { .. }
             | ChannelEvent::GrantRevoked { .. }
             | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::Panicked { .. }
+            | ChannelEvent::PanicRefused { .. }
             | ChannelEvent::GrantsChanged { .. } => return Err(Fault::Unexpected("the gateway")),
         };
         if conversation == self.conversation {

@@ -36,7 +36,11 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::Permit { turn, call, .. }
         | Event::EgressRequest { turn, call, .. }
         | Event::EgressResponse { turn, call, .. }
-        | Event::Outcome { turn, call, .. } => Place::Call(*turn, *call),
+        | Event::Outcome { turn, call, .. }
+        | Event::BoxTunnelOpened { turn, call, .. }
+        | Event::BoxTunnelClosed { turn, call, .. }
+        | Event::BoxRequest { turn, call, .. }
+        | Event::BoxResponse { turn, call, .. } => Place::Call(*turn, *call),
         Event::Inbound { .. }
         | Event::Labelled { .. }
         | Event::RulesInForce { .. }
@@ -51,10 +55,15 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ChannelUp { .. }
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
+        | Event::LeakStopped { .. }
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
+        | Event::VaultChanged { .. }
+        | Event::HoneytokenTouched { .. }
         | Event::UndoAsked { .. }
-        | Event::UndoEnded { .. } => Place::Session,
+        | Event::UndoEnded { .. }
+        | Event::Panicked { .. }
+        | Event::Resumed { .. } => Place::Session,
     }
 }
 
@@ -152,6 +161,7 @@ pub(crate) fn summary(event: &Event) -> String {
             TurnEnd::Fault { fault } => serde_json::to_string(fault).unwrap_or_default(),
             TurnEnd::Interrupted => "Bulkhead ended while it ran".to_owned(),
             TurnEnd::AgentDied => "the agent's program died".to_owned(),
+            TurnEnd::Frozen => "everything was frozen".to_owned(),
             TurnEnd::AgentMisbehaved { detail } => {
                 format!("the agent broke the protocol: {}", piece(detail))
             }
@@ -220,12 +230,72 @@ pub(crate) fn summary(event: &Event) -> String {
                 .map_or(String::new(), |fault| format!("; {}", piece(fault)));
             format!("status {status}, {bytes_down} bytes in {duration_ms} ms{fault}")
         }
+        Event::LeakStopped { place, what, name } => {
+            let name = name
+                .as_ref()
+                .map_or(String::new(), |name| format!(" {name}"));
+            format!("{what}{name} in {place}")
+        }
+        Event::BoxTunnelOpened {
+            tunnel,
+            host,
+            port,
+            rule,
+            ..
+        } => format!("tunnel {tunnel} to {host}:{port} by rule {rule}"),
+        Event::BoxTunnelClosed {
+            tunnel,
+            bytes_up,
+            bytes_down,
+            end,
+            ..
+        } => format!(
+            "tunnel {tunnel}: {bytes_up} bytes up, {bytes_down} down; {}",
+            piece(end)
+        ),
+        Event::BoxRequest {
+            tunnel,
+            request,
+            method,
+            url,
+            rule,
+            ..
+        } => format!("{tunnel}.{request}: {method} {} by rule {rule}", piece(url)),
+        Event::BoxResponse {
+            tunnel,
+            request,
+            status,
+            bytes_up,
+            bytes_down,
+            fault,
+            ..
+        } => {
+            let fault = fault
+                .as_deref()
+                .map_or(String::new(), |it| format!("; {it}"));
+            format!(
+                "{tunnel}.{request}: {status}, {bytes_up} bytes up, {bytes_down} down{}",
+                piece(&fault)
+            )
+        }
         Event::EgressRefused {
             subject,
             target,
             reason,
         } => format!("{subject} to {target}: {}", piece(reason)),
         Event::SecretUsed { name, subject } => format!("{name} by {subject}"),
+        Event::VaultChanged {
+            generation,
+            change,
+            name,
+            ..
+        } => match name {
+            Some(name) => format!("{name} {change}, change {generation}"),
+            None => format!("{change}, change {generation}"),
+        },
+        Event::HoneytokenTouched { name, subject } => {
+            format!("{subject} asked for the decoy {name}")
+        }
         Event::UndoAsked {
             by,
             channel,
@@ -252,6 +322,18 @@ pub(crate) fn summary(event: &Event) -> String {
             }
             UndoOutcome::Unknown => format!("undo of row {asked}: outcome unknown"),
         },
+        Event::Panicked { since, by, reason } => {
+            let why = match reason.is_empty() {
+                true => String::new(),
+                false => format!(": {}", piece(reason)),
+            };
+            format!("frozen since {} by {by}{why}", since.rfc3339())
+        }
+        Event::Resumed { since, key } => format!(
+            "the freeze of {} was ended with the operator key {}",
+            since.rfc3339(),
+            short(&key.to_string())
+        ),
     }
 }
 
@@ -307,6 +389,11 @@ fn outcome_words(outcome: &CallOutcome) -> String {
             };
             format!("{end} after {} ms{fate}", run.duration_ms)
         }
+        CallOutcome::Fetched { answer } => format!(
+            "status {}, {} bytes after {} ms",
+            answer.status, answer.bytes_down, answer.ms
+        ),
+        CallOutcome::NotFetched { fault } => format!("no answer: {}", piece(&fault.to_string())),
         CallOutcome::NotRun { reason } => format!("did not run: {}", piece(reason)),
         CallOutcome::Unknown => "outcome unknown".to_owned(),
     }

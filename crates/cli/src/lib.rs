@@ -14,18 +14,22 @@ mod commands;
 mod config_text;
 mod connect;
 mod conversation;
+mod dates;
 mod demo;
 mod events;
 mod fault;
 mod folder;
+mod frozen;
 mod habits;
 mod http;
 mod interrupt;
+mod keyring;
 mod lines;
 mod model_server;
 mod output;
 mod programs;
 mod scratch;
+mod secrets;
 mod terminal;
 mod vault_link;
 
@@ -90,6 +94,9 @@ mod tests {
             "bulkhead up",
             "bulkhead up --detach",
             "bulkhead down",
+            "bulkhead panic",
+            "bulkhead panic --reason odd --json",
+            "bulkhead resume --json",
             "bulkhead status --json",
             "bulkhead login",
             "bulkhead login --json",
@@ -136,6 +143,8 @@ mod tests {
             "bulkhead policy explain --json",
             "bulkhead policy check",
             "bulkhead policy check --json",
+            "bulkhead egress scan --json",
+            "bulkhead egress scan --allow docs.rs",
             "bulkhead sandbox exec --json --workspace /tmp -- ls -l",
             "bulkhead sandbox exec -- ls --json",
             "bulkhead sandbox probe",

@@ -18,6 +18,16 @@ pub(crate) enum Line<'a> {
 
 /// One line out for each line in. What is out is passed on whenever no more is in.
 pub(crate) fn each(
+    input: BufReader<impl io::Read>,
+    out: impl Write,
+    answer: impl Fn(Line<'_>) -> String,
+) -> Result<(), Fault> {
+    each_up_to(MAX_LINE, input, out, answer)
+}
+
+/// The same for lines of up to so many bytes.
+pub(crate) fn each_up_to(
+    longest: u64,
     mut input: BufReader<impl io::Read>,
     mut out: impl Write,
     answer: impl Fn(Line<'_>) -> String,
@@ -28,12 +38,12 @@ pub(crate) fn each(
             out.flush().map_err(not_written)?;
         }
         line.clear();
-        let mut bounded = input.by_ref().take(MAX_LINE + 1);
+        let mut bounded = input.by_ref().take(longest + 1);
         let got = bounded.read_until(b'\n', &mut line);
         if got.map_err(Fault::io("read standard input"))? == 0 {
             return out.flush().map_err(not_written);
         }
-        let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= MAX_LINE;
+        let whole = line.pop_if(|last| *last == b'\n').is_some() || line.len() as u64 <= longest;
         let said = match (whole, str::from_utf8(&line)) {
             (true, Ok(text)) => answer(Line::Text(text)),
             (true, Err(_)) => answer(Line::Unreadable("the line is not UTF-8".to_owned())),
@@ -42,7 +52,7 @@ pub(crate) fn each(
                     .skip_until(b'\n')
                     .map_err(Fault::io("read standard input"))?;
                 answer(Line::Unreadable(format!(
-                    "the line has more than {MAX_LINE} bytes"
+                    "the line has more than {longest} bytes"
                 )))
             }
         };

@@ -281,6 +281,8 @@ impl Speaker {
                 | ChannelEvent::Grants { .. }
                 | ChannelEvent::GrantRevoked { .. }
                 | ChannelEvent::GrantNotRevoked { .. }
+                | ChannelEvent::Panicked { .. }
+                | ChannelEvent::PanicRefused { .. }
                 | ChannelEvent::GrantsChanged { .. } => {
                     return Err(Fault::Unexpected("the gateway"));
                 }

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use protocol::agent::{ModelApi, ModelSpec, ToolCalling};
 use protocol::control::{HistoryLimits, MemoryPolicy, ModelRoute, Reach, Scheme};
+use protocol::freeze::PanicWord;
 use protocol::ids::SecretName;
 use protocol::rules::OwnerRules;
 use protocol::runner::{Backend, Limits};
@@ -17,6 +18,9 @@ use crate::{BadUrl, BaseUrl, Home};
 
 /// The largest file read, in bytes.
 const MAX_FILE: u64 = 256 * 1024;
+
+/// The most files with certificates.
+const MAX_ROOTS: usize = 16;
 
 /// The configuration, checked and complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +55,10 @@ pub struct Config {
     pub history: HistoryLimits,
     /// What the owner adds to the rules that are shipped.
     pub rules: OwnerRules,
+    /// Certificate authorities that egress trusts beside Mozilla's, in PEM.
+    pub extra_roots: Vec<String>,
+    /// The message that freezes everything, if the owner chose one.
+    pub panic_word: Option<PanicWord>,
 }
 
 /// The web page.
@@ -136,6 +144,23 @@ struct File {
     policy: PolicyFile,
     #[serde(default)]
     egress: Vec<Spanned<RuleFile>>,
+    #[serde(default)]
+    network: NetworkFile,
+    #[serde(default)]
+    panic: PanicFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkFile {
+    #[serde(default)]
+    extra_roots: Vec<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PanicFile {
+    word: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -335,6 +360,8 @@ impl Config {
             engine_socket: engine_socket(file.in_box.engine_socket)?,
             memory: file.in_box.memory,
             rules: owner_rules(file.policy, egress_rules(file.egress, text)?, &home.rules())?,
+            extra_roots: extra_roots(&file.network.extra_roots)?,
+            panic_word: panic_word(file.panic)?,
             spare_boxes: within("box.spare", file.in_box.spare, 0, 16)?,
             model: ModelSpec {
                 api: file.model.api,
@@ -355,6 +382,31 @@ impl Config {
             },
         })
     }
+}
+
+/// The certificates in these files, as texts. Whether they are some, egress says.
+fn extra_roots(paths: &[PathBuf]) -> Result<Vec<String>, ConfigError> {
+    const KEY: &str = "network.extra_roots";
+    let wrong = |problem: String| ConfigError::Value { key: KEY, problem };
+    if paths.len() > MAX_ROOTS {
+        return Err(wrong(format!("at most {MAX_ROOTS} files are taken")));
+    }
+    let read = |path: &PathBuf| {
+        if !path.is_absolute() {
+            return Err(wrong(format!("{path:?} is not an absolute path")));
+        }
+        let failed = |error: io::Error| wrong(format!("cannot read {path:?}: {error}"));
+        let is_small = fs::metadata(path).map_err(failed)?.len() <= MAX_FILE;
+        let text = match is_small {
+            true => fs::read_to_string(path).map_err(failed)?,
+            false => return Err(wrong(format!("{path:?} is larger than {MAX_FILE} bytes"))),
+        };
+        match text.contains("-----BEGIN CERTIFICATE-----") {
+            true => Ok(text),
+            false => Err(wrong(format!("{path:?} holds no certificate in PEM"))),
+        }
+    };
+    paths.iter().map(read).collect()
 }
 
 /// The number, if it lies in this range.
@@ -493,6 +545,16 @@ fn engine_socket(path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> 
     }
 }
 
+fn panic_word(file: PanicFile) -> Result<Option<PanicWord>, ConfigError> {
+    let bad = |error: protocol::freeze::BadWord| ConfigError::Value {
+        key: "panic.word",
+        problem: error.to_string(),
+    };
+    file.word
+        .map(|word| PanicWord::parse(&word).map_err(bad))
+        .transpose()
+}
+
 fn history(file: &WorkspaceFile) -> Result<HistoryLimits, ConfigError> {
     let usual = HistoryLimits::default();
     let mib = file.history_mib.unwrap_or(usual.bytes >> 20);
@@ -563,6 +625,20 @@ mod tests {
             Reach::Remote { secret: Some(_) }
         ));
         assert!(complaint(&named.replace("https", "http")).contains("https"));
+    }
+
+    #[test]
+    fn a_word_that_freezes_is_there_only_if_it_was_chosen_and_is_long_enough() {
+        assert_eq!(parse(LEAST).unwrap().panic_word, None);
+        let with = |word: &str| format!("{LEAST}[panic]\nword = \"{word}\"\n");
+        let word = parse(&with("red herring")).unwrap().panic_word.unwrap();
+        assert!(word.is("red herring") && !word.is("red"));
+        let error = complaint(&with("short"));
+        assert!(
+            error.contains("panic.word") && error.contains("at least 8"),
+            "{error}"
+        );
+        assert!(!error.contains("short"), "{error}");
     }
 
     #[test]

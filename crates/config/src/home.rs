@@ -191,8 +191,26 @@ impl Home {
     /// The folders and the file that no tool may reach.
     pub fn own(&self) -> Vec<PathBuf> {
         let rooms = ROOMS.map(|name| self.data.join(name));
-        let others = [self.run.clone(), self.config_file(), self.rules()];
+        let others = [
+            self.run.clone(),
+            self.config_file(),
+            self.rules(),
+            self.freeze_mark(),
+        ];
         rooms.into_iter().chain(others).collect()
+    }
+
+    /// The mark of a freeze: while it is there, everything starts frozen.
+    pub fn freeze_mark(&self) -> PathBuf {
+        self.data.join("frozen")
+    }
+
+    /// What the program that makes boxes does not see, which sees all else: everything of [`Self::own`] but the
+    /// layers, which it lays into boxes.
+    pub fn hidden_from_the_runner(&self) -> Vec<PathBuf> {
+        let history = self.history();
+        let own = self.own().into_iter();
+        own.filter(|path| *path != history).collect()
     }
 
     /// The folder of the Telegram channel's own state.

@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
@@ -16,20 +15,21 @@ use hyper_util::rt::TokioIo;
 use protocol::control::{ModelRoute, Reach};
 use protocol::egress::{EgressFault, ModelReply};
 use protocol::event::Event;
-use protocol::ids::{Digest, SecretName, SessionId, TurnId};
-use protocol::vault::SecretText;
+use protocol::ids::{Digest, SessionId, TurnId};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use vault::VaultClient;
 
-use crate::dial::{self, ModelStream};
+use crate::credential::bearer;
+use crate::dial::{self, Stream};
+use crate::leaks::Leaks;
 use crate::record::Record;
 use crate::text::{Pieces, split};
 use crate::tokens::Tail;
+use crate::vault_link::VaultLink;
 
 /// The longest answer that is passed on, in bytes.
 const MAX_ANSWER: u64 = 32 * 1024 * 1024;
@@ -46,11 +46,8 @@ pub(crate) struct ModelDoor {
     pub(crate) tls: TlsConnector,
     pub(crate) record: Record,
     pub(crate) vault: VaultLink,
+    pub(crate) leaks: Leaks,
 }
-
-/// The link to the vault, if there is one.
-#[derive(Default)]
-pub(crate) struct VaultLink(Mutex<Option<Arc<Mutex<VaultClient>>>>);
 
 /// What an agent asks for.
 pub(crate) struct Ask {
@@ -88,6 +85,10 @@ impl ModelDoor {
             turn,
             body,
         } = ask;
+        let body = match self.leaks.clean(&session, body).await {
+            Ok(body) => body,
+            Err(fault) => return Some(ModelReply::Failed { id, fault }),
+        };
         let event = Event::ModelRequest {
             turn,
             model: self.route.name.clone(),
@@ -137,8 +138,8 @@ impl ModelDoor {
         let request = self.request(body).await?;
         let idle = Idle(self.route.idle_seconds.max(1));
         match stream {
-            ModelStream::Plain(tcp) => pass_on(tcp, request, idle, id, call, replies).await,
-            ModelStream::Tls(tls) => pass_on(tls, request, idle, id, call, replies).await,
+            Stream::Plain(tcp) => pass_on(tcp, request, idle, id, call, replies).await,
+            Stream::Tls(tls) => pass_on(tls, request, idle, id, call, replies).await,
         }
     }
 
@@ -163,56 +164,14 @@ impl ModelDoor {
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if let Reach::Remote { secret: Some(name) } = &route.reach {
-            let bearer = bearer(&self.vault.open(name).await?);
-            headers.insert(AUTHORIZATION, bearer.ok_or_else(|| malformed("secret"))?);
+            let secret = self.vault.open_for_model(name, &route.host).await;
+            let secret = secret.map_err(|why| EgressFault::NotAllowed {
+                reason: format!("the vault did not give the secret `{name}`: {}", why.0),
+            })?;
+            let bearer = bearer(&secret).ok_or_else(|| malformed("secret"))?;
+            headers.insert(AUTHORIZATION, bearer);
         }
         Ok(request)
-    }
-}
-
-/// Bytes of a header that are wiped when the last handle on them is dropped.
-struct Bearer(SecretText);
-
-impl AsRef<[u8]> for Bearer {
-    fn as_ref(&self) -> &[u8] {
-        self.0.expose().as_bytes()
-    }
-}
-
-fn bearer(secret: &SecretText) -> Option<HeaderValue> {
-    let text = Bearer(SecretText::new(format!("Bearer {}", secret.expose())));
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-impl VaultLink {
-    /// Uses this link from now on.
-    pub(crate) fn replace(&self, client: VaultClient) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Mutex::new(client)));
-    }
-
-    async fn open(&self, name: &SecretName) -> Result<SecretText, EgressFault> {
-        let refused = |why: &str| EgressFault::NotAllowed {
-            reason: format!("the vault did not give the secret `{name}`: {why}"),
-        };
-        let client = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let client = client.ok_or_else(|| refused("it is down"))?;
-        let wanted = name.clone();
-        let opened = spawn_blocking(move || {
-            client
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .open(&wanted)
-        });
-        match opened.await {
-            Ok(opened) => opened.map_err(|error| refused(&error.to_string())),
-            Err(_) => Err(refused("asking it failed")),
-        }
     }
 }
 
@@ -295,7 +254,7 @@ fn retry_after(headers: &HeaderMap) -> Option<u32> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn http_fault(error: &hyper::Error) -> EgressFault {
+pub(crate) fn http_fault(error: &hyper::Error) -> EgressFault {
     let broken = error
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>());

@@ -10,11 +10,14 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use outbound::address::{Allowed, check, is_loopback_host};
+use outbound::{Host, answers};
 
 /// How long resolving a name may take, connecting to all its addresses, and agreeing on TLS.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -24,17 +27,56 @@ pub(crate) fn mozilla_roots() -> RootCertStore {
     webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
 }
 
-/// What TLS is spoken with.
+/// What TLS is spoken with to the model.
 pub(crate) fn tls(roots: RootCertStore) -> Result<TlsConnector, tokio_rustls::rustls::Error> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(tls_config(roots)?)))
+}
+
+/// What TLS is spoken with to all other servers: HTTP/2 where the server has it, and nothing
+/// that is remembered from one connection to the next.
+pub(crate) fn tls_for_tools(
+    roots: RootCertStore,
+) -> Result<TlsConnector, tokio_rustls::rustls::Error> {
+    let mut config = tls_config(roots)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// A connection to the model.
-pub(crate) enum ModelStream {
+fn tls_config(roots: RootCertStore) -> Result<ClientConfig, tokio_rustls::rustls::Error> {
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
+}
+
+/// The roots that come with the program, and those that the configuration adds, each in PEM.
+pub(crate) fn roots(extra: &[String]) -> Result<RootCertStore, String> {
+    let mut roots = mozilla_roots();
+    for text in extra {
+        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(roots)
+}
+
+/// Agrees on TLS with the server behind this connection, whose certificate has to be for `host`.
+pub(crate) async fn secure(
+    tls: &TlsConnector,
+    host: &str,
+    tcp: TcpStream,
+) -> Result<Stream, EgressFault> {
+    let stream = timeout(CONNECT_LIMIT, shake_hands(tls, host, tcp));
+    let stream = stream.await.map_err(|_| no_answer())??;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// A connection to a server.
+pub(crate) enum Stream {
     /// In the clear, to this machine only.
     Plain(TcpStream),
     /// TLS.
@@ -42,19 +84,12 @@ pub(crate) enum ModelStream {
 }
 
 /// Connects to the model where its route allows it.
-pub(crate) async fn model(
-    route: &ModelRoute,
-    tls: &TlsConnector,
-) -> Result<ModelStream, EgressFault> {
+pub(crate) async fn model(route: &ModelRoute, tls: &TlsConnector) -> Result<Stream, EgressFault> {
     let allowed = model_allows(route)?;
     let tcp = connect(&resolve(&allowed, &route.host, route.port).await?).await?;
     match route.scheme {
-        Scheme::Http => Ok(ModelStream::Plain(tcp)),
-        Scheme::Https => {
-            let stream = timeout(CONNECT_LIMIT, shake_hands(tls, &route.host, tcp));
-            let stream = stream.await.map_err(|_| no_answer())??;
-            Ok(ModelStream::Tls(Box::new(stream)))
-        }
+        Scheme::Http => Ok(Stream::Plain(tcp)),
+        Scheme::Https => secure(tls, &route.host, tcp).await,
     }
 }
 
@@ -72,6 +107,27 @@ fn model_allows(route: &ModelRoute) -> Result<Allowed, EgressFault> {
             Ok(route.host.parse().map_or(Allowed::Public, Allowed::Exactly))
         }
     }
+}
+
+/// The addresses that a host has now, all of which have to be allowed. Nothing is resolved again
+/// before they are connected to.
+pub(crate) async fn judged(
+    allowed: &Allowed,
+    host: &Host,
+    port: u16,
+) -> Result<Vec<SocketAddr>, EgressFault> {
+    let found = match host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => look_up(name, port).await?,
+    };
+    let judged = answers(allowed, host, &found);
+    let judged = judged.map_err(|refusal| EgressFault::NotAllowed {
+        reason: refusal.to_string(),
+    })?;
+    Ok(judged
+        .into_iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect())
 }
 
 /// The addresses of a host that it is allowed to have; at least one.
@@ -243,7 +299,7 @@ mod tests {
 
         let port = tls_server("127.0.0.1").await;
         let stream = model(&reach("127.0.0.1", port), &trusting).await;
-        assert!(matches!(stream, Ok(ModelStream::Tls(_))));
+        assert!(matches!(stream, Ok(Stream::Tls(_))));
         let port = tls_server("127.0.0.2").await;
         let other = model(&reach("127.0.0.2", port), &trusting).await.map(drop);
         let Err(EgressFault::Protocol { detail }) = other else {

@@ -6,24 +6,31 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use outbound::RuleSet;
 use protocol::control::{Control, EgressConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
+use protocol::rules::RulesNews;
 use sandbox::{Files, Program};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vault::VaultClient;
 
-use crate::chat::{ModelDoor, VaultLink};
+use crate::budget::Spent;
+use crate::chat::ModelDoor;
+use crate::fetch::{FetchDoor, Rules};
+use crate::forward::BoxDoor;
+use crate::leaks::Leaks;
+use crate::oauth::Tokens;
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
+use crate::vault_link::VaultLink;
 use crate::wire::brief;
-use crate::{dial, model_link, tunnel_link};
+use crate::{box_link, dial, fetch_link, model_link, tunnel_link};
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -40,11 +47,7 @@ pub fn run() -> ExitCode {
 
 fn start() -> Result<(), String> {
     let control = ProgramEnd::<EgressConfig>::from_stdin().map_err(|error| error.to_string())?;
-    let files = Files {
-        read: resolver_files(),
-        ..Files::default()
-    };
-    if let Err(error) = sandbox::confine(Program::Egress, &files) {
+    if let Err(error) = sandbox::confine(Program::Egress, &Files::default()) {
         let reason = error.to_string();
         // If the supervisor is gone too, standard error has the reason.
         let _ = control.send(&Report::Failed {
@@ -65,28 +68,41 @@ fn start() -> Result<(), String> {
     served
 }
 
-/// What the confinement does not know of itself: where resolv.conf(5) is a link, as with
-/// systemd-resolved, the file is replaced whole where it really is, so its folder is read.
-fn resolver_files() -> Vec<PathBuf> {
-    let real = Path::new("/etc/resolv.conf").canonicalize().ok();
-    let folder = real
-        .as_deref()
-        .and_then(Path::parent)
-        .filter(|path| path.starts_with("/run"));
-    folder.map(Path::to_owned).into_iter().collect()
-}
-
 async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Result<(), String> {
-    let tls = dial::tls(dial::mozilla_roots()).map_err(|error| format!("TLS: {error}"))?;
-    let record = Record::new();
-    let EgressConfig { model, tunnels, .. } = config;
+    let EgressConfig {
+        model,
+        tunnels,
+        rules,
+        extra_roots,
+    } = config;
+    let roots = dial::roots(&extra_roots);
+    let roots =
+        roots.map_err(|error| format!("a root certificate of the configuration: {error}"))?;
+    let rules = RuleSet::new(rules).map_err(|error| error.to_string())?;
+    let tls = |error| format!("TLS: {error}");
+    let (record, vault) = (Record::new(), VaultLink::default());
+    let leaks = Leaks::new(vault.clone(), record.clone());
+    let boxes = BoxDoor::new(dial::tls(roots.clone()).map_err(tls)?, record.clone());
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
-            tls,
+            tls: dial::tls(roots.clone()).map_err(tls)?,
             record: record.clone(),
-            vault: VaultLink::default(),
+            vault: vault.clone(),
+            leaks: leaks.clone(),
         }),
+        tools: Arc::new(FetchDoor {
+            rules: Rules::new(rules),
+            tls: dial::tls_for_tools(roots).map_err(tls)?,
+            record: record.clone(),
+            vault: vault.clone(),
+            leaks: leaks.clone(),
+            spent: Spent::default(),
+            tokens: Tokens::default(),
+        }),
+        boxes: Arc::new(boxes),
+        vault,
+        leaks,
         tunnels: Arc::new(TunnelDoor {
             rules: tunnels,
             record: record.clone(),
@@ -115,13 +131,15 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
         match frame {
             Ok((Control::Link { peer }, Some(fd))) => doors.take_link(peer, UnixStream::from(fd)),
             // The model's server and the hosts of channels are as they were at the start.
-            Ok((Control::Rules { .. }, _)) => {}
+            Ok((Control::Rules { news }, _)) => doors.rules_news(news),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Start { .. }
                 | Control::Link { .. }
                 | Control::Listener
-                | Control::NoAgent { .. }),
+                | Control::NoAgent { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             )) => {
                 return Err(format!(
@@ -138,7 +156,11 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
 /// What the links lead to, and the links that are served.
 struct Doors {
     model: Arc<ModelDoor>,
+    tools: Arc<FetchDoor>,
     tunnels: Arc<TunnelDoor>,
+    vault: VaultLink,
+    leaks: Leaks,
+    boxes: Arc<BoxDoor>,
     record: Record,
     links: HashMap<Peer, AbortHandle>,
 }
@@ -148,7 +170,8 @@ impl Doors {
     fn take_link(&mut self, peer: Peer, stream: UnixStream) {
         let task = match peer.clone() {
             Peer::Ledger => return self.record.replace(stream),
-            Peer::Vault => return self.model.vault.replace(VaultClient::new(stream)),
+            Peer::Vault => return self.take_vault(VaultClient::new(stream)),
+            Peer::Gateway => tokio::spawn(fetch_link::serve(Arc::clone(&self.tools), stream)),
             Peer::Agent(session) => {
                 tokio::spawn(model_link::serve(Arc::clone(&self.model), session, stream))
             }
@@ -157,7 +180,8 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Gateway | Peer::Egress | Peer::Sandbox | Peer::Workspace => {
+            Peer::Sandbox => tokio::spawn(box_link::serve(Arc::clone(&self.boxes), stream)),
+            Peer::Egress | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );
@@ -167,5 +191,26 @@ impl Doors {
         if let Some(older) = self.links.insert(peer, task.abort_handle()) {
             older.abort();
         }
+    }
+
+    /// What tools may ask of hosts from now on. Rules that cannot be used are not taken; those in
+    /// force stay.
+    fn rules_news(&self, news: RulesNews) {
+        match news {
+            RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
+                Ok(rules) => self.tools.rules.replace(rules),
+                Err(error) => eprintln!("bulkhead-egress: changed rules were not taken: {error}"),
+            },
+            RulesNews::Broken { .. } | RulesNews::AsBefore => {}
+        }
+    }
+
+    /// What the vault holds is looked for from the beginning, and not only when somebody sends
+    /// something.
+    fn take_vault(&self, client: VaultClient) {
+        self.vault.replace(client);
+        self.leaks.begin_anew();
+        let leaks = self.leaks.clone();
+        tokio::spawn(async move { leaks.refresh().await });
     }
 }

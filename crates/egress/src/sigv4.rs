@@ -141,7 +141,8 @@ fn again(text: &str) -> String {
     encode(&decode(text), Slash::Encoded)
 }
 
-fn decode(text: &str) -> Vec<u8> {
+/// Undoes percent-encoding; what is not encoded is left.
+pub(crate) fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use protocol::control::{Control, NoConfig, ProgramEnd, Report};
 use protocol::frame::LinkError;
-use sandbox::{Files, Program, confine};
+use sandbox::{Program, confine, files_of};
 
 use crate::serve::Writer;
 use crate::store::{Store, make_folder};
@@ -53,10 +53,8 @@ fn parse(args: Vec<std::ffi::OsString>) -> Option<PathBuf> {
 
 fn serve(control: &ProgramEnd<NoConfig>, dir: &Path) -> Result<(), String> {
     make_folder(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let files = Files {
-        write: vec![dir.to_owned()],
-        ..Files::default()
-    };
+    let files = files_of(Program::Ledger, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     confine(Program::Ledger, &files).map_err(|error| error.to_string())?;
     match control.start() {
         Ok(NoConfig {}) => {}
@@ -92,7 +90,9 @@ fn take_links(control: &ProgramEnd<NoConfig>, writer: &mut Writer) -> Result<(),
                 other @ (Control::Start { .. }
                 | Control::Listener
                 | Control::NoAgent { .. }
-                | Control::Rules { .. }),
+                | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
                 _,
             ) => {
                 return Err(unexpected(other.name()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::control::Peer;
 use protocol::event::Event;
 use protocol::frame::{Link, LinkError};
-use protocol::record::{LedgerReply, LedgerRequest, NewRow};
+use protocol::record::{LedgerReply, LedgerRequest, NewRow, vault_session};
 
 use crate::store::{Store, StoreError, Write};
 
@@ -122,6 +122,16 @@ pub fn allowed(peer: &Peer, request: &LedgerRequest) -> Result<(), &'static str>
             | Peer::Channel(_)
             | Peer::Agent(_) => Err("only the gateway may ask the record for this"),
         },
+        LedgerRequest::LastVaultChange => match peer {
+            Peer::Vault => Ok(()),
+            Peer::Gateway
+            | Peer::Ledger
+            | Peer::Egress
+            | Peer::Sandbox
+            | Peer::Workspace
+            | Peer::Channel(_)
+            | Peer::Agent(_) => Err("only the vault may ask the record for this"),
+        },
     }
 }
 
@@ -129,21 +139,32 @@ pub fn allowed(peer: &Peer, request: &LedgerRequest) -> Result<(), &'static str>
 /// others write what they did themselves.
 fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
     let own = match peer {
-        Peer::Gateway => true,
+        // What the vault is held to, the vault writes.
+        Peer::Gateway => !matches!(row.event, Event::VaultChanged { .. }),
         Peer::Egress => matches!(
             row.event,
             Event::ModelRequest { .. }
                 | Event::ModelResponse { .. }
                 | Event::EgressRequest { .. }
                 | Event::EgressResponse { .. }
+                | Event::LeakStopped { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
+                | Event::BoxTunnelOpened { .. }
+                | Event::BoxTunnelClosed { .. }
+                | Event::BoxRequest { .. }
+                | Event::BoxResponse { .. }
                 | Event::SecretUsed { .. }
         ),
-        Peer::Vault => matches!(row.event, Event::SecretUsed { .. }),
+        Peer::Vault => matches!(
+            row.event,
+            Event::SecretUsed { .. } | Event::VaultChanged { .. } | Event::HoneytokenTouched { .. }
+        ),
         Peer::Ledger | Peer::Sandbox | Peer::Workspace | Peer::Channel(_) | Peer::Agent(_) => false,
     };
-    if own {
+    // The chain that the vault is held to has its rows and no others.
+    let of_vault = matches!(row.event, Event::VaultChanged { .. });
+    if own && of_vault == (row.session == vault_session()) {
         Ok(())
     } else {
         Err("this program may not write this kind of event")
@@ -267,6 +288,7 @@ fn work(store: &mut Store, jobs: Vec<Job>) {
                 ));
             }
             LedgerRequest::Unfinished => reads.push((answer, ReadJob::Unfinished)),
+            LedgerRequest::LastVaultChange => reads.push((answer, ReadJob::LastVaultChange)),
         }
     }
     if !writes.is_empty() {
@@ -288,6 +310,9 @@ fn work(store: &mut Store, jobs: Vec<Job>) {
                 ReadJob::Unfinished => store
                     .unfinished()
                     .map(|sessions| LedgerReply::Sessions { sessions }),
+                ReadJob::LastVaultChange => store
+                    .last(&vault_session())
+                    .map(|rows| LedgerReply::Rows { rows }),
             },
         );
     }
@@ -300,6 +325,7 @@ enum ReadJob {
         limit: u32,
     },
     Unfinished,
+    LastVaultChange,
 }
 
 fn give(answer: &SyncSender<LedgerReply>, result: Result<LedgerReply, StoreError>) {

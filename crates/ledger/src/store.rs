@@ -189,6 +189,15 @@ impl Store {
         Ok(rows)
     }
 
+    /// The last row of a session; none if it has none.
+    pub fn last(&self, session: &SessionId) -> Result<Vec<Row>, StoreError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT coalesce(max(row), 0) FROM rows WHERE session = ?1")?;
+        let last: u64 = query.query_row(params![session.as_str()], |row| row.get(0))?;
+        self.read(session, RowId(last.saturating_sub(1)), 1)
+    }
+
     /// The sessions with a turn that started and did not end, in the order of their oldest open turn.
     pub fn unfinished(&self) -> Result<Vec<SessionId>, StoreError> {
         let mut query = self.db.prepare_cached(UNFINISHED)?;

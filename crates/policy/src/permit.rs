@@ -5,9 +5,8 @@ use std::time::Duration;
 use protocol::call::{Action, Verdict};
 use protocol::event::{Event, Ground};
 use protocol::ids::{AgentId, CallRef, ChannelId, Digest, PrincipalId};
-use protocol::outbound::EgressRule;
 use protocol::record::{NewRow, Recordable};
-use protocol::runner::{Leaves, Limits};
+use protocol::runner::{Leaves, Limits, Network};
 use protocol::time::Millis;
 
 use crate::decision::Question;
@@ -72,9 +71,14 @@ impl Permit {
         &self.exact.profile.limits
     }
 
-    /// The egress rules by which its box reaches something; none for a box without a network.
-    pub fn network(&self) -> &[EgressRule] {
-        &self.judgement.network
+    /// What its box may reach.
+    pub fn network(&self) -> Network {
+        match self.judgement.network.as_slice() {
+            [] => Network::None,
+            rules => Network::Rules {
+                rules: rules.to_vec(),
+            },
+        }
     }
 
     /// What it may leave behind.

@@ -128,6 +128,14 @@ pub enum ChannelRequest {
         /// Its number in the list.
         grant: u64,
     },
+    /// Whoever is at this browser wants everything frozen. Answered by `Panicked` or
+    /// `PanicRefused`.
+    Panic {
+        /// A number the channel chose; the answer carries it.
+        id: u64,
+        /// Which browser.
+        sender: SenderId,
+    },
 }
 
 /// What a person can answer.
@@ -302,6 +310,18 @@ pub enum ChannelEvent {
     },
     /// The grant is not taken back.
     GrantNotRevoked {
+        /// Of this request.
+        id: u64,
+        /// For the person.
+        text: String,
+    },
+    /// Everything is frozen.
+    Panicked {
+        /// Of this request.
+        id: u64,
+    },
+    /// Nothing was frozen.
+    PanicRefused {
         /// Of this request.
         id: u64,
         /// For the person.

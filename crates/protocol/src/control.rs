@@ -23,10 +23,12 @@ use crate::agent::ModelSpec;
 use crate::call::WorkspacePath;
 use crate::engine::EngineConfig;
 use crate::frame::{self, LinkError};
+use crate::freeze::{By, Frozen, PanicWord};
 use crate::ids::{ChannelId, PublicKey, SecretName, SessionId};
 use crate::outbound::EgressRule;
 use crate::rules::{OwnerRules, RulesNews};
 use crate::runner::{Backend, Limits};
+use crate::time::Millis;
 
 /// Who is at the other end of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +80,22 @@ pub enum Control<C> {
         /// What became of the rules.
         news: RulesNews,
     },
+    /// Everything is frozen: end what runs, begin nothing. Only to the gateway; each time that
+    /// somebody wants it, and after each of its starts while it lasts.
+    Frozen {
+        /// The freeze.
+        frozen: Frozen,
+    },
+    /// The operator key ended the freeze: record that, then go on. Only to the gateway. Answered by
+    /// [`Report::Resumed`] or [`Report::NotResumed`].
+    Resume {
+        /// Which freeze.
+        since: Millis,
+        /// The key whose signature was verified.
+        key: PublicKey,
+        /// Whoever wants it waits no longer than this; later it is not done.
+        until: Millis,
+    },
     /// Finish what cannot wait, and end.
     Stop,
 }
@@ -102,6 +120,26 @@ pub enum Report {
     StopAgent {
         /// Whose.
         session: SessionId,
+    },
+    /// Somebody who may wants everything frozen. Only from the gateway.
+    Panic {
+        /// Who.
+        by: By,
+    },
+    /// The row of this freeze is written. Only from the gateway.
+    FreezeRecorded {
+        /// Which freeze.
+        since: Millis,
+    },
+    /// The end of this freeze is in the record, and the gateway goes on. Only from the gateway.
+    Resumed {
+        /// Which freeze.
+        since: Millis,
+    },
+    /// It is not, and everything stays frozen. Only from the gateway.
+    NotResumed {
+        /// Why, and what to do.
+        reason: String,
     },
     /// The link to this peer is out of step, because an answer did not come in time: make a
     /// new one. Both ends get theirs as a [`Control::Link`].
@@ -140,6 +178,8 @@ pub struct GatewayConfig {
     pub web_origin: Option<String>,
     /// What the owner adds to the rules that are shipped.
     pub rules: OwnerRules,
+    /// The message that freezes everything; none if the owner chose none.
+    pub panic_word: Option<PanicWord>,
 }
 
 /// What egress is told.
@@ -152,6 +192,8 @@ pub struct EgressConfig {
     pub tunnels: Vec<TunnelRule>,
     /// The owner's egress rules.
     pub rules: Vec<EgressRule>,
+    /// Certificates that are trusted beside Mozilla's, in PEM: a company's own authority.
+    pub extra_roots: Vec<String>,
 }
 
 /// Where the model is.
@@ -461,6 +503,8 @@ impl<C> Control<C> {
             Self::Listener => "listener",
             Self::NoAgent { .. } => "no_agent",
             Self::Rules { .. } => "rules",
+            Self::Frozen { .. } => "frozen",
+            Self::Resume { .. } => "resume",
             Self::Stop => "stop",
         }
     }

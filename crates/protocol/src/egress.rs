@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CallRef, SecretName, ToolName, TurnId};
+use crate::ids::{CallRef, SecretName, SessionId, ToolName, TurnId};
 
 /// From an agent to egress. Which server and which path is egress' own knowledge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +201,14 @@ pub enum FetchReply {
         call: CallRef,
         /// Why.
         fault: FetchFault,
+    },
+    /// Decoys turned up in what a session sends, also to the model. Comes without having been
+    /// asked for.
+    Touched {
+        /// Which session.
+        session: SessionId,
+        /// Which decoys.
+        honeytokens: Vec<SecretName>,
     },
 }
 

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::agent::TurnFault;
 use crate::call::{Action, Verdict};
 use crate::egress::{FetchFault, FetchOutcome};
+use crate::freeze::By;
 use crate::ids::{
-    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, RowId,
-    SecretName, SenderId, TurnId,
+    ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, PublicKey,
+    RowId, RuleName, SecretName, SenderId, TurnId,
 };
 use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
 use crate::time::Millis;
-use crate::vault::Subject;
+use crate::vault::{Subject, VaultChange};
 use crate::workspace::{Origin, UndoTo};
 
 /// An event. Its canonical form is the JSON that serde writes: fields in the order of declaration.
@@ -310,6 +311,83 @@ pub enum Event {
         /// Why there is no whole answer, if so.
         fault: Option<String>,
     },
+    /// A secret was about to go where it must not, and did not.
+    LeakStopped {
+        /// Where it was found.
+        place: String,
+        /// What it is, in the scanner's words.
+        what: String,
+        /// Which of the vault's, if it is one.
+        name: Option<SecretName>,
+    },
+    /// Egress is about to connect a box. Written before it does; one end follows for each.
+    BoxTunnelOpened {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// Counted within the box.
+        tunnel: u64,
+        /// Where to.
+        host: String,
+        /// Which port.
+        port: u16,
+        /// The rule that it goes by.
+        rule: RuleName,
+        /// Whether egress looks into it; then a row for each request follows.
+        inspected: bool,
+    },
+    /// A connection of a box is over.
+    BoxTunnelClosed {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// Which, counted within the box.
+        tunnel: u64,
+        /// Bytes from the box.
+        bytes_up: u64,
+        /// Bytes to the box.
+        bytes_down: u64,
+        /// How it ended.
+        end: String,
+    },
+    /// A box' request that egress looked into goes out. Written before it does.
+    BoxRequest {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// The connection that it came over.
+        tunnel: u64,
+        /// Counted on that connection.
+        request: u64,
+        /// The method.
+        method: String,
+        /// Scheme, host, port and path; without the query.
+        url: String,
+        /// The rule that it goes by.
+        rule: RuleName,
+    },
+    /// What came of a box' request.
+    BoxResponse {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// The connection that it came over.
+        tunnel: u64,
+        /// Counted on that connection.
+        request: u64,
+        /// The HTTP status; 0 if there was none.
+        status: u16,
+        /// Bytes of its body.
+        bytes_up: u64,
+        /// Bytes of the answer's body, as far as it was passed on.
+        bytes_down: u64,
+        /// Why it is not whole, if so.
+        fault: Option<String>,
+    },
     /// Egress did not let something out.
     EgressRefused {
         /// Who asked.
@@ -324,6 +402,25 @@ pub enum Event {
         /// Which.
         name: SecretName,
         /// By whom.
+        subject: Subject,
+    },
+    /// The vault changed; in the chain of [`crate::record::vault_session`]. An older copy of the vault that is
+    /// put back is known by the last of these rows.
+    VaultChanged {
+        /// How many changes it had by then.
+        generation: u64,
+        /// Of everything that was sealed in it then.
+        state: Digest,
+        /// What was done.
+        change: VaultChange,
+        /// With which secret; none where it was the whole.
+        name: Option<SecretName>,
+    },
+    /// Somebody asked for a decoy, which nobody has a reason to.
+    HoneytokenTouched {
+        /// Which.
+        name: SecretName,
+        /// Over whose link.
         subject: Subject,
     },
     /// Something is undone, exactly so. Written before it is.
@@ -351,6 +448,23 @@ pub enum Event {
         asked: RowId,
         /// What came of it.
         outcome: UndoOutcome,
+    },
+    /// Everything was frozen: agents, boxes, egress and the vault were killed. The row may come
+    /// later than the freeze, which waits for no record.
+    Panicked {
+        /// When it was.
+        since: Millis,
+        /// Who wanted it.
+        by: By,
+        /// Why, in their words.
+        reason: String,
+    },
+    /// The freeze was ended. Written before it is.
+    Resumed {
+        /// Which freeze.
+        since: Millis,
+        /// The operator key that signed it.
+        key: PublicKey,
     },
 }
 
@@ -468,6 +582,8 @@ pub enum TurnEnd {
     AgentDied,
     /// Bulkhead stopped, or lost the record, in the middle of it.
     Interrupted,
+    /// Everything was frozen; its message is not taken up again.
+    Frozen,
     /// The agent broke the protocol and was killed.
     AgentMisbehaved {
         /// How.

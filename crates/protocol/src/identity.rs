@@ -4,12 +4,16 @@
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use crate::ids::{ChannelId, Digest, NoRandom, Nonce, PublicKey, Signature, random};
+use crate::time::Millis;
 
 /// Separates these signatures from all others that such a key could make.
 const DOMAIN: &[u8] = b"bulkhead/link-proof/v1";
 
 /// Likewise, for a yes to an approval.
 const APPROVAL_DOMAIN: &[u8] = b"bulkhead/approval/v1";
+
+/// Likewise, for the end of a freeze.
+const RESUME_DOMAIN: &[u8] = b"bulkhead/resume/v1";
 
 /// The private half of an identity. Has no Debug, Display, Clone or Serialize; wiped when dropped.
 pub struct IdentityKey(SigningKey);
@@ -40,6 +44,11 @@ impl IdentityKey {
     pub fn approve(&self, digest: Digest) -> Signature {
         Signature(self.0.sign(&yes(digest)).to_bytes())
     }
+
+    /// The end of the freeze that began at `since`, for this challenge.
+    pub fn resume(&self, nonce: Nonce, since: Millis) -> Signature {
+        Signature(self.0.sign(&end_of_freeze(nonce, since)).to_bytes())
+    }
 }
 
 /// Whether `signature` proves that the owner of `key` answered this challenge as this channel.
@@ -61,6 +70,21 @@ pub fn approves(key: &PublicKey, digest: Digest, signature: &Signature) -> bool 
     };
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
     key.verify_strict(&yes(digest), &signature).is_ok()
+}
+
+/// Whether `signature` is the owner of `key` ending the freeze that began at `since`, for this challenge.
+#[must_use]
+pub fn resumes(key: &PublicKey, nonce: Nonce, since: Millis, signature: &Signature) -> bool {
+    let Ok(key) = VerifyingKey::from_bytes(&key.0) else {
+        return false;
+    };
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    key.verify_strict(&end_of_freeze(nonce, since), &signature)
+        .is_ok()
+}
+
+fn end_of_freeze(nonce: Nonce, since: Millis) -> Vec<u8> {
+    [RESUME_DOMAIN, &nonce.0, &since.0.to_be_bytes()].concat()
 }
 
 fn yes(digest: Digest) -> Vec<u8> {
@@ -95,6 +119,29 @@ mod tests {
         assert!(!proves(&other.public(), &web, Nonce([1; 16]), &proof));
         assert!(!proves(&key.public(), &tg, Nonce([1; 16]), &proof));
         assert!(!proves(&key.public(), &web, Nonce([2; 16]), &proof));
+    }
+
+    #[test]
+    fn the_end_of_a_freeze_is_signed_for_one_challenge_of_one_freeze_by_its_key() {
+        let (key, _) = IdentityKey::generate().unwrap();
+        let (other, _) = IdentityKey::generate().unwrap();
+        let (nonce, since) = (Nonce([7; 16]), Millis(5));
+        let signed = key.resume(nonce, since);
+        assert!(resumes(&key.public(), nonce, since, &signed));
+        assert!(!resumes(&other.public(), nonce, since, &signed));
+        assert!(!resumes(&key.public(), Nonce([8; 16]), since, &signed));
+        assert!(!resumes(&key.public(), nonce, Millis(6), &signed));
+        let mut altered = signed;
+        altered.0[40] ^= 1;
+        assert!(!resumes(&key.public(), nonce, since, &altered));
+        // What the same key signs for a link or an approval ends no freeze.
+        let operator = ChannelId::parse("operator").unwrap();
+        let proof = key.prove(&operator, nonce);
+        assert!(!resumes(&key.public(), nonce, since, &proof));
+        assert!(!proves(&key.public(), &operator, nonce, &signed));
+        let yes = key.approve(Digest([7; 32]));
+        assert!(!resumes(&key.public(), nonce, since, &yes));
+        assert!(!approves(&key.public(), Digest([7; 32]), &signed));
     }
 
     #[test]

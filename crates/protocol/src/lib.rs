@@ -20,9 +20,11 @@
 //! | engine | [`engine`] | sandbox | engine |
 //! | inner | [`engine`] | engine | first process of a container |
 //! | ledger | [`record`] | gateway, egress | ledger |
+//! | the way out of a box | [`box_link`] | program that runs boxes | egress |
 //! | vault | [`vault`] | channel program, egress, `bulkhead` | vault |
 
 pub mod agent;
+pub mod box_link;
 pub mod call;
 pub mod channel;
 pub mod control;
@@ -30,8 +32,10 @@ pub mod egress;
 pub mod engine;
 pub mod event;
 pub mod frame;
+pub mod freeze;
 pub mod identity;
 pub mod ids;
+pub mod marks;
 pub mod operator;
 pub mod outbound;
 pub mod passkey;

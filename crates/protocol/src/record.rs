@@ -10,7 +10,7 @@ use crate::time::Millis;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewRow {
-    /// Whose chain; [`system_session`] and [`undo_session`] for events of no session.
+    /// Whose chain; [`system_session`], [`undo_session`] and [`freeze_session`] for events of no session.
     pub session: SessionId,
     /// What happened.
     pub event: Event,
@@ -24,6 +24,16 @@ pub fn system_session() -> SessionId {
 /// The chain of what was undone: the workspace is one, whatever the session.
 pub fn undo_session() -> SessionId {
     SessionId::parse("undo").expect("`undo` has only letters")
+}
+
+/// The chain of freezes and their ends.
+pub fn freeze_session() -> SessionId {
+    SessionId::parse("freeze").expect("`freeze` has only letters")
+}
+
+/// The chain of the vault's changes, whose last row the vault is held to.
+pub fn vault_session() -> SessionId {
+    SessionId::parse("vault").expect("`vault` has only letters")
 }
 
 /// A row as it was written.
@@ -75,6 +85,8 @@ pub enum LedgerRequest {
     },
     /// The sessions with a turn that started and did not end. Only for the gateway.
     Unfinished,
+    /// The last row of [`vault_session`], answered by one row or none. Only for the vault.
+    LastVaultChange,
 }
 
 /// From the ledger.

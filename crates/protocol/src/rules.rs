@@ -71,6 +71,20 @@ pub enum RulesNews {
     AsBefore,
 }
 
+/// What `bulkhead-gateway --check-rules` says of the [`OwnerRules`] on its standard input, in one
+/// line of its standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "rules", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RulesCheck {
+    /// They can be used.
+    Sound,
+    /// They cannot.
+    Broken {
+        /// Where, what, and what would be right.
+        reason: String,
+    },
+}
+
 /// How much the box is trusted with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::freeze::Frozen;
+use crate::ids::{Nonce, Signature};
 use crate::time::Millis;
 
 /// From `bulkhead`. Each gets one reply.
@@ -12,6 +14,18 @@ pub enum SupervisorRequest {
     Status,
     /// Stop all of them in order, then the supervisor. Answered when all but it are gone.
     Down,
+    /// Freeze everything at once. Answered by [`SupervisorReply::Frozen`] when what was killed is gone.
+    Panic {
+        /// Why; at most [`crate::freeze::MAX_REASON`] bytes. Empty if nothing is said.
+        reason: String,
+    },
+    /// What has to be signed to end the freeze. Answered by [`SupervisorReply::Challenge`].
+    AskResume,
+    /// End the freeze. Answered by [`SupervisorReply::Resumed`] when that is in the record.
+    Resume {
+        /// The operator key's, over the challenge; see [`crate::identity`].
+        signature: Signature,
+    },
 }
 
 /// From the supervisor.
@@ -24,9 +38,70 @@ pub enum SupervisorReply {
         pid: u32,
         /// In the order they are started.
         programs: Vec<ProgramStatus>,
+        /// The freeze, while there is one.
+        frozen: Option<FreezeStatus>,
     },
     /// All are gone.
     Stopped,
+    /// Everything is frozen.
+    Frozen {
+        /// The freeze; an earlier one if there was one already.
+        frozen: FreezeStatus,
+        /// How many programs were killed, agents included.
+        killed: u32,
+        /// How many of them are still there, since the kernel has not ended them yet.
+        left: u32,
+        /// How long all of it took, in milliseconds.
+        took_ms: u64,
+    },
+    /// Sign this to end the freeze. Good once, on this connection.
+    Challenge {
+        /// To be signed, with [`Frozen::since`].
+        nonce: Nonce,
+        /// Which freeze.
+        since: Millis,
+    },
+    /// The freeze is over, and in the record; what was killed is being started again.
+    Resumed,
+    /// Not done.
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// A freeze and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeStatus {
+    /// The freeze.
+    pub frozen: Frozen,
+    /// Whether it survives a restart.
+    pub mark: Mark,
+    /// Whether its row is written.
+    pub recorded: Recorded,
+}
+
+/// Whether a freeze survives a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// Its mark is on the disk.
+    Synced,
+    /// Its mark is written; the disk has not confirmed it yet.
+    Unconfirmed,
+    /// It could not be written, so the freeze ends with the supervisor.
+    Missing,
+}
+
+/// Whether the row of a freeze is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recorded {
+    /// It is.
+    Yes,
+    /// As soon as the record takes rows.
+    NotYet,
 }
 
 /// A program.
@@ -64,6 +139,8 @@ pub enum ProgramState {
         /// How it ended.
         last: String,
     },
+    /// Killed, or not started, because everything is frozen; started when the freeze ends.
+    Frozen,
     /// Kept dying, or said that it cannot run; will not be started again.
     Failed {
         /// How it ended, and what to do.

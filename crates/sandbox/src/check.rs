@@ -157,7 +157,7 @@ pub(crate) fn refusal(failure: &Failure) -> Refused {
 }
 
 /// A setting that keeps ordinary users, or everybody, from user namespaces. `root` is where `/proc` is found.
-fn obstacle(root: &Path) -> Option<Refused> {
+pub(crate) fn obstacle(root: &Path) -> Option<Refused> {
     let setting = |name: &str| {
         let text = std::fs::read_to_string(root.join("proc/sys").join(name)).ok()?;
         text.trim().parse::<u64>().ok()

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use protocol::ids::Digest;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::CapabilitySet;
 
 use crate::landlock_domain::{self, Domain};
-use crate::profiles::{self, Lifetime, Reach};
-use crate::{seccomp, sys};
+use crate::profiles::{self, Lifetime, Limit, Reach};
+use crate::{namespaces, seccomp, sys};
 
 /// A program of Bulkhead; each has its own profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub enum Program {
     Ledger,
     /// `bulkhead-sandbox`
     Sandbox,
+    /// `bulkhead-sandbox inner`, the same in a container.
+    Inner,
     /// `bulkhead-workspace`
     Workspace,
     /// `bulkhead-engine`
@@ -50,6 +52,8 @@ pub struct Files {
     /// Folders whose content it moves whatever it is: also symbolic links, fifos and sockets, and
     /// from one such folder to another. Nothing in them can be executed.
     pub keep: Vec<PathBuf>,
+    /// For a program that sees all other files: those that it does not see. What does not exist is left out.
+    pub hide: Vec<PathBuf>,
 }
 
 /// What was applied.
@@ -75,6 +79,9 @@ pub struct ConfineError {
 /// Confines this process for good. Call it before the first byte is read and before any
 /// thread is started.
 ///
+/// All but the supervisor get a user namespace of their own, with nobody but their own user in it; all but the
+/// supervisor and egress a network namespace with nothing in it.
+///
 /// Afterwards the process and all its descendants have no capabilities (the supervisor and the
 /// sandbox keep `CAP_SETFCAP` when they run as root, see `profiles/`), gain none by execve(2),
 /// write no core, cannot be read or traced by others of the same user, die with their parent
@@ -91,6 +98,22 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     let profile = profiles::of(program);
     single_threaded()?;
     drop_groups()?;
+    match program {
+        // Before the capability that may raise the limit is gone.
+        Program::Vault => crate::memory::raise_limit()?,
+        Program::Supervisor
+        | Program::Gateway
+        | Program::Agent
+        | Program::Egress
+        | Program::Ledger
+        | Program::Sandbox
+        | Program::Inner
+        | Program::Workspace
+        | Program::Engine
+        | Program::ChannelWeb
+        | Program::ChannelTelegram => {}
+    }
+    namespaces::enter(profile.apart, files)?;
     keep_only(profile.keep_as_root)?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|e| format!("prctl(PR_SET_NO_NEW_PRIVS): {e}"))?;
@@ -104,6 +127,7 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
         },
     )
     .map_err(|e| format!("setrlimit(RLIMIT_CORE): {e}"))?;
+    profile.limits.iter().try_for_each(limit)?;
     match profile.lifetime {
         Lifetime::Own => {}
         Lifetime::OfParent => set_parent_process_death_signal(Some(Signal::KILL))
@@ -112,7 +136,7 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     let abi = landlock_domain::abi()?;
     let domain = match profile.reach {
         Reach::Everything => None,
-        Reach::AllFilesNoNetwork => Some(Domain::without_files()),
+        Reach::AllFilesAndTheBoxPort => Some(Domain::without_files().with_box_port()),
         Reach::OwnFiles(also) => Some(Domain::of_files(files, also)?),
         Reach::OwnFilesAndNetwork(also) => Some(Domain::of_files(files, also)?.with_tcp_out()),
     };
@@ -125,6 +149,17 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
         landlock_abi,
         seccomp: seccomp.digest(),
     })
+}
+
+/// Lowers a limit, soft and hard.
+fn limit(limit: &Limit) -> Result<(), String> {
+    let Limit(resource, most) = *limit;
+    let hard = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(most);
+    let new = Rlimit {
+        current: Some(hard),
+        maximum: Some(hard),
+    };
+    setrlimit(resource, new).map_err(|e| format!("setrlimit({resource:?}, {hard}): {e}"))
 }
 
 /// Every layer below is a property of a thread; one that exists already would stay outside.
@@ -154,6 +189,11 @@ fn drop_groups() -> Result<(), String> {
 
 /// Drops all five capability sets but for `keep`, which stays if the process has it.
 pub(crate) fn keep_only(keep: CapabilitySet) -> Result<(), String> {
+    // In a user namespace of its own an ordinary user holds all of them, and needs none.
+    let keep = match rustix::process::geteuid().is_root() {
+        true => keep,
+        false => CapabilitySet::empty(),
+    };
     let had = rustix::thread::capabilities(None).map_err(|e| format!("capget: {e}"))?;
     // The ambient set goes with the inheritable one, but is emptied on its own account too.
     rustix::thread::clear_ambient_capability_set()

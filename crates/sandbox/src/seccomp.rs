@@ -388,12 +388,13 @@ mod tests {
             Vault,
             Ledger,
             Sandbox,
+            Inner,
             Workspace,
             Engine,
             ChannelWeb,
             ChannelTelegram,
         ];
-        let boxes = [Kind::Exec, Kind::Tool].map(profiles::of_box);
+        let boxes = [Kind::Exec, Kind::Tool, Kind::Online].map(profiles::of_box);
         programs
             .into_iter()
             .map(|program| profiles::of(program).calls)

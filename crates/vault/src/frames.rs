@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, LinkError};
+use sandbox::memory::Locked;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize as _;
 
@@ -34,16 +35,71 @@ impl Patience {
     }
 }
 
+/// Whether frames are kept out of the swap: those of the vault are. Who asks it has no leave to
+/// lock memory, and wipes what it got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// As any other.
+    #[default]
+    Plain,
+    /// Out of the swap, or the frame fails.
+    Locked,
+}
+
+impl Memory {
+    fn hold(self, bytes: &[u8]) -> io::Result<Option<Locked>> {
+        match self {
+            Self::Plain => Ok(None),
+            Self::Locked => sandbox::memory::lock(bytes).map(Some),
+        }
+    }
+}
+
+/// Counts what is written, and keeps none of it.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bytes of one frame, in a buffer that never grew: growing leaves copies behind.
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LinkError> {
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).map_err(LinkError::Malformed)?;
+    let len = u32::try_from(count.0)
+        .ok()
+        .filter(|_| count.0 <= frame::MAX_FRAME)
+        .ok_or(LinkError::TooLong(count.0))?;
+    let mut bytes = Vec::with_capacity(4 + count.0);
+    bytes.extend(len.to_be_bytes());
+    serde_json::to_writer(&mut bytes, value).map_err(LinkError::Malformed)?;
+    Ok(bytes)
+}
+
 /// Writes one frame.
 pub(crate) fn send<T: Serialize>(
     mut stream: &UnixStream,
     value: &T,
     limit: Duration,
+    memory: Memory,
 ) -> Result<(), LinkError> {
-    let mut bytes = frame::encode(value)?;
-    stream.set_write_timeout(Some(limit))?;
-    let sent = stream.write_all(&bytes);
+    let mut bytes = encode(value)?;
+    let held = memory.hold(&bytes);
+    let sent = match &held {
+        Ok(_) => stream
+            .set_write_timeout(Some(limit))
+            .and_then(|()| stream.write_all(&bytes)),
+        Err(_) => Ok(()),
+    };
     bytes.zeroize();
+    held?;
     Ok(sent?)
 }
 
@@ -52,9 +108,22 @@ pub(crate) fn send<T: Serialize>(
 pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     have: usize,
+    memory: Memory,
+    // Of the buffer.
+    held: Option<Locked>,
 }
 
 impl FrameReader {
+    /// One whose frames lie in such memory.
+    pub(crate) fn within(memory: Memory) -> Self {
+        Self {
+            buffer: Vec::new(),
+            have: 0,
+            memory,
+            held: None,
+        }
+    }
+
     /// Waits for one frame. After a timeout it may be called again; after any other error not.
     pub(crate) fn receive<T: DeserializeOwned>(
         &mut self,
@@ -83,7 +152,7 @@ impl FrameReader {
         patience: Patience,
     ) -> Result<(), LinkError> {
         while self.have < want {
-            self.make_room(want);
+            self.make_room(want)?;
             stream.set_read_timeout(patience.left()?)?;
             match stream.read(&mut self.buffer[self.have..]) {
                 Ok(0) if self.have == 0 => return Err(LinkError::Closed),
@@ -97,23 +166,28 @@ impl FrameReader {
     }
 
     /// Grows with what arrives, not with what was announced, and leaves no copy behind.
-    fn make_room(&mut self, want: usize) {
+    fn make_room(&mut self, want: usize) -> io::Result<()> {
         if self.buffer.len() > self.have {
-            return;
+            return Ok(());
         }
         let size = want
             .min(self.have.saturating_mul(2).max(4096))
             .max(self.have + 1);
         let mut larger = vec![0; size.min(want)];
+        let held = self.memory.hold(&larger)?;
         larger[..self.have].copy_from_slice(&self.buffer[..self.have]);
         self.buffer.zeroize();
+        self.held = held;
         self.buffer = larger;
+        Ok(())
     }
 }
 
 impl Drop for FrameReader {
     fn drop(&mut self) {
+        // The fields go after this, in their order; what is freed first is wiped by then.
         self.buffer.zeroize();
+        self.held = None;
     }
 }
 
@@ -182,7 +256,7 @@ impl Exchange {
             self.reader.receive::<A>(&self.stream, patience)?;
             self.owed -= 1;
         }
-        if let Err(error) = send(&self.stream, request, limit) {
+        if let Err(error) = send(&self.stream, request, limit, Memory::Plain) {
             // Half a frame may be out.
             self.close();
             return Err(error);
@@ -206,6 +280,17 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
 
     #[test]
+    fn a_frame_is_that_of_every_link_and_its_buffer_never_grew() {
+        for text in ["", "a \"quoted\" text\n", &"x".repeat(100_000)] {
+            let bytes = encode(&text).unwrap();
+            assert!(bytes == frame::encode(&text).unwrap());
+            assert_eq!(bytes.capacity(), bytes.len());
+        }
+        let long = "x".repeat(frame::MAX_FRAME);
+        assert!(matches!(encode(&long), Err(LinkError::TooLong(_))));
+    }
+
+    #[test]
     fn a_late_reply_is_thrown_away_and_the_link_stays_in_step() {
         let (a, b) = UnixStream::pair().unwrap();
         let mut asking = Exchange::new(a);
@@ -226,7 +311,8 @@ mod tests {
         let (a, b) = UnixStream::pair().unwrap();
         let text = "x".repeat(100_000);
         let sent = text.clone();
-        let writer = std::thread::spawn(move || send(&a, &sent, Duration::from_secs(5)));
+        let writer =
+            std::thread::spawn(move || send(&a, &sent, Duration::from_secs(5), Memory::Plain));
         let got: String = FrameReader::default()
             .receive(&b, Patience::of(Duration::from_secs(5)))
             .unwrap();

@@ -17,15 +17,22 @@ use std::time::Duration;
 use protocol::control::{Control, NoConfig, Peer, ProgramEnd, Report};
 use protocol::frame::LinkError;
 use protocol::ids::{Nonce, PublicKey, random};
-use protocol::vault::{Subject, VaultReply};
-use sandbox::{Files, Program};
+use protocol::marks::MarkKey;
+use protocol::vault::{KeySource, LockState, SecretText, Unlocking, VaultReply, VaultRequest};
+use sandbox::Program;
+use sandbox::memory::Locked;
 
-use crate::frames::{FrameReader, Patience, brief, send};
-use crate::handle::{Operator, Vault};
-use crate::record::Record;
+use crate::frames::{FrameReader, Memory, Patience, brief, send};
+use crate::handle::{Asker, Journal, Refusal, Seen, Vault};
+use crate::manage::{Operator, no_record_yet};
+use crate::place::read_short;
 use crate::store::Store;
 
-const USAGE: &str = "usage: bulkhead-vault --dir DIR --operator-key-pub FILE [--once]";
+const USAGE: &str =
+    "usage: bulkhead-vault --dir DIR --operator-key-pub FILE [--credential FILE] [--once]";
+
+/// The longest credential in bytes.
+const MAX_CREDENTIAL: u64 = 4096;
 
 /// Connections of the operator at a time; a further one is closed.
 const MAX_OPERATORS: u32 = 8;
@@ -49,6 +56,8 @@ enum Mode {
 struct Args {
     dir: PathBuf,
     operator_key: PathBuf,
+    /// What systemd hands to the service; opens a vault that is protected with it.
+    credential: Option<PathBuf>,
     mode: Mode,
 }
 
@@ -74,10 +83,12 @@ pub fn run() -> ExitCode {
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let (mut dir, mut operator_key, mut mode) = (None, None, Mode::System);
+        let mut credential = None;
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--dir" => dir = Some(words.next()?.into()),
                 "--operator-key-pub" => operator_key = Some(words.next()?.into()),
+                "--credential" => credential = Some(words.next()?.into()),
                 "--once" => mode = Mode::Once,
                 _ => return None,
             }
@@ -85,6 +96,7 @@ impl Args {
         Some(Self {
             dir: dir?,
             operator_key: operator_key?,
+            credential,
             mode,
         })
     }
@@ -92,7 +104,7 @@ impl Args {
 
 fn serve_system(args: &Args) -> Result<(), String> {
     let control = ProgramEnd::<NoConfig>::from_stdin().map_err(|error| error.to_string())?;
-    let vault = match open(args) {
+    let vault = match open(args, no_record_yet()) {
         Ok(vault) => Arc::new(vault),
         Err(reason) => {
             // If the supervisor is gone too, standard error has the reason.
@@ -117,35 +129,58 @@ fn serve_system(args: &Args) -> Result<(), String> {
 fn serve_once(args: &Args) -> Result<(), String> {
     let stdin = io::stdin().as_fd().try_clone_to_owned();
     let stream = UnixStream::from(stdin.map_err(|error| error.to_string())?);
-    match open(args) {
+    match open(args, Journal::Later) {
         Ok(vault) => serve_operator(&vault, &stream).map_err(|error| brief(&error)),
         Err(reason) => {
             let refused = VaultReply::Refused {
                 reason: reason.clone(),
             };
             // If the command is gone too, standard error has the reason.
-            let _ = send(&stream, &refused, SEND_LIMIT);
+            let _ = send(&stream, &refused, SEND_LIMIT, Memory::Locked);
             Err(reason)
         }
     }
 }
 
 /// Confines the process, then reads the key and the secrets.
-fn open(args: &Args) -> Result<Vault, String> {
+fn open(args: &Args, journal: Journal) -> Result<Vault, String> {
     Store::create_folder(&args.dir).map_err(|error| error.to_string())?;
-    let files = Files {
-        read: vec![args.operator_key.clone()],
-        write: vec![args.dir.clone()],
-        ..Files::default()
-    };
+    let files = sandbox::files_of(Program::Vault, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     sandbox::confine(Program::Vault, &files).map_err(|error| error.to_string())?;
     let operator = read_public(&args.operator_key)?;
-    let store = Store::open(&args.dir).map_err(|error| error.to_string())?;
+    let mut store = Store::open(&args.dir).map_err(|error| error.to_string())?;
+    if let Some(credential) = &args.credential
+        && store.key_source() == KeySource::Credential
+        && store.lock_state() == LockState::Locked
+        && let Err(reason) = unlock_with(&mut store, credential)
+    {
+        // It stays locked, which `bulkhead status` says; the right credential may come.
+        eprintln!("bulkhead-vault: the credential does not open the vault: {reason}");
+    }
+    let mark_key = MarkKey::random().map_err(|error| error.to_string())?;
     Ok(Vault {
+        seen: Mutex::new(Seen::NotYet),
         store: Mutex::new(store),
-        record: Record::default(),
+        journal,
         operator,
+        mark_key,
     })
+}
+
+fn unlock_with(store: &mut Store, credential: &Path) -> Result<(), String> {
+    // Who can read it is up to systemd, which gives a service's user leave in ways that the mode does not show.
+    let mut bytes = read_short(credential, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
+    let _held = sandbox::memory::lock(&bytes).map_err(|error| error.to_string())?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    let text = String::from_utf8(std::mem::take(&mut *bytes))
+        .map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let key = SecretText::new(text);
+    store
+        .unlock(&Unlocking::Key { key })
+        .map_err(|error| error.to_string())
 }
 
 fn read_public(path: &Path) -> Result<PublicKey, String> {
@@ -167,6 +202,8 @@ fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkEr
                 other @ (Control::Start { .. }
                 | Control::NoAgent { .. }
                 | Control::Rules { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }
                 | Control::Link { .. }
                 | Control::Listener),
                 _,
@@ -182,24 +219,28 @@ fn obey(control: &ProgramEnd<NoConfig>, vault: &Arc<Vault>) -> Result<(), LinkEr
 
 fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkError> {
     let stream = UnixStream::from(fd);
-    let subject = match peer {
+    let asker = match peer {
         Peer::Ledger => {
-            vault.record.replace(stream);
+            match &vault.journal {
+                Journal::Record(record) => record.replace(stream),
+                Journal::Later => {}
+            }
             return Ok(());
         }
-        Peer::Channel(channel) => Subject::Channel(channel),
-        Peer::Egress => Subject::Model,
-        Peer::Gateway | Peer::Vault | Peer::Sandbox | Peer::Workspace | Peer::Agent(_) => {
+        Peer::Channel(channel) => Asker::Channel(channel),
+        Peer::Egress => Asker::Egress,
+        Peer::Gateway => Asker::Gateway,
+        Peer::Vault | Peer::Sandbox | Peer::Workspace | Peer::Agent(_) => {
             eprintln!("bulkhead-vault: a link to {peer:?} was closed; it has no business here");
             return Ok(());
         }
     };
     let vault = Arc::clone(vault);
     spawn("link", move || {
-        match serve_subject(&vault, &subject, &stream) {
+        match serve_program(&vault, &asker, &stream) {
             Ok(()) | Err(LinkError::Closed) => {}
             Err(error) => eprintln!(
-                "bulkhead-vault: the link of {subject} ended: {}",
+                "bulkhead-vault: the link of {asker:?} ended: {}",
                 brief(&error)
             ),
         }
@@ -207,11 +248,49 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
     })
 }
 
-fn serve_subject(vault: &Vault, subject: &Subject, stream: &UnixStream) -> Result<(), LinkError> {
-    let mut reader = FrameReader::default();
+fn serve_program(vault: &Vault, asker: &Asker, stream: &UnixStream) -> Result<(), LinkError> {
+    let mut reader = FrameReader::within(Memory::Locked);
     loop {
-        let request = reader.receive(stream, Patience::Endless)?;
-        send(stream, &vault.subject(subject, request)?, SEND_LIMIT)?;
+        let (_held, request) = receive(&mut reader, stream, Patience::Endless)?;
+        answer(stream, &vault.program(asker, request)?)?;
+    }
+}
+
+/// A request, and what keeps the secret in it out of the swap.
+fn receive(
+    reader: &mut FrameReader,
+    stream: &UnixStream,
+    patience: Patience,
+) -> Result<(Option<Locked>, VaultRequest), LinkError> {
+    let request: VaultRequest = reader.receive(stream, patience)?;
+    let held = request.secret().map(hold).transpose()?;
+    Ok((held, request))
+}
+
+fn hold(secret: &SecretText) -> io::Result<Locked> {
+    sandbox::memory::lock(secret.expose().as_bytes())
+}
+
+fn answer(stream: &UnixStream, reply: &VaultReply) -> Result<(), LinkError> {
+    let _held = match reply {
+        VaultReply::Opened { value } => Some(hold(value)?),
+        VaultReply::Challenge { .. }
+        | VaultReply::Done
+        | VaultReply::Locked
+        | VaultReply::Marks { .. }
+        | VaultReply::Unchanged
+        | VaultReply::State { .. }
+        | VaultReply::Backup { .. }
+        | VaultReply::Entries { .. }
+        | VaultReply::Refused { .. } => None,
+    };
+    match send(stream, reply, SEND_LIMIT, Memory::Locked) {
+        // Nothing of it has gone out.
+        Err(LinkError::TooLong(_)) => {
+            let reply = Refusal::because("the answer does not fit a frame").reply();
+            send(stream, &reply, SEND_LIMIT, Memory::Locked)
+        }
+        sent => sent,
     }
 }
 
@@ -267,17 +346,18 @@ impl Drop for Seat {
 /// Serves one connection of the operator until it is closed.
 fn serve_operator(vault: &Vault, stream: &UnixStream) -> Result<(), LinkError> {
     let nonce = Nonce(random().map_err(io::Error::other)?);
-    send(stream, &VaultReply::Challenge { nonce }, SEND_LIMIT)?;
+    answer(stream, &VaultReply::Challenge { nonce })?;
     let mut phase = Operator::Challenged(nonce);
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::within(Memory::Locked);
     loop {
-        let request = match reader.receive(stream, Patience::of(OPERATOR_PATIENCE)) {
+        let patience = Patience::of(OPERATOR_PATIENCE);
+        let (_held, request) = match receive(&mut reader, stream, patience) {
             Ok(request) => request,
             Err(LinkError::Closed) => return Ok(()),
             Err(error) => return Err(error),
         };
         let (next, reply) = vault.operator(phase, request)?;
-        send(stream, &reply, SEND_LIMIT)?;
+        answer(stream, &reply)?;
         match next {
             Some(next) => phase = next,
             None => return Ok(()),
@@ -311,8 +391,18 @@ mod tests {
             (args.dir, args.operator_key, args.mode),
             ("d".into(), "k".into(), Mode::System)
         );
-        let once = parse(&["--once", "--dir", "d", "--operator-key-pub", "k"]).unwrap();
-        assert_eq!(once.mode, Mode::Once);
+        assert_eq!(args.credential, None);
+        let words = [
+            "--once",
+            "--dir",
+            "d",
+            "--operator-key-pub",
+            "k",
+            "--credential",
+            "c",
+        ];
+        let once = parse(&words).unwrap();
+        assert_eq!((once.mode, once.credential), (Mode::Once, Some("c".into())));
         for bad in [&["--dir", "d"][..], &["--dir"], &["x"], &[]] {
             assert_eq!(parse(bad), None);
         }

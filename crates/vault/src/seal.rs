@@ -1,17 +1,21 @@
 //! Sealing: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) under the master key.
 //!
-//! What belongs to a secret, its name, who may use it and since when it is, is the
-//! authenticated data of its ciphertext. So a ciphertext put under another name, or a
-//! subject changed in the file, does not open.
+//! What belongs to a secret, its name, who may use it, since when and under which terms, is
+//! the authenticated data of its ciphertext. So a ciphertext put under another name, or a
+//! subject or a host changed in the file, does not open.
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use protocol::ids::{NoRandom, SecretName, hex, random, unhex};
 use protocol::time::Millis;
-use protocol::vault::{SecretText, Subject};
+use protocol::vault::{SecretKind, SecretText, Subject, Terms};
+use sandbox::memory;
 use zeroize::{Zeroize as _, Zeroizing};
 
-const ENTRY_DOMAIN: &[u8] = b"bulkhead/vault-entry/v1";
+use crate::fault::StoreError;
+
+const ENTRY_DOMAIN_1: &[u8] = b"bulkhead/vault-entry/v1";
+const ENTRY_DOMAIN: &[u8] = b"bulkhead/vault-entry/v2";
 
 /// The length of a nonce in bytes.
 pub(crate) const NONCE: usize = 24;
@@ -20,19 +24,36 @@ pub(crate) const NONCE: usize = 24;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tampered;
 
-/// The key over all secrets. Has no Debug, Display, Clone or Serialize; wiped when dropped.
-pub(crate) struct MasterKey(Zeroizing<[u8; 32]>);
+/// A key over secrets. Has no Debug, Display, Clone or Serialize; kept out of the swap; wiped
+/// when dropped.
+pub(crate) struct MasterKey(Box<Zeroizing<[u8; 32]>>);
 
 impl MasterKey {
     /// A new one from the kernel's random bytes.
-    pub(crate) fn generate() -> Result<Self, NoRandom> {
-        Ok(Self(Zeroizing::new(random()?)))
+    pub(crate) fn generate() -> Result<Self, StoreError> {
+        Self::of(&Zeroizing::new(random()?))
+    }
+
+    /// These bytes.
+    ///
+    /// # Errors
+    ///
+    /// The memory cannot be locked.
+    pub(crate) fn of(bytes: &[u8; 32]) -> Result<Self, StoreError> {
+        let mut place = Box::new(Zeroizing::new([0; 32]));
+        // Its page stays locked: others of such keys may lie in it.
+        memory::lock(place.as_slice())
+            .map_err(StoreError::Unlockable)?
+            .for_good();
+        place.copy_from_slice(bytes);
+        Ok(Self(place))
     }
 
     /// Reads the form that [`Self::hex`] writes.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let bytes = Zeroizing::new(unhex(text)?);
-        Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, StoreError> {
+        let bytes = unhex(text).map(Zeroizing::new);
+        let bytes = bytes.and_then(|bytes| Some(Zeroizing::new(bytes.as_slice().try_into().ok()?)));
+        bytes.map(|bytes| Self::of(&bytes)).transpose()
     }
 
     /// For its file.
@@ -74,7 +95,7 @@ impl MasterKey {
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(<&Key>::from(&*self.0))
+        XChaCha20Poly1305::new(<&Key>::from(&**self.0))
     }
 }
 
@@ -86,12 +107,41 @@ pub(crate) struct Sealed {
 }
 
 /// The canonical form of what belongs to a secret: each field has a fixed length or carries it.
-pub(crate) fn belonging(name: &SecretName, subject: &Subject, created: Millis) -> Vec<u8> {
+pub(crate) fn belonging(
+    name: &SecretName,
+    subject: &Subject,
+    created: Millis,
+    terms: &Terms,
+) -> Vec<u8> {
     let mut bytes = ENTRY_DOMAIN.to_vec();
     put(&mut bytes, name.as_str().as_bytes());
     put(&mut bytes, subject.to_string().as_bytes());
     bytes.extend(created.0.to_be_bytes());
+    bytes.extend((terms.hosts.len() as u64).to_be_bytes());
+    for host in &terms.hosts {
+        put(&mut bytes, host.as_str().as_bytes());
+    }
+    bytes.push(match terms.kind {
+        SecretKind::Secret => 0,
+        SecretKind::Honeytoken => 1,
+    });
+    put_date(&mut bytes, terms.expires);
+    put_date(&mut bytes, terms.rotate_by);
     bytes
+}
+
+/// The same in a file of version 1, whose secrets had no terms.
+pub(crate) fn belonging_1(name: &SecretName, subject: &Subject, created: Millis) -> Vec<u8> {
+    let mut bytes = ENTRY_DOMAIN_1.to_vec();
+    put(&mut bytes, name.as_str().as_bytes());
+    put(&mut bytes, subject.to_string().as_bytes());
+    bytes.extend(created.0.to_be_bytes());
+    bytes
+}
+
+/// No date is written as one that no clock shows.
+pub(crate) fn put_date(bytes: &mut Vec<u8>, date: Option<Millis>) {
+    bytes.extend(date.map_or(u64::MAX, |date| date.0).to_be_bytes());
 }
 
 /// A field with its length in front.
@@ -105,7 +155,8 @@ mod tests {
     use super::*;
 
     fn bound(name: &str, subject: Subject, created: u64) -> Vec<u8> {
-        belonging(&SecretName::parse(name).unwrap(), &subject, Millis(created))
+        let name = SecretName::parse(name).unwrap();
+        belonging(&name, &subject, Millis(created), &Terms::default())
     }
 
     #[test]
@@ -146,10 +197,49 @@ mod tests {
     }
 
     #[test]
+    fn each_of_the_terms_belongs_to_a_secret() {
+        let hosts = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        let all = [
+            Terms::default(),
+            Terms {
+                hosts: hosts(&["a.example"]),
+                ..Terms::default()
+            },
+            Terms {
+                hosts: hosts(&["b.example"]),
+                ..Terms::default()
+            },
+            Terms {
+                hosts: hosts(&["a.example", "b.example"]),
+                ..Terms::default()
+            },
+            Terms {
+                kind: SecretKind::Honeytoken,
+                ..Terms::default()
+            },
+            Terms {
+                expires: Some(Millis(1)),
+                ..Terms::default()
+            },
+            Terms {
+                rotate_by: Some(Millis(1)),
+                ..Terms::default()
+            },
+        ];
+        let name = SecretName::parse("a").unwrap();
+        let forms: std::collections::BTreeSet<_> = all
+            .iter()
+            .map(|terms| belonging(&name, &Subject::Tool, Millis(1), terms))
+            .collect();
+        assert_eq!(forms.len(), all.len());
+    }
+
+    #[test]
     fn the_key_goes_there_and_back_and_nothing_else_is_a_key() {
         let key = MasterKey::generate().unwrap();
-        assert!(MasterKey::parse(&key.hex()).unwrap().0 == key.0);
-        assert!(MasterKey::parse("00").is_none());
-        assert!(MasterKey::parse(&"g".repeat(64)).is_none());
+        let read = |text: &str| MasterKey::parse(text).unwrap();
+        assert!(read(&key.hex()).unwrap().0 == key.0);
+        assert!(read("00").is_none());
+        assert!(read(&"g".repeat(64)).is_none());
     }
 }

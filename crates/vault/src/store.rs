@@ -1,25 +1,25 @@
-//! The vault's folder: `vault.json` with the sealed entries, `vault.key`, `vault.lock`.
-//!
-//! Both files are only ever replaced whole: written beside, synced, renamed over. Each
-//! entry is sealed by itself, and the list as a whole carries a seal of its own, so that
-//! an entry that was taken away, put back from an older copy or given another date of last
-//! use is found. What is not found is an older copy of the whole file with its seal.
+//! The vault's folder as a whole: the secrets and the only handle that writes them, open or locked.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use protocol::ids::{NoRandom, SecretName, hex, unhex};
+use protocol::ids::SecretName;
+use protocol::marks::{MarkKey, MarkKind, Marks, marks_of};
 use protocol::time::Millis;
-use protocol::vault::{SecretEntry, SecretText, Subject};
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use protocol::vault::{
+    KeySource, LockState, MAX_HOSTS, NewDate, Protection, SecretEntry, SecretKind, SecretText,
+    Subject, Terms, Unlocking,
+};
 
-use crate::seal::{MasterKey, Sealed, belonging, put};
+use sandbox::memory;
+
+use crate::attempts::Attempts;
+use crate::backup;
+use crate::entries::{Entries, Entry, MAX_PAST, Recorded, SECRETS};
+use crate::fault::{StoreError, TOO_MANY_HOSTS};
+use crate::keys::{self, Found, KEY, Keeping};
+use crate::place::{self, Place};
+use crate::seal::MasterKey;
 
 /// The longest secret in bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
@@ -27,172 +27,181 @@ pub const MAX_VALUE: usize = 64 * 1024;
 /// The most secrets.
 pub const MAX_ENTRIES: usize = 1000;
 
-/// The longest `vault.json` that is read, in bytes: all entries at their longest in hexadecimal.
-const MAX_FILE: u64 = (MAX_ENTRIES * (2 * MAX_VALUE + 1024)) as u64;
-
-const FILE_DOMAIN: &[u8] = b"bulkhead/vault-file/v1";
-const SECRETS: &str = "vault.json";
-const KEY: &str = "vault.key";
-const LOCK: &str = "vault.lock";
-
-/// How long to wait for another process to let go of the vault.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-
-/// Why the vault cannot be used, or why it did not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The system refused.
-    #[error("{path:?}: {error}")]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// The system's words.
-        error: io::Error,
-    },
-    /// Another process has it.
-    #[error("another process is using the vault in {0:?}; stop it with `bulkhead down`")]
-    InUse(PathBuf),
-    /// Somebody else could read a file that is only for the vault.
-    #[error("others can read {0:?}; run: chmod go= {0:?}")]
-    OpenToOthers(PathBuf),
-    /// There are secrets and no key to open them.
-    #[error(
-        "{0:?} is missing, and without it no secret opens; restore it from a backup, or remove {SECRETS} and add the secrets again"
-    )]
-    KeyMissing(PathBuf),
-    /// The key's file does not hold a key.
-    #[error("{0:?} does not hold a key of 64 hexadecimal digits; restore it from a backup")]
-    KeyMalformed(PathBuf),
-    /// The secrets' file is not one.
-    #[error("{path:?} is not a vault: {what}; restore it from a backup")]
-    Malformed {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, without its content.
-        what: String,
-    },
-    /// The seal does not match.
-    #[error(
-        "{0:?} was changed by somebody else, or {KEY} is not its key; restore both from one backup"
-    )]
-    Tampered(PathBuf),
-    /// No random bytes.
-    #[error(transparent)]
-    NoRandom(#[from] NoRandom),
-    /// There is no such secret.
-    #[error("there is no secret `{0}`; `bulkhead vault list` shows the names")]
-    Unknown(SecretName),
-    /// The name is taken.
-    #[error("there is a secret `{0}` already; `bulkhead vault rotate {0}` replaces its value")]
-    Taken(SecretName),
-    /// No room.
-    #[error("the vault is full with {MAX_ENTRIES} secrets; remove one first")]
-    Full,
-    /// Nothing in it, or too much.
-    #[error("a secret has from 1 to {MAX_VALUE} bytes")]
-    BadLength,
-}
-
-/// Where the master key comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeySource {
-    /// A file beside the secrets: whoever can copy the folder has everything in it.
-    KeyFile,
-}
-
-impl KeySource {
-    /// Where the key of the vault in this folder comes from; none if it has no key yet.
-    pub fn of(dir: &Path) -> Result<Option<Self>, StoreError> {
-        Ok(exists(&dir.join(KEY))?.then_some(Self::KeyFile))
-    }
-}
-
-impl fmt::Display for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KeyFile => f.write_str(
-                "a key file beside the secrets; whoever can copy the folder can open them",
-            ),
-        }
-    }
-}
-
 /// The secrets, and the only handle that writes them.
 pub struct Store {
-    dir: PathBuf,
-    key: MasterKey,
-    entries: BTreeMap<SecretName, Entry>,
-    // Held for as long as this lives.
-    _lock: File,
+    place: Place,
+    keeping: Keeping,
+    attempts: Attempts,
+    state: State,
 }
 
-#[derive(Clone)]
-struct Entry {
-    subject: Subject,
-    created: Millis,
-    last_used: Option<Millis>,
-    sealed: Sealed,
+enum State {
+    Locked,
+    Open(Contents),
+}
+
+struct Contents {
+    key: MasterKey,
+    entries: Entries,
+}
+
+/// How a vault stands to what the record says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Standing {
+    /// The record knows exactly this.
+    Sound,
+    /// This is what the record knows, changed further while there was no record.
+    Ahead,
+    /// It is neither: an older copy, or another vault, was put here.
+    Behind,
 }
 
 impl Store {
     /// Makes the folder if it is missing; nothing is read or written in it yet.
     pub fn create_folder(dir: &Path) -> Result<(), StoreError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io_at(dir))
+        place::create_folder(dir)
     }
 
-    /// Opens the vault in this folder, or makes an empty one with a new key.
+    /// Takes the vault in this folder, or makes an empty one with a new key in a file. It is
+    /// open if its key is in a file, and otherwise locked.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        only_ours(dir)?;
-        let lock = lock(&dir.join(LOCK))?;
-        let secrets = dir.join(SECRETS);
-        let key = match read_key(&dir.join(KEY))? {
-            Some(key) => key,
-            None if exists(&secrets)? => return Err(StoreError::KeyMissing(dir.join(KEY))),
+        let place = Place::take(dir)?;
+        let attempts = Attempts::read(&place, Millis::now())?;
+        let (keeping, state) = match keys::read(&place)? {
+            Some(Found::Wrapped(wrapped)) => (Keeping::Wrapped(wrapped), State::Locked),
+            Some(Found::Bare(key)) => (Keeping::Bare, State::Open(Contents::read(&place, key)?)),
+            None if place.has(SECRETS)? => return Err(StoreError::KeyMissing(place.path(KEY))),
             None => {
                 let key = MasterKey::generate()?;
-                let line = Zeroizing::new(format!("{}\n", *key.hex()));
-                replace(dir, KEY, line.as_bytes())?;
-                key
+                let keeping = keys::keep(&place, &key, &Protection::KeyFile)?;
+                let entries = Entries::default();
+                (keeping, State::Open(Contents { key, entries }))
             }
         };
-        let entries = if exists(&secrets)? {
-            load(&secrets, &key)?
-        } else {
-            BTreeMap::new()
-        };
         Ok(Self {
-            dir: dir.to_owned(),
-            key,
-            entries,
-            _lock: lock,
+            place,
+            keeping,
+            attempts,
+            state,
         })
     }
 
+    /// How its key is kept.
+    pub fn key_source(&self) -> KeySource {
+        match &self.keeping {
+            Keeping::Bare => KeySource::KeyFile,
+            Keeping::Wrapped(wrapped) => wrapped.source(),
+        }
+    }
+
+    /// The keyring's entry, where that keeps its key.
+    pub fn keyring_entry(&self) -> Option<&str> {
+        match &self.keeping {
+            Keeping::Bare => None,
+            Keeping::Wrapped(wrapped) => wrapped.entry(),
+        }
+    }
+
+    /// Whether its secrets can be opened.
+    pub fn lock_state(&self) -> LockState {
+        match self.state {
+            State::Locked => LockState::Locked,
+            State::Open(_) => LockState::Open,
+        }
+    }
+
+    /// Wrong attempts to unlock it since the last right one, and how long the next one has to wait.
+    pub fn attempts(&self) -> (u32, Option<Duration>) {
+        (self.attempts.wrong, self.attempts.wait(Millis::now()))
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// What is given is not it, or it is too early after wrong attempts; then nothing is tried.
+    pub fn unlock(&mut self, with: &Unlocking) -> Result<(), StoreError> {
+        let (Keeping::Wrapped(wrapped), State::Locked) = (&self.keeping, &self.state) else {
+            return Err(StoreError::NotLocked);
+        };
+        match with {
+            // Nobody guesses 32 random bytes; and a service that was given a wrong one must not have to wait.
+            Unlocking::Key { .. } => {
+                let key = wrapped.open(with)?;
+                self.state = State::Open(Contents::read(&self.place, key)?);
+                Ok(())
+            }
+            Unlocking::Passphrase { .. } if wrapped.source() != KeySource::Passphrase => {
+                Err(StoreError::OtherKey)
+            }
+            Unlocking::Passphrase { .. } => {
+                let now = Millis::now();
+                if let Some(wait) = self.attempts.wait(now) {
+                    let wrong = self.attempts.wrong;
+                    return Err(StoreError::Slowed { wrong, wait });
+                }
+                self.attempts.count(&self.place, now)?;
+                let key = wrapped.open(with)?;
+                self.state = State::Open(Contents::read(&self.place, key)?);
+                self.attempts.forget(&self.place)
+            }
+        }
+    }
+
+    /// Forgets the key until it is unlocked again.
+    pub fn lock(&mut self) -> Result<(), StoreError> {
+        match self.keeping {
+            Keeping::Bare => Err(StoreError::NothingToLock),
+            Keeping::Wrapped(_) => {
+                self.state = State::Locked;
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the key otherwise; durable when this returns. What kept it before opens it no more.
+    pub fn protect(&mut self, how: &Protection) -> Result<(), StoreError> {
+        self.keeping = keys::keep(&self.place, &self.contents()?.key, how)?;
+        // What was tried at the old protection says nothing of the new one.
+        self.attempts.forget(&self.place)?;
+        let next = self.contents()?.entries.clone();
+        self.change(next)
+    }
+
     /// Who may use this secret; none if there is no such secret.
-    pub fn subject(&self, name: &SecretName) -> Option<&Subject> {
-        self.entries.get(name).map(|entry| &entry.subject)
+    pub fn subject(&self, name: &SecretName) -> Result<Option<&Subject>, StoreError> {
+        let entry = self.contents()?.entries.list.get(name);
+        Ok(entry.map(|entry| &entry.subject))
+    }
+
+    /// What may be known of a secret; none if there is no such secret.
+    pub fn entry(&self, name: &SecretName) -> Result<Option<SecretEntry>, StoreError> {
+        let entry = self.contents()?.entries.list.get(name);
+        Ok(entry.map(|entry| public((name, entry))))
     }
 
     /// Opens a secret. That the one who asks may have it is the caller's to see to.
     pub fn reveal(&self, name: &SecretName) -> Result<SecretText, StoreError> {
-        let entry = self.entry(name)?;
-        self.key
-            .open(
-                &belonging(name, &entry.subject, entry.created),
-                &entry.sealed,
-            )
-            .map_err(|_| StoreError::Tampered(self.dir.join(SECRETS)))
+        let contents = self.contents()?;
+        let entry = contents.find(name)?;
+        if let Some(at) = entry.terms.expires.filter(|at| *at <= Millis::now()) {
+            let name = name.clone();
+            return Err(StoreError::Expired { name, at });
+        }
+        entry
+            .open(&contents.key, name)
+            .map_err(|_| StoreError::Tampered(self.place.path(SECRETS)))
     }
 
     /// Notes that a secret was used now; durable when this returns.
     pub fn touch(&mut self, name: &SecretName) -> Result<(), StoreError> {
-        let mut entry = self.entry(name)?.clone();
+        let contents = self.contents()?;
+        let mut entry = contents.find(name)?.clone();
         entry.last_used = Some(Millis::now());
-        self.put(name.clone(), entry)
+        let mut next = contents.entries.clone();
+        next.list.insert(name.clone(), entry);
+        self.commit(next)
     }
 
     /// Keeps a new secret; durable when this returns.
@@ -200,315 +209,218 @@ impl Store {
         &mut self,
         name: SecretName,
         subject: Subject,
+        terms: Terms,
         value: &SecretText,
     ) -> Result<(), StoreError> {
-        if self.entries.contains_key(&name) {
+        fits(&subject, &terms)?;
+        let contents = self.contents()?;
+        if contents.entries.list.contains_key(&name) {
             return Err(StoreError::Taken(name));
         }
-        if self.entries.len() >= MAX_ENTRIES {
+        if contents.entries.list.len() >= MAX_ENTRIES {
             return Err(StoreError::Full);
         }
-        let entry = self.seal(&name, subject, value)?;
-        self.put(name, entry)
+        let entry = Entry::seal(&contents.key, &name, subject, Millis::now(), terms, value)?;
+        let mut next = contents.entries.clone();
+        next.list.insert(name, entry);
+        self.change(next)
     }
 
     /// Replaces the value of a secret; durable when this returns.
-    pub fn rotate(&mut self, name: SecretName, value: &SecretText) -> Result<(), StoreError> {
-        let subject = self.entry(&name)?.subject.clone();
-        let entry = self.seal(&name, subject, value)?;
-        self.put(name, entry)
+    pub fn rotate(
+        &mut self,
+        name: SecretName,
+        value: &SecretText,
+        expires: NewDate,
+        rotate_by: NewDate,
+    ) -> Result<(), StoreError> {
+        let contents = self.contents()?;
+        let old = contents.find(&name)?;
+        let now = Millis::now();
+        let terms = Terms {
+            expires: moved(old.terms.expires, old.created, now, expires),
+            rotate_by: moved(old.terms.rotate_by, old.created, now, rotate_by),
+            ..old.terms.clone()
+        };
+        let entry = Entry::seal(&contents.key, &name, old.subject.clone(), now, terms, value)?;
+        let mut next = contents.entries.clone();
+        next.list.insert(name, entry);
+        self.change(next)
     }
 
     /// Forgets a secret; durable when this returns.
     pub fn remove(&mut self, name: &SecretName) -> Result<(), StoreError> {
-        self.entry(name)?;
-        let mut next = self.entries.clone();
-        next.remove(name);
-        self.commit(next)
+        let contents = self.contents()?;
+        contents.find(name)?;
+        let mut next = contents.entries.clone();
+        next.list.remove(name);
+        self.change(next)
     }
 
     /// All secrets by name, without their values.
-    pub fn list(&self) -> Vec<SecretEntry> {
-        let public = |(name, entry): (&SecretName, &Entry)| SecretEntry {
-            name: name.clone(),
-            subject: entry.subject.clone(),
-            created: entry.created,
-            last_used: entry.last_used,
-        };
-        self.entries.iter().map(public).collect()
+    pub fn list(&self) -> Result<Vec<SecretEntry>, StoreError> {
+        Ok(self.contents()?.entries.list.iter().map(public).collect())
     }
 
-    fn entry(&self, name: &SecretName) -> Result<&Entry, StoreError> {
-        self.entries
-            .get(name)
-            .ok_or_else(|| StoreError::Unknown(name.clone()))
-    }
-
-    fn seal(
-        &self,
-        name: &SecretName,
-        subject: Subject,
-        value: &SecretText,
-    ) -> Result<Entry, StoreError> {
-        let clear = value.expose().as_bytes();
-        if clear.is_empty() || clear.len() > MAX_VALUE {
-            return Err(StoreError::BadLength);
+    /// What finds the secrets in a text. A value too short to be looked for has none.
+    pub fn marks(&self, key: &MarkKey) -> Result<Marks, StoreError> {
+        let contents = self.contents()?;
+        let mut marks = Vec::new();
+        for (name, entry) in &contents.entries.list {
+            let value = entry
+                .open(&contents.key, name)
+                .map_err(|_| StoreError::Tampered(self.place.path(SECRETS)))?;
+            let _held = memory::lock(value.expose().as_bytes()).map_err(StoreError::Unlockable)?;
+            let kind = match entry.terms.kind {
+                SecretKind::Secret => MarkKind::Secret,
+                SecretKind::Honeytoken => MarkKind::Honeytoken,
+            };
+            marks.extend(marks_of(key, name.clone(), kind, value.expose()));
         }
-        let created = Millis::now();
-        let sealed = self.key.seal(&belonging(name, &subject, created), clear)?;
-        Ok(Entry {
-            subject,
-            created,
-            last_used: None,
-            sealed,
+        Ok(Marks::new(key, marks))
+    }
+
+    /// How many changes led to what it holds.
+    pub fn generation(&self) -> Result<u64, StoreError> {
+        Ok(self.contents()?.entries.generation)
+    }
+
+    /// What the record is told of it.
+    pub fn recorded(&self) -> Result<Recorded, StoreError> {
+        Ok(self.contents()?.entries.state())
+    }
+
+    /// How it stands to the last that the record says; none if the record says nothing.
+    pub fn standing(&self, last: Option<&Recorded>) -> Result<Standing, StoreError> {
+        let entries = &self.contents()?.entries;
+        let own = entries.state();
+        Ok(match last {
+            Some(last) if *last == own => Standing::Sound,
+            None if own.generation == 0 => Standing::Sound,
+            Some(last) if entries.past.contains(last) => Standing::Ahead,
+            // A record that knows no vault is one from before the first change.
+            None if entries.past.iter().any(|past| past.generation == 0) => Standing::Ahead,
+            Some(_) | None => Standing::Behind,
         })
     }
 
-    fn put(&mut self, name: SecretName, entry: Entry) -> Result<(), StoreError> {
-        let mut next = self.entries.clone();
-        next.insert(name, entry);
+    /// Remembers that the record knows what it holds now; written with the next change.
+    pub fn note_recorded(&mut self) -> Result<(), StoreError> {
+        let State::Open(contents) = &mut self.state else {
+            return Err(StoreError::Locked);
+        };
+        contents.entries.past.clear();
+        Ok(())
+    }
+
+    /// Takes what it holds for right, whatever the record said last; durable when this returns.
+    pub fn accept(&mut self, last: Option<Recorded>) -> Result<(), StoreError> {
+        let next = self.contents()?.entries.clone();
+        self.change_after(next, last)
+    }
+
+    /// All secrets sealed under a passphrase of their own.
+    pub fn backup(&self, passphrase: &SecretText) -> Result<String, StoreError> {
+        let contents = self.contents()?;
+        let tampered = || StoreError::Tampered(self.place.path(SECRETS));
+        backup::seal(&contents.entries.list, &contents.key, passphrase, tampered)
+    }
+
+    /// Replaces all secrets by those of a backup, whatever the record said last; durable when this returns.
+    pub fn restore(
+        &mut self,
+        text: &str,
+        passphrase: &SecretText,
+        last: Option<Recorded>,
+    ) -> Result<(), StoreError> {
+        let contents = self.contents()?;
+        let mut next = contents.entries.clone();
+        next.list = backup::open(text, passphrase, &contents.key)?;
+        self.change_after(next, last)
+    }
+
+    fn contents(&self) -> Result<&Contents, StoreError> {
+        match &self.state {
+            State::Locked => Err(StoreError::Locked),
+            State::Open(contents) => Ok(contents),
+        }
+    }
+
+    fn change_after(
+        &mut self,
+        mut next: Entries,
+        last: Option<Recorded>,
+    ) -> Result<(), StoreError> {
+        if let Some(last) = last {
+            next.generation = next.generation.max(last.generation);
+            next.past = vec![last];
+        }
+        self.change(next)
+    }
+
+    fn change(&mut self, mut next: Entries) -> Result<(), StoreError> {
+        next.past.push(self.contents()?.entries.state());
+        let too_many = next.past.len().saturating_sub(MAX_PAST);
+        next.past.drain(..too_many);
+        next.generation += 1;
         self.commit(next)
     }
 
     /// What is in memory follows what is on disk, never the other way round.
-    fn commit(&mut self, next: BTreeMap<SecretName, Entry>) -> Result<(), StoreError> {
-        let path = self.dir.join(SECRETS);
-        let file = FileForm::of(&next, &self.key)?;
-        let mut bytes =
-            serde_json::to_vec_pretty(&file).map_err(|error| StoreError::Malformed {
-                path,
-                what: error.to_string(),
-            })?;
-        bytes.push(b'\n');
-        replace(&self.dir, SECRETS, &bytes)?;
-        self.entries = next;
+    fn commit(&mut self, next: Entries) -> Result<(), StoreError> {
+        let State::Open(contents) = &mut self.state else {
+            return Err(StoreError::Locked);
+        };
+        next.write(&self.place, &contents.key)?;
+        contents.entries = next;
         Ok(())
     }
 }
 
-/// `vault.json`.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileForm {
-    version: u32,
-    entries: Vec<EntryForm>,
-    seal: SealedForm,
-}
+impl Contents {
+    fn read(place: &Place, key: MasterKey) -> Result<Self, StoreError> {
+        let entries = Entries::read(place, &key)?;
+        Ok(Self { key, entries })
+    }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EntryForm {
-    name: SecretName,
-    subject: Subject,
-    created: Millis,
-    last_used: Option<Millis>,
-    nonce: String,
-    ciphertext: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SealedForm {
-    nonce: String,
-    ciphertext: String,
-}
-
-impl FileForm {
-    fn of(entries: &BTreeMap<SecretName, Entry>, key: &MasterKey) -> Result<Self, NoRandom> {
-        let seal = SealedForm::of(&key.seal(&list_form(entries), b"")?);
-        let form = |(name, entry): (&SecretName, &Entry)| {
-            let SealedForm { nonce, ciphertext } = SealedForm::of(&entry.sealed);
-            EntryForm {
-                name: name.clone(),
-                subject: entry.subject.clone(),
-                created: entry.created,
-                last_used: entry.last_used,
-                nonce,
-                ciphertext,
-            }
-        };
-        Ok(Self {
-            version: 1,
-            entries: entries.iter().map(form).collect(),
-            seal,
-        })
+    fn find(&self, name: &SecretName) -> Result<&Entry, StoreError> {
+        let entry = self.entries.list.get(name);
+        entry.ok_or_else(|| StoreError::Unknown(name.clone()))
     }
 }
 
-impl SealedForm {
-    fn of(sealed: &Sealed) -> Self {
-        Self {
-            nonce: hex(&sealed.nonce),
-            ciphertext: hex(&sealed.ciphertext),
+fn public((name, entry): (&SecretName, &Entry)) -> SecretEntry {
+    SecretEntry {
+        name: name.clone(),
+        subject: entry.subject.clone(),
+        created: entry.created,
+        last_used: entry.last_used,
+        terms: entry.terms.clone(),
+    }
+}
+
+/// Whether somebody can use a secret under these terms.
+fn fits(subject: &Subject, terms: &Terms) -> Result<(), StoreError> {
+    let bad = |what| Err(StoreError::BadTerms(what));
+    if terms.hosts.len() > MAX_HOSTS {
+        return bad(TOO_MANY_HOSTS);
+    }
+    match (subject, terms.kind, terms.hosts.is_empty()) {
+        (Subject::Tool, SecretKind::Secret, true) => bad(
+            "a secret for tools is bound to the hosts that it may be sent to; name them with --host",
+        ),
+        (Subject::Channel(_), SecretKind::Secret, false) => {
+            bad("a channel's secret takes no host: its program reaches its platform only")
         }
-    }
-
-    fn read(&self) -> Result<Sealed, &'static str> {
-        let nonce = unhex(&self.nonce).and_then(|bytes| bytes.try_into().ok());
-        Ok(Sealed {
-            nonce: nonce.ok_or("a nonce is not 48 hexadecimal digits")?,
-            ciphertext: unhex(&self.ciphertext).ok_or("a ciphertext is not hexadecimal")?,
-        })
+        (Subject::Tool | Subject::Model | Subject::Channel(_), _, _) => Ok(()),
     }
 }
 
-/// The canonical form of the whole list, which its seal covers.
-fn list_form(entries: &BTreeMap<SecretName, Entry>) -> Vec<u8> {
-    let mut bytes = FILE_DOMAIN.to_vec();
-    bytes.extend((entries.len() as u64).to_be_bytes());
-    for (name, entry) in entries {
-        put(&mut bytes, &belonging(name, &entry.subject, entry.created));
-        // No date is written as one that no clock shows.
-        bytes.extend(
-            entry
-                .last_used
-                .map_or(u64::MAX, |used| used.0)
-                .to_be_bytes(),
-        );
-        bytes.extend(entry.sealed.nonce);
-        put(&mut bytes, &entry.sealed.ciphertext);
-    }
-    bytes
-}
-
-fn load(path: &Path, key: &MasterKey) -> Result<BTreeMap<SecretName, Entry>, StoreError> {
-    let malformed = |what: &str| StoreError::Malformed {
-        path: path.to_owned(),
-        what: what.to_owned(),
-    };
-    let bytes = read_ours(path, MAX_FILE)?;
-    // The parser's own words could hold a piece of the file; its position cannot.
-    let file: FileForm = serde_json::from_slice(&bytes)
-        .map_err(|error| malformed(&format!("line {}, column {}", error.line(), error.column())))?;
-    if file.version != 1 {
-        return Err(malformed("its version is not 1"));
-    }
-    if file.entries.len() > MAX_ENTRIES {
-        return Err(malformed("it has too many entries"));
-    }
-    let mut entries = BTreeMap::new();
-    for form in file.entries {
-        let EntryForm {
-            name,
-            subject,
-            created,
-            last_used,
-            nonce,
-            ciphertext,
-        } = form;
-        let sealed = SealedForm { nonce, ciphertext }.read().map_err(malformed)?;
-        let entry = Entry {
-            subject,
-            created,
-            last_used,
-            sealed,
-        };
-        if entries.insert(name, entry).is_some() {
-            return Err(malformed("it has a name twice"));
-        }
-    }
-    let seal = file.seal.read().map_err(malformed)?;
-    key.open(&list_form(&entries), &seal)
-        .map_err(|_| StoreError::Tampered(path.to_owned()))?;
-    Ok(entries)
-}
-
-fn read_key(path: &Path) -> Result<Option<MasterKey>, StoreError> {
-    if !exists(path)? {
-        return Ok(None);
-    }
-    let bytes = read_ours(path, 65)?;
-    let key = std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| MasterKey::parse(text.trim_end_matches('\n')));
-    key.map(Some)
-        .ok_or_else(|| StoreError::KeyMalformed(path.to_owned()))
-}
-
-/// Reads a file of at most `limit` bytes that nobody else can read.
-fn read_ours(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    only_ours(path)?;
-    let file = File::open(path).map_err(io_at(path))?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io_at(path))?;
-    if bytes.len() as u64 > limit {
-        let what = format!("it is longer than {limit} bytes");
-        return Err(StoreError::Malformed {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    Ok(bytes)
-}
-
-fn only_ours(path: &Path) -> Result<(), StoreError> {
-    let mode = fs::symlink_metadata(path)
-        .map_err(io_at(path))?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
-        Err(StoreError::OpenToOthers(path.to_owned()))
-    } else {
-        Ok(())
-    }
-}
-
-fn exists(path: &Path) -> Result<bool, StoreError> {
-    path.try_exists().map_err(io_at(path))
-}
-
-/// Replaces a file of the folder whole: after a crash it is the old one or the new one.
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-    let (path, beside) = (dir.join(name), dir.join(format!("{name}.new")));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let opened = match options.open(&beside) {
-        // Left by a crash; whoever holds the lock is the only one who writes here.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&beside).and_then(|()| options.open(&beside))
-        }
-        other => other,
-    };
-    let mut file = opened.map_err(io_at(&beside))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(io_at(&beside))?;
-    fs::rename(&beside, &path).map_err(io_at(&path))?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(io_at(dir))
-}
-
-/// Takes the lock that keeps two processes from writing at once; flock(2) ends with its holder.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
-    let file = file.map_err(io_at(path))?;
-    let start = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(io_at(path)(error)),
-            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse(path.with_file_name("")));
-            }
-        }
-    }
-}
-
-fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |error| StoreError::Io {
-        path: path.to_owned(),
-        error,
+/// A date after a rotation.
+fn moved(old: Option<Millis>, since: Millis, now: Millis, new: NewDate) -> Option<Millis> {
+    match new {
+        NewDate::SameSpan => old.map(|old| now.after(old.since(since))),
+        NewDate::Never => None,
+        NewDate::At(at) => Some(at),
     }
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use protocol::control::{Control, ProgramEnd, Report, WorkspaceConfig};
 use protocol::frame::LinkError;
 use protocol::rules::RulesNews;
-use sandbox::{Files, Program, confine};
+use sandbox::{Program, confine, files_of};
 
 use crate::home::make_folder;
 use crate::serve::Shared;
@@ -77,10 +77,8 @@ fn serve(control: &ProgramEnd<WorkspaceConfig>, folders: &Folders) -> Result<(),
     make_folder(&folders.history).map_err(|error| named(&folders.history, error))?;
     let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| named(path, error));
     let (workspace, history) = (real(&folders.workspace)?, real(&folders.history)?);
-    let files = Files {
-        keep: vec![workspace.clone(), history.clone()],
-        ..Files::default()
-    };
+    let files = files_of(Program::Workspace, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     confine(Program::Workspace, &files).map_err(|error| error.to_string())?;
     let config = match control.start() {
         Ok(config) => config,
@@ -121,7 +119,14 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
                 RulesNews::Broken { .. } | RulesNews::AsBefore => {}
             },
             (Control::Stop, _) => return Ok(()),
-            (other @ (Control::Start { .. } | Control::Listener | Control::NoAgent { .. }), _) => {
+            (
+                other @ (Control::Start { .. }
+                | Control::Listener
+                | Control::NoAgent { .. }
+                | Control::Frozen { .. }
+                | Control::Resume { .. }),
+                _,
+            ) => {
                 return Err(unexpected(other.name()));
             }
         }

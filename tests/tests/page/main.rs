@@ -1,6 +1,7 @@
 //! The page in a real browser: headless Chromium.
 
 mod approvals;
+mod freeze;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;

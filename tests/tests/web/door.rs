@@ -11,12 +11,13 @@ use testkit::system::{System, said, wait_for};
 use crate::{Browser, log_in_with, next, origin, page_origin, token};
 
 /// The files of the page, which hold nothing of anybody.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "/",
     "/login",
     "/app.js",
     "/approvals.js",
     "/cards.js",
+    "/freeze.js",
     "/link.js",
     "/passkey",
     "/passkeys.js",
@@ -57,6 +58,7 @@ fn api() -> Vec<(&'static str, Option<Value>)> {
         ("/transcript", None),
         ("/message", Some(json!({ "id": "m-1", "text": "hello" }))),
         ("/stop", Some(json!({}))),
+        ("/panic", Some(json!({}))),
         ("/answer", Some(answer)),
         ("/passkey", Some(passkey)),
         ("/grants", None),

@@ -2,6 +2,7 @@
 
 mod chat;
 mod door;
+mod freeze;
 mod passkeys;
 
 use std::cell::Cell;

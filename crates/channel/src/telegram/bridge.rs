@@ -389,6 +389,8 @@ impl Bridge {
             | ChannelEvent::Grants { .. }
             | ChannelEvent::GrantRevoked { .. }
             | ChannelEvent::GrantNotRevoked { .. }
+            | ChannelEvent::Panicked { .. }
+            | ChannelEvent::PanicRefused { .. }
             | ChannelEvent::GrantsChanged { .. } => {}
         }
     }

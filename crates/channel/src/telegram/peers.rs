@@ -180,6 +180,9 @@ pub(super) enum NoToken {
         "what the vault holds as {0} is not a bot token; put the right one in with `bulkhead vault rotate {0}`"
     )]
     NotAToken(SecretName),
+    /// Nothing opens before the operator unlocks the vault.
+    #[error("the vault is locked; it goes on after `bulkhead vault unlock`")]
+    Locked,
     /// The vault is not there or does not answer.
     #[error("the vault does not answer")]
     NoVault,
@@ -211,6 +214,7 @@ impl Vault {
         match answer {
             Ok(text) => Token::parse(text).ok_or_else(|| NoToken::NotAToken(self.name.clone())),
             Err(VaultError::Refused(reason)) => Err(NoToken::Refused(reason)),
+            Err(VaultError::Locked) => Err(NoToken::Locked),
             Err(VaultError::Link(error)) => {
                 self.slot.give_up(&link, &error);
                 Err(NoToken::NoVault)

@@ -268,7 +268,7 @@ impl Poller {
             CallError::NoToken(NoToken::Refused(_)) if refusals >= MAX_REFUSALS => {
                 return self.give_up(&error).await;
             }
-            CallError::NoToken(NoToken::Refused(_) | NoToken::NoVault)
+            CallError::NoToken(NoToken::Refused(_) | NoToken::Locked | NoToken::NoVault)
             | CallError::Http(_)
             | CallError::Conflict
             | CallError::Refused { .. }

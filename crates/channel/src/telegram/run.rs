@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::control::{ChannelConfig, Peer, Report};
 use protocol::frame::LinkError;
-use sandbox::{Files, Program};
+use sandbox::Program;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -45,10 +45,8 @@ pub fn run() -> ExitCode {
 fn started() -> Result<(), String> {
     let [key, folder] = program::path_options(std::env::args_os().skip(1), ["--key", "--dir"])
         .map_err(|error| error.to_string())?;
-    let files = Files {
-        write: vec![folder.clone()],
-        ..Files::default()
-    };
+    let files = sandbox::files_of(Program::ChannelTelegram, std::env::args_os().skip(1));
+    let files = files.map_err(|error| error.to_string())?;
     let started = program::start(Program::ChannelTelegram, &key, &files)
         .map_err(|error| error.to_string())?;
     let disk = Disk::open(&folder);

@@ -398,7 +398,7 @@ impl Sender {
                 self.tell(Told::Failed(error.to_string()))?;
                 Err(Undone::End)
             }
-            CallError::NoToken(NoToken::Refused(_) | NoToken::NoVault)
+            CallError::NoToken(NoToken::Refused(_) | NoToken::Locked | NoToken::NoVault)
             | CallError::Http(_)
             | CallError::Conflict
             | CallError::Refused { .. }

@@ -32,6 +32,10 @@ pub(super) fn at(path: &str) -> Option<Asset> {
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/cards.js"),
         ),
+        "/freeze.js" => (
+            "text/javascript; charset=utf-8",
+            include_bytes!("../../assets/freeze.js"),
+        ),
         "/passkeys.js" => (
             "text/javascript; charset=utf-8",
             include_bytes!("../../assets/passkeys.js"),

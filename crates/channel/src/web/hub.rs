@@ -50,6 +50,8 @@ pub(super) enum Answer {
     },
     GrantRevoked,
     GrantNotRevoked(String),
+    Panicked,
+    PanicRefused(String),
 }
 
 /// What became of a message.
@@ -206,6 +208,10 @@ impl Hub {
             ChannelEvent::GrantRevoked { id } => self.answer(id, Answer::GrantRevoked),
             ChannelEvent::GrantNotRevoked { id, text } => {
                 self.answer(id, Answer::GrantNotRevoked(text));
+            }
+            ChannelEvent::Panicked { id } => self.answer(id, Answer::Panicked),
+            ChannelEvent::PanicRefused { id, text } => {
+                self.answer(id, Answer::PanicRefused(text));
             }
             ref event @ (ChannelEvent::TurnStarted {
                 ref conversation, ..

@@ -80,6 +80,7 @@ enum Api {
     Passkey,
     Grants,
     Revoke,
+    Panic,
 }
 
 impl Api {
@@ -95,6 +96,7 @@ impl Api {
             ("POST", "/passkey") => Some(Self::Passkey),
             ("GET", "/grants") => Some(Self::Grants),
             ("POST", "/revoke") => Some(Self::Revoke),
+            ("POST", "/panic") => Some(Self::Panic),
             _ => None,
         }
     }
@@ -140,6 +142,11 @@ struct PasskeyBody {
     code: String,
     enrolment: Enrolment,
 }
+
+/// An empty object: what is wanted stands in the address.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PanicBody {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,6 +257,10 @@ impl Site {
             }
             Api::Grants => self.grants(browser).await,
             Api::Revoke => self.revoke(browser, read(&head.headers, body).await?).await,
+            Api::Panic => {
+                let PanicBody {} = read(&head.headers, body).await?;
+                self.panic(browser).await
+            }
         }
     }
 
@@ -287,7 +298,9 @@ impl Site {
             | Answer::Transcript { .. }
             | Answer::Grants { .. }
             | Answer::GrantRevoked
-            | Answer::GrantNotRevoked(_) => Err(Problem::LinkUsed),
+            | Answer::GrantNotRevoked(_)
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::LinkUsed),
         }
     }
 
@@ -324,7 +337,9 @@ impl Site {
             | Answer::Transcript { .. }
             | Answer::Grants { .. }
             | Answer::GrantRevoked
-            | Answer::GrantNotRevoked(_) => Err(Problem::NotLoggedIn),
+            | Answer::GrantNotRevoked(_)
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::NotLoggedIn),
         }
     }
 
@@ -367,7 +382,9 @@ impl Site {
             | Answer::PasskeyRefused(_)
             | Answer::Grants { .. }
             | Answer::GrantRevoked
-            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
+            | Answer::GrantNotRevoked(_)
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::GatewayGone),
         }
     }
 
@@ -396,7 +413,9 @@ impl Site {
             | Answer::Transcript { .. }
             | Answer::Grants { .. }
             | Answer::GrantRevoked
-            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
+            | Answer::GrantNotRevoked(_)
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::GatewayGone),
         }
     }
 
@@ -412,7 +431,9 @@ impl Site {
             | Answer::PasskeyRefused(_)
             | Answer::Transcript { .. }
             | Answer::GrantRevoked
-            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
+            | Answer::GrantNotRevoked(_)
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::GatewayGone),
         }
     }
 
@@ -433,7 +454,25 @@ impl Site {
             | Answer::PasskeyEnrolled
             | Answer::PasskeyRefused(_)
             | Answer::Transcript { .. }
-            | Answer::Grants { .. } => Err(Problem::GatewayGone),
+            | Answer::Grants { .. }
+            | Answer::Panicked
+            | Answer::PanicRefused(_) => Err(Problem::GatewayGone),
+        }
+    }
+
+    /// Has everything frozen; whether whoever is at this browser may, the gateway knows.
+    async fn panic(&self, Browser { sender, .. }: Browser) -> Result<Reply, Problem> {
+        match self.ask(|id| ChannelRequest::Panic { id, sender }).await? {
+            Answer::Panicked => Ok(reply::done()),
+            Answer::PanicRefused(text) => Err(Problem::NotTaken(text)),
+            Answer::LoggedIn { .. }
+            | Answer::LoginRefused
+            | Answer::PasskeyEnrolled
+            | Answer::PasskeyRefused(_)
+            | Answer::Transcript { .. }
+            | Answer::Grants { .. }
+            | Answer::GrantRevoked
+            | Answer::GrantNotRevoked(_) => Err(Problem::GatewayGone),
         }
     }
 

@@ -37,10 +37,12 @@ pub(super) enum Target {
     Median(f64),
     /// The median is less than the first, and only one in a hundred is not less than the second.
     Within(f64, f64),
-    /// The ratio is at least this: how much slower another is.
+    /// The ratio is at least this: how much slower another is, or how much of a rate is left.
     Slower(f64),
     /// The figure is at least this.
     AtLeast(f64),
+    /// The ratio is at least this: how much of the baseline is left.
+    Share(f64),
 }
 
 /// Whether a figure is as it has to be.
@@ -58,6 +60,7 @@ pub(super) fn target(name: &str) -> Option<Target> {
     match name {
         "turn_no_tools" => Some(Target::Ratio(5.0)),
         "up_to_ready" => Some(Target::Median(300.0)),
+        "panic_to_gone" => Some(Target::Median(1000.0)),
         "idle_pss" | "idle_rss" => Some(Target::Median(35.0)),
         "box_cold" => Some(Target::Ratio(7.0)),
         "box_cold_p99" => Some(Target::Ratio(10.0)),
@@ -67,7 +70,12 @@ pub(super) fn target(name: &str) -> Option<Target> {
         "decide_ordinary" | "decide_ls" | "decide_pipeline" | "decide_opaque" => {
             Some(Target::Within(200.0, 2000.0))
         }
+        "first_token_added" => Some(Target::Median(1.0)),
+        "model_stream" => Some(Target::Share(0.99)),
         "boxes_per_second" => Some(Target::AtLeast(400.0)),
+        "tunnel" => Some(Target::Slower(0.8)),
+        "tunnels_at_once" => Some(Target::AtLeast(200.0)),
+        "tunnel_idle" => Some(Target::Median(64.0)),
         "docker_to_ready" => Some(Target::Slower(100.0)),
         "docker_to_cold" => Some(Target::Slower(40.0)),
         "crun_to_cold" | "bwrap_to_cold" => Some(Target::Slower(1.0)),
@@ -135,7 +143,9 @@ impl Measure {
             Target::Ratio(most) => self.ratio.is_some_and(|ratio| ratio <= most),
             Target::Median(limit) => self.n > 0 && self.p50 < limit,
             Target::Within(half, most) => self.n > 0 && self.p50 < half && self.p99 < most,
-            Target::Slower(least) => self.ratio.is_some_and(|ratio| ratio >= least),
+            Target::Slower(least) | Target::Share(least) => {
+                self.ratio.is_some_and(|ratio| ratio >= least)
+            }
             Target::AtLeast(least) => self.p50 >= least,
         };
         Some(if reached { Reached::Yes } else { Reached::No })
@@ -156,7 +166,7 @@ impl Measure {
                 Some(Target::Ratio(most)) => format!("ratio <= {most}"),
                 Some(Target::Median(limit)) => format!("p50 < {limit}"),
                 Some(Target::Within(half, most)) => format!("p50 < {half}, p99 < {most}"),
-                Some(Target::Slower(least)) => format!("ratio >= {least}"),
+                Some(Target::Slower(least) | Target::Share(least)) => format!("ratio >= {least}"),
                 Some(Target::AtLeast(least)) => format!(">= {least}"),
             },
             match self.reached() {

@@ -6,11 +6,14 @@
 
 mod boxes;
 mod decisions;
+mod door;
+mod freeze;
 mod line;
 mod machine;
 mod measure;
 mod peers;
 mod rig;
+mod tunnels;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -31,9 +34,11 @@ use crate::output;
 use crate::scratch::{Afterwards, Scratch, Speaker, StandIn};
 
 pub(crate) use boxes::BoxExtent;
+use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
+pub(crate) use tunnels::TunnelExtent;
 
 /// The token of the bot that the stand-in for Telegram knows.
 const TOKEN: &str = "1000:bench";
@@ -65,8 +70,14 @@ pub(crate) struct Extent {
     turns: usize,
     /// Decisions about each of a few calls.
     decisions: usize,
+    /// Sessions that are frozen, each with a running tool, and how often.
+    frozen: (usize, usize),
     /// Boxes.
     boxes: BoxExtent,
+    /// Answers through the door.
+    door: DoorExtent,
+    /// Ways out of them.
+    tunnels: TunnelExtent,
 }
 
 impl Extent {
@@ -78,7 +89,13 @@ impl Extent {
         sessions: 10,
         turns: 20,
         decisions: 10_000,
+        frozen: (50, 5),
         boxes: BoxExtent::SHORT,
+        door: DoorExtent {
+            answers: 40,
+            tokens: 200,
+        },
+        tunnels: TunnelExtent::FULL,
     };
 
     /// Whether it works at all.
@@ -89,7 +106,13 @@ impl Extent {
         sessions: 2,
         turns: 3,
         decisions: 500,
+        frozen: (10, 1),
         boxes: BoxExtent::QUICK,
+        door: DoorExtent {
+            answers: 3,
+            tokens: 50,
+        },
+        tunnels: TunnelExtent::QUICK,
     };
 }
 
@@ -114,6 +137,8 @@ pub(crate) enum What {
         /// The socket of the Docker engine, if not its own default.
         docker: Option<PathBuf>,
     },
+    /// The ways out of boxes.
+    Tunnels(TunnelExtent),
 }
 
 /// Measures it and prints it.
@@ -126,11 +151,18 @@ pub(crate) fn run(
     let folder = folder.map_or_else(on_disk, Path::to_owned);
     let scratch = Scratch::new(&folder, "bench", Afterwards::Remove)?;
     let (measures, tables) = match what {
+        What::Tunnels(extent) => {
+            let mut measures = tunnels::measure(*extent)?;
+            measures.extend(busy());
+            (measures, Vec::new())
+        }
         What::Line(extent) => {
             let (mut measures, memory) = measure_all(&scratch, *extent)?;
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
+            measures.extend(door::measure(extent.door)?);
+            measures.extend(tunnels::measure(extent.tunnels)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {
@@ -190,6 +222,7 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Table
     let url = BaseUrl::parse(model.url()).map_err(|error| Fault::Usage(error.to_string()))?;
     let turns = Line::new(Speaker::open(scratch.home())?, url).measure(extent)?;
     scratch.down()?;
+    let freezes = freezes(scratch, extent.frozen)?;
 
     let (sync, process) = (syncs.p50, processes.p50);
     let mut measures = vec![
@@ -200,6 +233,7 @@ fn measure_all(scratch: &Scratch, extent: Extent) -> Result<(Vec<Measure>, Table
         Measure::of("turn_one_tool", "ms", &turns.one_tool).against(process),
         Measure::of("turn_first", "ms", &turns.first).against(process),
         starts,
+        Measure::of_times("panic_to_gone", &freezes),
         match memory {
             Memory::Proportional(sum) => Measure::of("idle_pss", "MiB", &[sum]),
             Memory::Resident(sum) => {
@@ -224,9 +258,11 @@ fn busy() -> Option<Measure> {
 fn model(root: &Path) -> Result<StandIn, Fault> {
     let text = json!({ "text": { "tokens": ["done"] } });
     let call = json!({ "name": "exec", "args": { "command": "ls" } });
+    let stay = json!({ "name": "exec", "args": { "command": freeze::command() } });
     let script = json!({ "rules": [
         { "contains": line::ONE_TOOL, "steps": [{ "tool_calls": { "calls": [call] } }, text] },
         { "contains": line::NO_TOOLS, "steps": [text] },
+        { "contains": freeze::STAY, "steps": [{ "tool_calls": { "calls": [stay] } }, text] },
     ] });
     let path = root.join("script.json");
     fs::write(&path, script.to_string()).map_err(Fault::io(format!("write {path:?}")))?;
@@ -273,16 +309,30 @@ fn starts(scratch: &Scratch, count: usize) -> Result<Vec<Duration>, Fault> {
     Ok(times)
 }
 
+/// Freezes everything, with so many sessions, so often. Nothing runs afterwards.
+fn freezes(scratch: &Scratch, (sessions, times): (usize, usize)) -> Result<Vec<Duration>, Fault> {
+    let mut text = ConfigText::read(scratch.home())?;
+    text.set(
+        "policy",
+        "allow",
+        &format!("[{}]", quoted(&freeze::command())),
+    );
+    text.save(scratch.home())?;
+    scratch.up()?;
+    freeze::measure(scratch, sessions, times)
+}
+
 /// What all programs take while nobody wants anything. No agent runs then.
 fn memory(scratch: &Scratch) -> Result<(Memory, Table), Fault> {
     let reply = Supervisor::connect(scratch.home())?.ask(&SupervisorRequest::Status)?;
-    let SupervisorReply::Status { pid, programs } = reply else {
+    let SupervisorReply::Status { pid, programs, .. } = reply else {
         return Err(Fault::Unexpected("the supervisor"));
     };
     let running = |program: ProgramStatus| match program.state {
         ProgramState::Running { pid, .. } => Ok((program.name, pid)),
         ProgramState::Starting { .. }
         | ProgramState::Waiting { .. }
+        | ProgramState::Frozen
         | ProgramState::Failed { .. } => {
             Err(Fault::Refused(format!("{} does not run", program.name)))
         }

@@ -5,15 +5,21 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use config::{Config, ConfigError, Home, IDENTITIES, KeyError, read_key};
+use config::{Config, ConfigError, FreezeMark, Home, IDENTITIES, KeyError, read_key};
 use ledger::{key, verify};
-use protocol::ids::ChannelId;
+use protocol::freeze::Frozen;
+use protocol::ids::{ChannelId, SecretName};
 use protocol::supervisor::{ProgramState, SupervisorReply, SupervisorRequest};
+use protocol::vault::{KeySource, LockState};
+use vault::StoreError;
 
 use super::Check;
+use crate::commands::vault::{in_words, reminders};
 use crate::connect::Supervisor;
 use crate::fault::Fault;
+use crate::frozen;
 use crate::programs as beside;
+use crate::vault_link::VaultLink;
 
 /// Below this much room, the record may soon not be written, and then nothing runs.
 const LITTLE_ROOM: u64 = 1 << 30;
@@ -104,27 +110,76 @@ pub(super) fn keys(home: &Home) -> Check {
     }
 }
 
+/// What a running vault says of itself and of what it holds.
+pub(super) fn vault(home: &Home) -> Check {
+    let seen = VaultLink::running(home).and_then(|mut link| {
+        let state = link.state()?;
+        match state.lock {
+            LockState::Locked => Ok((state, Vec::new())),
+            LockState::Open => Ok((state, link.ask(|vault| vault.list())?)),
+        }
+    });
+    let (state, entries) = match seen {
+        Ok(seen) => seen,
+        Err(Fault::NotUp) => {
+            return Check::ok(
+                "vault",
+                "Bulkhead is down; its dates are looked at while it is up",
+            );
+        }
+        Err(fault) => return Check::fail("vault", fault.to_string(), "see `bulkhead status`"),
+    };
+    let (expired, due) = reminders(&entries);
+    let names = |names: &[SecretName]| {
+        let names: Vec<&str> = names.iter().map(SecretName::as_str).collect();
+        names.join(", ")
+    };
+    let words = in_words(&state).join(". ");
+    if state.rolled_back.is_some() {
+        return Check::fail("vault", words, "bulkhead vault restore FILE, with a backup");
+    }
+    if state.lock == LockState::Locked {
+        return Check::warn("vault", words, "bulkhead vault unlock");
+    }
+    match (expired.as_slice(), due.as_slice()) {
+        ([], []) => Check::ok(
+            "vault",
+            format!("{words}. {} secrets, none due", entries.len()),
+        ),
+        ([], due) => Check::warn(
+            "vault",
+            format!("due for rotation: {}", names(due)),
+            "bulkhead vault rotate NAME",
+        ),
+        (expired, due) => Check::fail(
+            "vault",
+            format!(
+                "expired: {}; due for rotation: {}",
+                names(expired),
+                names(due)
+            ),
+            "bulkhead vault rotate NAME --expires DATE",
+        ),
+    }
+}
+
 pub(super) fn vault_key(home: &Home) -> Check {
     let key = home.vault().join("vault.key");
-    match fs::metadata(&key) {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => Check::fail(
+    match vault::key_source(&home.vault()) {
+        Ok(None) => Check::ok("vault-key", "no vault yet"),
+        Ok(Some(source @ KeySource::KeyFile)) => Check::warn(
+            "vault-key",
+            format!("{source}: {key:?}"),
+            "bulkhead vault protect --with passphrase (or keyring, or credential); until then leave the vault's \
+             folder out of backups that others can read, and encrypt the disk",
+        ),
+        Ok(Some(source)) => Check::ok("vault-key", format!("kept under {source}")),
+        Err(StoreError::OpenToOthers(_)) => Check::fail(
             "vault-key",
             format!("{key:?} can be read by others"),
             format!("chmod 600 {key:?}; then rotate every secret, since somebody may have read it"),
         ),
-        Ok(_) => Check::warn(
-            "vault-key",
-            format!("{}: {key:?}", vault::KeySource::KeyFile),
-            "leave the vault's folder out of backups that others can read, and encrypt the disk",
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Check::ok("vault-key", "no vault yet")
-        }
-        Err(error) => Check::fail(
-            "vault-key",
-            format!("{key:?}: {error}"),
-            "put its file modes right",
-        ),
+        Err(error) => Check::fail("vault-key", error.to_string(), "put its file right"),
     }
 }
 
@@ -187,6 +242,10 @@ pub(super) fn ledger(home: &Home) -> Check {
 pub(super) fn running(home: &Home) -> Check {
     let status = Supervisor::connect(home).and_then(|it| it.ask(&SupervisorRequest::Status));
     match status {
+        Ok(SupervisorReply::Status {
+            frozen: Some(freeze),
+            ..
+        }) => frozen_check(&freeze.frozen),
         Ok(SupervisorReply::Status { programs, .. }) => {
             let not_up: Vec<&str> = programs
                 .iter()
@@ -202,14 +261,25 @@ pub(super) fn running(home: &Home) -> Check {
                 ),
             }
         }
-        Ok(SupervisorReply::Stopped) => Check::fail(
+        Ok(reply) => Check::fail(
             "running",
-            Fault::Unexpected("the supervisor").to_string(),
+            frozen::refusal(reply).to_string(),
             "bulkhead down",
         ),
-        Err(Fault::NotUp) => Check::warn("running", "Bulkhead is not running", "bulkhead up"),
+        Err(Fault::NotUp) => match FreezeMark::of(home).read() {
+            Some(freeze) => frozen_check(&freeze),
+            None => Check::warn("running", "Bulkhead is not running", "bulkhead up"),
+        },
         Err(fault) => Check::fail("running", fault.to_string(), "bulkhead down, bulkhead up"),
     }
+}
+
+fn frozen_check(freeze: &Frozen) -> Check {
+    Check::fail(
+        "running",
+        format!("frozen {}", frozen::line(freeze)),
+        "when you know what happened: bulkhead resume (after bulkhead up, if it does not run)",
+    )
 }
 
 #[cfg(test)]
@@ -239,7 +309,7 @@ mod tests {
         assert_eq!(keys(&home).status, Status::Fail);
         open(&home.ledger(), 0o750).unwrap();
         assert!(folders(&home).fix.contains("chmod 700"));
-        fs::write(home.vault().join("vault.key"), "x").unwrap();
+        fs::write(home.vault().join("vault.key"), "0".repeat(64)).unwrap();
         open(&home.vault().join("vault.key"), 0o600).unwrap();
         assert_eq!(vault_key(&home).status, Status::Warn);
         open(&home.vault().join("vault.key"), 0o604).unwrap();

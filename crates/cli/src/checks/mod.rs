@@ -6,6 +6,7 @@ mod installation;
 mod kernel;
 mod listeners;
 mod model;
+mod tls;
 
 use std::borrow::Cow;
 
@@ -75,6 +76,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::folders(home),
         installation::keys(home),
         installation::vault_key(home),
+        installation::vault(home),
         installation::disk(home),
         installation::ledger(home),
         installation::running(home),
@@ -82,6 +84,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
     if let Ok(config) = &config {
         checks.push(history::history(home, config));
         checks.push(egress::rules(config));
+        checks.push(tls::roots(config));
         checks.extend(model::all(config));
     }
     checks

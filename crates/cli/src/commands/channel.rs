@@ -9,16 +9,15 @@ use config::{Config, Home, TERMINAL, ensure_key};
 use protocol::ids::ChannelId;
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::passkey::RP_ID;
-use protocol::vault::{SecretText, Subject};
+use protocol::vault::{NewDate, SecretText, Subject, Terms};
 use serde::Serialize;
 use serde_json::json;
 
-use super::vault::secret;
 use crate::config_text::{ConfigText, Removed};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
-use crate::output;
 use crate::vault_link::VaultLink;
+use crate::{output, secrets};
 
 /// What can be said with `channel`.
 #[derive(Debug, Args)]
@@ -72,7 +71,7 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         } => {
             // Before a token is asked for in vain.
             Config::load(home)?;
-            let token = secret(token_file.as_deref(), "Token of the bot (not shown): ")?;
+            let token = secrets::of(token_file.as_deref(), "Token of the bot (not shown): ")?;
             add_telegram(home, token)?;
             let restart = takes_a_restart(home);
             let words = [
@@ -105,13 +104,14 @@ pub(crate) fn add_telegram(home: &Home, token: SecretText) -> Result<(), Fault> 
             home.config_file()
         )));
     };
-    let mut vault = VaultLink::open(home)?;
+    let mut vault = VaultLink::unlocked(home, None)?;
     let entries = vault.ask(|vault| vault.list())?;
     let subject = Subject::Channel(channel.clone());
     match entries.iter().find(|entry| entry.name == telegram.token) {
-        None => vault.ask(|vault| vault.add(telegram.token, subject, token))?,
+        None => vault.ask(|vault| vault.add(telegram.token, subject, Terms::default(), token))?,
         Some(entry) if entry.subject == subject => {
-            vault.ask(|vault| vault.rotate(telegram.token, token))?;
+            let same = NewDate::SameSpan;
+            vault.ask(|vault| vault.rotate(telegram.token, token, same, same))?;
         }
         Some(entry) => {
             return Err(Fault::Refused(format!(
@@ -151,7 +151,7 @@ fn remove(home: &Home, platform: Platform, json: bool) -> Result<(), Fault> {
     }
     text.save(home)?;
     if let Some(token) = token {
-        let mut vault = VaultLink::open(home)?;
+        let mut vault = VaultLink::unlocked(home, None)?;
         let entries = vault.ask(|vault| vault.list())?;
         if entries.iter().any(|entry| entry.name == token) {
             vault.ask(|vault| vault.remove(token))?;

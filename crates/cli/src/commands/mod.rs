@@ -13,15 +13,17 @@ mod egress;
 mod grants;
 mod login;
 mod pair;
+mod panic;
 mod passkey;
 mod policy;
+mod resume;
 mod sandbox;
 mod setup;
 mod status;
 mod supervise;
 mod undo;
 pub(crate) mod up;
-mod vault;
+pub(crate) mod vault;
 
 use clap::Subcommand;
 use config::Home;
@@ -37,6 +39,10 @@ pub(crate) enum Command {
     Up(up::Arguments),
     /// Stop everything, in order.
     Down,
+    /// Freeze everything at once: kill agents and boxes, close the way out, lock the vault.
+    Panic(panic::Arguments),
+    /// End a freeze; takes the operator key.
+    Resume(resume::Arguments),
     /// Show what runs and what waits.
     Status(status::Arguments),
     /// Check this machine and this installation; says what to do where something is wrong.
@@ -57,11 +63,11 @@ pub(crate) enum Command {
     Passkey(passkey::Arguments),
     /// Remembered approvals: list, revoke.
     Grants(grants::Arguments),
-    /// Secrets: add, list, rotate, remove. No command shows one.
+    /// Secrets: add, list, rotate, remove, lock, back up. No command shows one.
     Vault(vault::Arguments),
     /// The rules: what they say of a call, and whether the configuration is sound.
     Policy(policy::Arguments),
-    /// What may go out: what the egress rules say of a request.
+    /// What may go out: what the egress rules say of a request, and where secrets are in a text.
     Egress(egress::Arguments),
     /// The record: log, show, verify.
     Audit(audit::Arguments),
@@ -95,6 +101,8 @@ impl Command {
             Self::Setup(arguments) => setup::run(arguments, home),
             Self::Up(arguments) => up::run(&arguments, context),
             Self::Down => down::run(home),
+            Self::Panic(arguments) => panic::run(&arguments, home),
+            Self::Resume(arguments) => resume::run(&arguments, home),
             Self::Status(arguments) => status::run(&arguments, home),
             Self::Doctor(arguments) => doctor::run(&arguments, home),
             Self::Login(arguments) => login::run(&arguments, home),

@@ -2,18 +2,24 @@
 
 use clap::Args;
 use config::Home;
+use protocol::ids::SecretName;
 use protocol::operator::{
     ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
 };
-use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+use protocol::supervisor::{
+    FreezeStatus, ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest,
+};
 use protocol::time::Millis;
+use protocol::vault::{LockState, VaultState};
 use serde::Serialize;
 
+use super::vault::{in_words, reminders};
 use crate::cards::{shown, until};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
-use crate::output;
 use crate::terminal::harmless_line;
+use crate::vault_link::VaultLink;
+use crate::{frozen, output};
 
 /// What can be said with `status`.
 #[derive(Debug, Default, Args)]
@@ -39,9 +45,24 @@ struct Status {
     up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen: Option<FreezeStatus>,
     programs: Vec<ProgramStatus>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultStatus>,
+}
+
+/// What is to be known of the vault.
+#[derive(Debug, Serialize)]
+struct VaultStatus {
+    #[serde(flatten)]
+    state: VaultState,
+    /// Names of what has expired.
+    expired: Vec<SecretName>,
+    /// Names of what is to be rotated.
+    due: Vec<SecretName>,
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
@@ -51,14 +72,20 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             output::json(&Status {
                 up: false,
                 pid: None,
+                frozen: None,
                 programs: Vec::new(),
                 inside: None,
+                vault: None,
             })?;
             return Err(Fault::Said);
         }
         Err(fault) => return Err(fault),
     };
-    let SupervisorReply::Status { pid, programs } = supervisor.ask(&SupervisorRequest::Status)?
+    let SupervisorReply::Status {
+        pid,
+        programs,
+        frozen,
+    } = supervisor.ask(&SupervisorRequest::Status)?
     else {
         return Err(Fault::Unexpected("the supervisor"));
     };
@@ -70,8 +97,11 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let status = Status {
         up: true,
         pid: Some(pid),
+        frozen,
         programs,
         inside,
+        // One that is being started again is missing likewise; its row says so.
+        vault: vault_status(home).ok(),
     };
     match arguments.json {
         true => output::json(&status)?,
@@ -85,12 +115,42 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
 }
 
 impl Status {
-    /// Whether nothing has failed for good and the record takes rows.
+    /// Whether nothing has failed for good or is frozen, and the record takes rows.
     fn is_sound(&self) -> bool {
         let failed = |program: &ProgramStatus| matches!(program.state, ProgramState::Failed { .. });
         let recorded = |inside: &Inside| inside.record == RecordStatus::Ok;
-        !self.programs.iter().any(failed) && self.inside.as_ref().is_some_and(recorded)
+        self.frozen.is_none()
+            && !self.programs.iter().any(failed)
+            && self.inside.as_ref().is_some_and(recorded)
     }
+}
+
+fn vault_status(home: &Home) -> Result<VaultStatus, Fault> {
+    let mut link = VaultLink::running(home)?;
+    let state = link.state()?;
+    let entries = match state.lock {
+        LockState::Open => link.ask(|vault| vault.list())?,
+        LockState::Locked => Vec::new(),
+    };
+    let (expired, due) = reminders(&entries);
+    Ok(VaultStatus {
+        state,
+        expired,
+        due,
+    })
+}
+
+fn print_vault(vault: &VaultStatus) -> Result<(), Fault> {
+    for line in in_words(&vault.state) {
+        output::line(format!("vault      {line}"))?;
+    }
+    for name in &vault.expired {
+        output::line(format!("vault      {name} has expired; rotate it"))?;
+    }
+    for name in &vault.due {
+        output::line(format!("vault      {name} is due for rotation"))?;
+    }
+    Ok(())
 }
 
 fn inside(home: &Home) -> Result<Inside, Fault> {
@@ -113,14 +173,23 @@ fn inside(home: &Home) -> Result<Inside, Fault> {
 }
 
 fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
+    if let Some(freeze) = &status.frozen {
+        output::line(format!("FROZEN {}", frozen::line(&freeze.frozen)))?;
+        frozen::print_what_is_missing(freeze)?;
+        output::line("`bulkhead resume` ends it.\n")?;
+    }
     let rows: Vec<_> = status.programs.iter().map(program_row).collect();
     output::table(["PROGRAM", "STATE", "RESTARTS", "DETAIL"], &rows)?;
+    if let Some(vault) = &status.vault {
+        output::line("")?;
+        print_vault(vault)?;
+    }
     let Some(inside) = &status.inside else {
         let why = silence.map(|fault| fault.to_string()).unwrap_or_default();
         return output::line(format!("\nThe gateway does not answer: {why}"));
     };
     let channels: Vec<String> = inside.channels.iter().map(channel_word).collect();
-    output::line(format!("\nchannels   {}", channels.join(", ")))?;
+    output::line(format!("channels   {}", channels.join(", ")))?;
     let record = match inside.record {
         RecordStatus::Ok => "takes rows",
         RecordStatus::Unavailable => {
@@ -183,6 +252,7 @@ fn program_row(program: &ProgramStatus) -> [String; 4] {
                 format!("{}; starts again {next}", harmless_line(last)),
             )
         }
+        ProgramState::Frozen => ("frozen", "starts when the freeze ends".to_owned()),
         ProgramState::Failed { last } => ("failed", harmless_line(last).into_owned()),
     };
     let restarts = program.restarts.to_string();
@@ -221,8 +291,10 @@ mod tests {
         let status = Status {
             up: true,
             pid: Some(7),
+            frozen: None,
             programs: Vec::new(),
             inside: None,
+            vault: None,
         };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
@@ -249,5 +321,23 @@ mod tests {
                 .contains(r#""approvals":2,"record":"ok""#)
         );
         assert!(status.is_sound());
+        let frozen = protocol::freeze::Frozen {
+            since: Millis(1),
+            by: protocol::freeze::By::Terminal,
+            reason: "odd".to_owned(),
+        };
+        let freeze = FreezeStatus {
+            frozen,
+            mark: protocol::supervisor::Mark::Synced,
+            recorded: protocol::supervisor::Recorded::Yes,
+        };
+        let status = Status {
+            frozen: Some(freeze),
+            ..status
+        };
+        let json = serde_json::to_string(&status).unwrap();
+        let part = r#""frozen":{"frozen":{"since":1,"by":{"by":"terminal"},"reason":"odd"},"mark":"synced","recorded":"yes"}"#;
+        assert!(json.contains(part), "{json}");
+        assert!(!status.is_sound());
     }
 }

@@ -174,6 +174,10 @@ impl Attempt {
             (Expected::Harmless | Expected::Contained, Some(CallOutcome::Unknown)) => {
                 Some("nobody knows what came of it")
             }
+            (
+                Expected::Harmless | Expected::Contained,
+                Some(CallOutcome::Fetched { .. } | CallOutcome::NotFetched { .. }),
+            ) => Some("a host was asked"),
         }
     }
 }

@@ -181,6 +181,8 @@ impl Show {
                 format!("refused: {}", first_clause(&self.shortened(reason)))
             }
             Some(CallOutcome::Ran { run }) => format!("in the box, {}", self.end_of(run)),
+            Some(CallOutcome::Fetched { answer }) => format!("status {}", answer.status),
+            Some(CallOutcome::NotFetched { fault }) => self.shortened(&fault.to_string()),
         };
         fit(&format!("{asked}{what}"), RESULT_WIDTH)
     }

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 mod faults;
+mod fetch;
+mod fetch_secrets;
 mod links;
 mod model;
 mod secrets;
 mod support;
 mod tunnels;
+mod vault;
+mod world;

@@ -7,11 +7,12 @@ use std::thread;
 use protocol::control::{ModelRoute, Peer, Reach, Scheme};
 use protocol::egress::EgressFault;
 use protocol::frame::Link;
-use protocol::vault::{SecretText, VaultReply, VaultRequest};
+use protocol::vault::{Purpose, SecretText, VaultReply, VaultRequest};
 
 use crate::support::{
     Egress, LIMIT, Server, answer, chat, closed_port, fault, hear, ledger, loopback,
 };
+use crate::vault::marks;
 
 const TOKEN: &str = "sk-hush-hush";
 
@@ -24,13 +25,24 @@ fn remote(port: u16) -> ModelRoute {
     }
 }
 
-/// A vault that answers every question with this.
+/// A vault without marks that answers every other question with this.
 fn vault(egress: &Egress, reply: fn() -> VaultReply) {
     let link = Link::<VaultReply, VaultRequest>::new(egress.link(Peer::Vault));
     thread::spawn(move || {
-        while let Ok(VaultRequest::Open { name }) = link.receive() {
-            assert_eq!(name.as_str(), "model-key");
-            if link.send(&reply()).is_err() {
+        while let Ok(request) = link.receive() {
+            let reply = match request {
+                VaultRequest::Marks { after } => marks(&[], after),
+                VaultRequest::OpenFor {
+                    name,
+                    purpose: Purpose::Model,
+                    host,
+                } => {
+                    assert_eq!((name.as_str(), host.as_str()), ("model-key", "127.0.0.1"));
+                    reply()
+                }
+                other => panic!("{other:?}"),
+            };
+            if link.send(&reply).is_err() {
                 return;
             }
         }

@@ -34,6 +34,15 @@ pub(crate) struct Egress {
 
 impl Egress {
     pub(crate) fn start(model: ModelRoute, tunnels: Vec<TunnelRule>) -> Self {
+        Self::start_with(EgressConfig {
+            model,
+            tunnels,
+            rules: Vec::new(),
+            extra_roots: Vec::new(),
+        })
+    }
+
+    pub(crate) fn start_with(config: EgressConfig) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead-egress"));
@@ -49,15 +58,7 @@ impl Egress {
         }
         let child = command.stdin(OwnedFd::from(theirs)).spawn().unwrap();
         let control = SupervisorEnd::new(ours);
-        control
-            .send(&Control::Start {
-                config: EgressConfig {
-                    model,
-                    tunnels,
-                    rules: Vec::new(),
-                },
-            })
-            .unwrap();
+        control.send(&Control::Start { config }).unwrap();
         assert_eq!(control.receive().unwrap().0, Report::Ready);
         Self { child, control }
     }

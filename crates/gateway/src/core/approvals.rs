@@ -201,6 +201,19 @@ impl Gateway {
         )
     }
 
+    /// Drops all questions; what the record has to hold of them, by session.
+    pub(super) fn withdraw_approvals(&mut self) -> Vec<(SessionId, Fact)> {
+        let withdraw = |pending: &Pending| {
+            let card = &pending.card;
+            self.show_closed(&pending.place, card.approval, Answer::Cancelled, None);
+            let fact = answered(card, Answer::Cancelled, None, pending.asked, None);
+            (card.session.clone(), fact)
+        };
+        let facts = self.pending.iter().map(withdraw).collect();
+        self.pending.clear();
+        facts
+    }
+
     /// Drops the questions of a session without a word in the record.
     pub(super) fn forget_approvals_of(&mut self, id: &SessionId) {
         let (gone, kept) = std::mem::take(&mut self.pending)
@@ -310,7 +323,7 @@ pub(super) fn page() -> Place {
     }
 }
 
-fn answered(
+pub(super) fn answered(
     card: &ApprovalCard,
     answer: Answer,
     who: Option<&Answerer<'_>>,

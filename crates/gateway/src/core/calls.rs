@@ -6,7 +6,9 @@ use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
 use protocol::egress::FetchReply;
 use protocol::event::{CallOutcome, Event as Fact};
-use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
+use protocol::ids::{
+    AgentId, ApprovalId, CallId, CallRef, Nonce, SecretName, SessionId, TurnId, random,
+};
 use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
@@ -155,6 +157,9 @@ impl Gateway {
     /// Records the permit with what led to it, and runs it. There is no other way to the runner.
     pub(super) fn permit(&mut self, before: Vec<Fact>, permit: Permit) -> Result<(), Fatal> {
         let (reference, now) = (permit.call().clone(), Millis::now());
+        if self.is_frozen() {
+            return self.refuse(&reference, before, texts::FROZEN_CALL.to_owned());
+        }
         let by = By::of(permit.action());
         if !self.runner.is_there(by) {
             return self.refuse(&reference, before, texts::not_there(by).to_owned());
@@ -296,18 +301,26 @@ impl Gateway {
     }
 
     pub(super) fn door_reply(&mut self, link: LinkId, reply: FetchReply) -> Result<(), Fatal> {
-        let (FetchReply::Fetched { call, .. } | FetchReply::Refused { call, .. }) = &reply;
-        if !self.runner.is_over(By::Door, link, call) {
-            return Ok(());
-        }
-        match reply {
+        let (call, outcome) = match reply {
             FetchReply::Fetched { call, outcome } => {
-                self.finish(&call, Vec::new(), CallOutcome::Fetched { answer: outcome })
+                (call, CallOutcome::Fetched { answer: outcome })
             }
-            FetchReply::Refused { call, fault } => {
-                self.finish(&call, Vec::new(), CallOutcome::NotFetched { fault })
-            }
+            FetchReply::Refused { call, fault } => (call, CallOutcome::NotFetched { fault }),
+            FetchReply::Touched {
+                session,
+                honeytokens,
+            } => return self.touched(&session, &honeytokens),
+        };
+        match self.runner.is_over(By::Door, link, &call) {
+            true => self.finish(&call, Vec::new(), outcome),
+            false => Ok(()),
         }
+    }
+
+    /// A decoy turned up in what a session sends.
+    fn touched(&mut self, session: &SessionId, decoys: &[SecretName]) -> Result<(), Fatal> {
+        eprintln!("bulkhead-gateway: {session} touched {decoys:?}");
+        Ok(())
     }
 
     /// The link to one of the programs that run things is gone.

@@ -32,13 +32,13 @@ pub(super) fn owner() -> PrincipalId {
 }
 
 /// A message as it came in.
-struct Inbound {
-    link: LinkId,
-    channel: ChannelId,
-    message: MessageId,
-    sender: SenderId,
-    conversation: ConversationId,
-    text: String,
+pub(super) struct Inbound {
+    pub(super) link: LinkId,
+    pub(super) channel: ChannelId,
+    pub(super) message: MessageId,
+    pub(super) sender: SenderId,
+    pub(super) conversation: ConversationId,
+    pub(super) text: String,
 }
 
 impl Gateway {
@@ -134,6 +134,7 @@ impl Gateway {
             ChannelRequest::RevokeGrant { id, sender, grant } => {
                 self.revoke_grant_at_page(link, id, &sender, grant)?;
             }
+            ChannelRequest::Panic { id, sender } => self.panic_at_page(link, id, &sender)?,
         }
         Ok(())
     }
@@ -185,6 +186,12 @@ impl Gateway {
             refuse(self, Retry::Never, texts::TOO_LONG);
             return Ok(());
         }
+        // Before any limit, and whether or not anything can be recorded.
+        if self.is_panic(&inbound)? {
+            let text = self.panic_by_word(&inbound)?;
+            refuse(self, Retry::Never, &text);
+            return Ok(());
+        }
         if let Some(session) = self.state.seen(&inbound.channel, &inbound.message)?
             && self.is_recorded(&session, &inbound.message)
         {
@@ -207,6 +214,10 @@ impl Gateway {
             refuse(self, Retry::Never, &text);
             return Ok(());
         };
+        if let Some(freeze) = &self.frozen {
+            refuse(self, Retry::Never, &texts::frozen(freeze.by()));
+            return Ok(());
+        }
         let place = Place {
             principal,
             channel: inbound.channel.clone(),
@@ -465,6 +476,12 @@ impl Gateway {
                 .as_ref()
                 .map(|turn| turn.id)
         });
+        let mut entries = entries;
+        entries.extend(self.frozen.as_ref().map(|freeze| {
+            protocol::channel::TranscriptEntry::Notice {
+                text: texts::frozen(freeze.by()),
+            }
+        }));
         let entries = last_that_fit(entries);
         self.surfaces.answer(
             link,

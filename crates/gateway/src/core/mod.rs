@@ -4,12 +4,14 @@ mod approvals;
 mod browsers;
 mod calls;
 mod changes;
+mod check;
 mod grants;
 mod inbound;
 mod labels;
 mod limits;
 mod operator;
 mod outlet;
+mod panic;
 mod passkeys;
 mod past;
 mod record;
@@ -39,7 +41,7 @@ use protocol::event::Event as Fact;
 use protocol::frame::{Link, LinkError};
 use protocol::ids::{ChannelId, NoRandom};
 use protocol::record::system_session;
-use sandbox::{ConfineError, Files, Program, confine};
+use sandbox::{ConfineError, Program, confine, files_of};
 
 use approvals::Pending;
 use limits::Rates;
@@ -54,6 +56,9 @@ use workspace::Workspace;
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How long no other link to the ledger is asked for; less than after what the record is tried again.
+const RELINK_AGAIN: Duration = Duration::from_millis(1500);
+
 /// Events that may wait. A peer that speaks faster than it is heard has to wait itself, and
 /// the others get their turn.
 const MAX_EVENTS: usize = 16;
@@ -64,7 +69,7 @@ const FIRST_CONNECTION: LinkId = 1 << 32;
 /// Why the gateway ends.
 #[derive(Debug, thiserror::Error)]
 enum Fatal {
-    #[error("usage: bulkhead-gateway --dir DIR")]
+    #[error("usage: bulkhead-gateway --dir DIR, or bulkhead-gateway --check-rules")]
     Usage,
     #[error(transparent)]
     Confine(#[from] ConfineError),
@@ -82,7 +87,11 @@ enum Fatal {
 
 /// Confines itself, opens its database, and serves until the supervisor says stop.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().skip(1).collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if matches!(arguments.as_slice(), [only] if only == "--check-rules") {
+        return check::main();
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead-gateway: {error}");
@@ -96,13 +105,9 @@ fn run(arguments: Vec<OsString>) -> Result<(), Fatal> {
         [flag, folder] if flag == "--dir" => PathBuf::from(folder),
         _ => return Err(Fatal::Usage),
     };
-    confine(
-        Program::Gateway,
-        &Files {
-            write: vec![folder.clone()],
-            ..Files::default()
-        },
-    )?;
+    let files =
+        files_of(Program::Gateway, std::env::args_os().skip(1)).map_err(|_| Fatal::Usage)?;
+    confine(Program::Gateway, &files)?;
     let control = ProgramEnd::<GatewayConfig>::from_stdin()?;
     let config = control.start()?;
     let state = State::open(&folder.join("state.db"))?;
@@ -128,6 +133,12 @@ struct Gateway {
     pending: Vec<Pending>,
     rates: Rates,
     rules: rules::Governing,
+    /// While everything is frozen.
+    frozen: Option<panic::Freeze>,
+    /// Browsers that wait for a freeze, with the numbers of their requests.
+    freezing: Vec<(LinkId, u64)>,
+    /// When a new link to the ledger was last asked for.
+    ledger_asked: Option<Instant>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -174,6 +185,9 @@ impl Gateway {
             pending: Vec::new(),
             rates: Rates::default(),
             rules,
+            frozen: None,
+            freezing: Vec::new(),
+            ledger_asked: None,
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -233,6 +247,8 @@ impl Gateway {
             }
             (Control::NoAgent { session, reason }, _) => self.no_agent(&session, &reason)?,
             (Control::Rules { news }, _) => self.rules_news(news)?,
+            (Control::Frozen { frozen }, _) => self.freeze(frozen)?,
+            (Control::Resume { since, key, until }, _) => self.end_freeze(since, key, until)?,
             (Control::Stop, _) => return Ok(Next::End),
             (frame @ (Control::Start { .. } | Control::Link { .. } | Control::Listener), _) => {
                 return Err(LinkError::OutOfOrder {
@@ -353,8 +369,16 @@ impl Gateway {
 
     /// Asks for a new link to the ledger if the one there was has been given up: an answer
     /// that is late would be taken for that of another request.
-    fn ask_for_ledger(&self) -> Result<(), Fatal> {
-        if !self.record.is_linked() {
+    ///
+    /// Not again and again: the ledger has one link to this program, so that of two new ones the first
+    /// is closed when it comes here. The other one follows; asking for a third would close that too.
+    /// Where none comes, [`recovery`] asks again.
+    fn ask_for_ledger(&mut self) -> Result<(), Fatal> {
+        let asked = self
+            .ledger_asked
+            .is_some_and(|at| at.elapsed() < RELINK_AGAIN);
+        if !self.record.is_linked() && !asked {
+            self.ledger_asked = Some(Instant::now());
             self.control.send(&Report::Relink { peer: Peer::Ledger })?;
         }
         Ok(())

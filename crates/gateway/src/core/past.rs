@@ -130,10 +130,19 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::TunnelOpened { .. }
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => {}
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => {}
         }
     }
     past.open_calls = calls

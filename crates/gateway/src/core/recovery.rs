@@ -40,6 +40,9 @@ impl Gateway {
     /// Looks for what was left open, and takes it up. Tried again later if the record is lost.
     pub(super) fn recover(&mut self) -> Result<(), Fatal> {
         self.recovery.due = None;
+        if self.is_frozen() {
+            return self.settle();
+        }
         let open = match self.record.unfinished() {
             Ok(open) => open,
             Err(error) => {

@@ -108,6 +108,7 @@ impl Runner {
                     action: action.clone(),
                     limits: permit.limits().clone(),
                     leaves: permit.leaves(),
+                    network: permit.network(),
                 },
             ),
         }
@@ -133,6 +134,12 @@ impl Runner {
     pub(super) fn forget_those_of(&mut self, session: &SessionId) {
         self.boxes.running.retain(|call| call.session != *session);
         self.door.running.retain(|call| call.session != *session);
+    }
+
+    /// Waits for no outcome any more: the programs were killed, and the boxes with them.
+    pub(super) fn forget_all(&mut self) {
+        self.boxes.running.clear();
+        self.door.running.clear();
     }
 
     /// The link is gone, and with it what ran; those calls. None if a newer link is in use.

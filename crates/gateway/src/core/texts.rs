@@ -101,6 +101,33 @@ pub(super) const CODE_USED: &str =
 pub(super) const NO_PAGE: &str =
     "there is no page; set `enabled = true` under [channel.web] and start again";
 
+/// Why a turn ended when everything was frozen.
+pub(super) const FROZEN_TURN: &str = "\
+Stopped: everything was frozen. This is not taken up again by itself; send your message again when \
+the owner has ended the freeze.";
+
+/// For a call that would begin while everything is frozen.
+pub(super) const FROZEN_CALL: &str = "everything is frozen; nothing runs until the owner ends that";
+
+/// When the freeze is over.
+pub(super) const RESUMED: &str = "\
+The owner ended the freeze. What was stopped is not taken up again; send it again if you still want it.";
+
+/// For the word that came a second time.
+pub(super) const FROZEN_BEFORE: &str = "\
+This message froze everything before; it does not do so twice. Send the word again to freeze again.";
+
+/// For a browser that may not freeze everything.
+pub(super) const MAY_NOT_FREEZE: &str = "Only the owner and approvers can freeze everything.";
+
+/// While everything is frozen.
+pub(super) fn frozen(by: &protocol::freeze::By) -> String {
+    format!(
+        "Everything is frozen by {by}: nothing runs and nothing is taken in. The owner ends that in a \
+         terminal, with `bulkhead resume`."
+    )
+}
+
 /// Why an answer does not count.
 pub(super) fn does_not_count(why: &dyn std::fmt::Display) -> String {
     format!("That does not count: {why}.")
@@ -131,6 +158,7 @@ pub(super) fn turn_end(end: &TurnEnd) -> String {
                 .to_owned()
         }
         TurnEnd::Interrupted => "Bulkhead was stopped in the middle of it.".to_owned(),
+        TurnEnd::Frozen => FROZEN_TURN.to_owned(),
         TurnEnd::AgentMisbehaved { .. } => {
             "The agent broke the rules of its link and was stopped.".to_owned()
         }

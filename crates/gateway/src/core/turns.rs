@@ -42,7 +42,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(id) else {
             return Ok(());
         };
-        if session.turn.is_some() {
+        if session.turn.is_some() || self.frozen.is_some() {
             return Ok(());
         }
         let Some(message) = session.waiting.pop_front() else {

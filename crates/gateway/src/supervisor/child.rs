@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use protocol::control::{Control, Peer, Report, SupervisorEnd};
 use protocol::frame::LinkError;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::freeze::Switch;
 use super::plan::Plan;
 
 /// How long a program may leave its control link full. One that stands still must not hold
@@ -35,7 +37,7 @@ pub(super) struct Child {
     /// Which start this is.
     pub(super) start: u64,
     control: SupervisorEnd<serde_json::Value>,
-    process: OwnedFd,
+    process: Arc<OwnedFd>,
 }
 
 impl Child {
@@ -45,6 +47,7 @@ impl Child {
         plan: &Plan,
         start: u64,
         events: &SyncSender<(Peer, u64, ChildEvent)>,
+        switch: &Switch,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_write_timeout(Some(SEND_LIMIT))?;
@@ -58,7 +61,8 @@ impl Child {
             .spawn()?;
         let pid = child.id();
         // Not reaped yet, so the number still means this process.
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let process = Arc::new(pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?);
+        switch.watch(&plan.peer, start, &process);
         let control = SupervisorEnd::new(ours);
         let reports = control.try_clone().map_err(io::Error::other)?;
         let (peer, sender) = (plan.peer.clone(), events.clone());

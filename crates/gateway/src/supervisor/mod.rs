@@ -2,7 +2,11 @@
 
 mod backoff;
 mod child;
+mod freeze;
 mod plan;
+mod requests;
+mod resume;
+mod rules;
 mod run;
 mod watch;
 
@@ -10,7 +14,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use config::{Config, ConfigError, Home, HomeError, KeyError};
+use config::{Config, ConfigError, Home, HomeError, KeyError, OPERATOR, read_public};
 use sandbox::{ConfineError, Files, Program, confine};
 
 /// Why the supervisor cannot start anything.
@@ -26,8 +30,8 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No usable rules.
-    #[error(transparent)]
-    Rules(#[from] policy::BadRules),
+    #[error("{0}")]
+    Rules(String),
     /// A channel has no key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -94,10 +98,15 @@ fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     };
     let home = Home::find(chosen.as_deref(), |name| std::env::var_os(name))?;
     home.create()?;
+    // Before it is read: what is changed from here on is looked at again.
+    let stamp = watch::stamp(&home);
     let config = Config::load(&home)?;
-    policy::Rules::load(&config.rules)?;
+    let checker = rules::Checker::beside(&plan::programs_folder()?);
+    checker.check(&config.rules).map_err(StartError::Rules)?;
     let sockets = plan::Sockets::open(&home, &config)?;
     let plans = plan::plans(&home, &config, &sockets, &groups)?;
-    let watch = watch::Watch::new(home, config);
-    run::Supervisor::new(plans, watch)?.run(sockets.supervisor)
+    let operator = read_public(&home, &plan::channel(OPERATOR))?;
+    let switch = freeze::Switch::new(&home);
+    let watch = watch::Watch::new(home, config, stamp);
+    run::Supervisor::new(plans, watch, checker, switch, operator)?.run(sockets.supervisor)
 }

@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Home, OPERATOR, TERMINAL, read_public};
 use protocol::control::{
-    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, Reach, SandboxConfig,
+    BoxGroups, ChannelConfig, EgressConfig, GatewayConfig, NoConfig, Peer, SandboxConfig,
     TunnelRule, WorkspaceConfig,
 };
 use protocol::engine::EngineConfig;
@@ -134,9 +135,12 @@ pub(super) fn plans(
         "--operator-key-pub".into(),
         home.keys().join("operator.pub").into(),
     ]);
-    let mut egress_links = vec![Peer::Ledger];
-    if matches!(config.route.reach, Reach::Remote { secret: Some(_) }) {
-        egress_links.push(Peer::Vault);
+    // systemd.exec(5): the path of a folder with credentials. The vault reads the file itself.
+    if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        let credential = Path::new(&folder).join("bulkhead-vault");
+        if credential.is_file() {
+            vault_arguments.extend(["--credential".into(), credential.into()]);
+        }
     }
     let mut plans = vec![
         Plan {
@@ -150,7 +154,7 @@ pub(super) fn plans(
             ..plan("bulkhead-vault", Peer::Vault, 3)
         },
         Plan {
-            links: egress_links,
+            links: vec![Peer::Ledger, Peer::Vault],
             config: told(&egress(config)),
             ..plan("bulkhead-egress", Peer::Egress, 2)
         },
@@ -169,7 +173,8 @@ pub(super) fn plans(
             ..plan("bulkhead-workspace", Peer::Workspace, 3)
         },
         Plan {
-            links: vec![Peer::Workspace],
+            arguments: runner_arguments(home, config)?,
+            links: vec![Peer::Workspace, Peer::Egress],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),
@@ -236,6 +241,27 @@ pub(super) fn plans(
     Ok(plans)
 }
 
+/// What the program that makes boxes writes to, and what it does not see. A cover needs something to lie on,
+/// so what may come later is made now.
+fn runner_arguments(home: &Home, config: &Config) -> Result<Vec<OsString>, StartError> {
+    let history = home.history_of(&config.workspace);
+    let write = [config.workspace.clone(), history, home.engine()];
+    for folder in write.iter().chain([&home.rules()]) {
+        let mut maker = fs::DirBuilder::new();
+        maker.recursive(true).mode(0o700);
+        maker
+            .create(folder)
+            .map_err(StartError::system(format!("make the folder {folder:?}")))?;
+    }
+    let write = write.into_iter().map(|path| ("--write", path));
+    let hide = home.hidden_from_the_runner().into_iter();
+    let hide = hide.map(|path| ("--hide", path));
+    let options = write.chain(hide);
+    Ok(options
+        .flat_map(|(option, path)| [OsString::from(option), path.into()])
+        .collect())
+}
+
 /// The agent of a session.
 pub(super) fn agent(programs: &Path, peer: Peer) -> Plan {
     Plan {
@@ -256,7 +282,8 @@ pub(super) fn programs_folder() -> Result<PathBuf, StartError> {
     Ok(own.parent().map(Path::to_owned).unwrap_or(own))
 }
 
-fn channel(name: &'static str) -> ChannelId {
+/// The id of one of the channels that are known here.
+pub(super) fn channel(name: &'static str) -> ChannelId {
     ChannelId::parse(name).expect("the names of the channels have only letters")
 }
 
@@ -270,6 +297,7 @@ fn egress(config: &Config) -> EgressConfig {
         model: config.route.clone(),
         tunnels: telegram.collect(),
         rules: config.rules.egress.clone(),
+        extra_roots: config.extra_roots.clone(),
     }
 }
 
@@ -297,6 +325,7 @@ fn gateway(home: &Home, config: &Config) -> Result<GatewayConfig, StartError> {
             .as_ref()
             .map(|web| format!("http://{RP_ID}:{}", web.port)),
         rules: config.rules.clone(),
+        panic_word: config.panic_word.clone(),
     })
 }
 

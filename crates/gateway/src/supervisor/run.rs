@@ -1,24 +1,27 @@
 //! The loop: deaths, reports, requests of `bulkhead`, signals, and the end.
 
 use std::collections::BTreeSet;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::control::{Control, Peer, Report};
-use protocol::frame::Link;
-use protocol::ids::SessionId;
+use protocol::ids::{PublicKey, SessionId};
 use protocol::rules::RulesNews;
-use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply};
 use protocol::time::Millis;
 
 use super::StartError;
 use super::backoff::{Backoff, Relinks, Verdict};
 use super::child::{Child, ChildEvent, link};
+use super::freeze::{Fate, Switch, fate};
 use super::plan::{LAST_ROUND, Plan, agent, programs_folder, told};
-use super::watch::Watch;
+use super::requests::{Ask, Requester, accept, answer};
+use super::resume::Resuming;
+use super::rules::Checker;
+use super::watch::{self, Found, Watch};
 
 /// How long programs get to end by themselves before they are killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -26,44 +29,55 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The most agents at once.
 const MAX_AGENTS: usize = 64;
 
-/// How long `bulkhead` may take to say what it wants.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The most connections of `bulkhead` at once.
-const MAX_REQUESTS: usize = 64;
+/// The stack of the thread that reads the configuration, in bytes; as large as that of the thread
+/// that read it first.
+const LOOK_STACK: usize = 8 * 1024 * 1024;
 
 /// Events that may wait. A program that reports faster than it is heard has to wait itself.
 const MAX_EVENTS: usize = 64;
 
-type Requester = Link<SupervisorReply, SupervisorRequest>;
-
-enum Event {
+/// What reaches the loop.
+pub(super) enum Event {
+    /// A program did something.
     Child(Peer, u64, ChildEvent),
-    Asked(SupervisorRequest, Requester),
+    /// `bulkhead` wants something.
+    Asked(Ask, Requester),
+    /// Somebody looked at the configuration.
+    Looked(Found),
+    /// Everything is being frozen, by whoever read the request and waits to hear that this was heard.
+    Thrown(SyncSender<()>),
+    /// It is to end.
     Signal,
 }
 
 /// A program and where it stands.
-struct Slot {
-    plan: Plan,
-    state: State,
-    backoff: Backoff,
+pub(super) struct Slot {
+    pub(super) plan: Plan,
+    pub(super) state: State,
+    pub(super) backoff: Backoff,
     relinks: Relinks,
     restarts: u32,
 }
 
-enum State {
+pub(super) enum State {
     Starting(Child),
     Running(Child, Millis),
-    Waiting { until: Instant, last: String },
-    Failed { last: String },
+    Waiting {
+        until: Instant,
+        last: String,
+    },
+    /// Until the freeze ends.
+    Frozen,
+    Failed {
+        last: String,
+    },
 }
 
 impl Slot {
-    fn child(&self) -> Option<&Child> {
+    pub(super) fn child(&self) -> Option<&Child> {
         match &self.state {
             State::Starting(child) | State::Running(child, _) => Some(child),
-            State::Waiting { .. } | State::Failed { .. } => None,
+            State::Waiting { .. } | State::Frozen | State::Failed { .. } => None,
         }
     }
 
@@ -78,6 +92,7 @@ impl Slot {
                 until: Millis::now().after(until.saturating_duration_since(Instant::now())),
                 last: last.clone(),
             },
+            State::Frozen => ProgramState::Frozen,
             State::Failed { last } => ProgramState::Failed { last: last.clone() },
         };
         ProgramStatus {
@@ -90,11 +105,17 @@ impl Slot {
 
 /// All programs.
 pub(super) struct Supervisor {
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) switch: Switch,
+    /// Who waits for the end of the freeze.
+    pub(super) resuming: Option<Resuming>,
+    /// Whose signature ends a freeze.
+    pub(super) operator: PublicKey,
     programs: PathBuf,
     watch: Watch,
+    checker: Checker,
     /// Sessions that want an agent while their earlier one is still ending.
-    wanted_again: BTreeSet<SessionId>,
+    pub(super) wanted_again: BTreeSet<SessionId>,
     starts: u64,
     children: SyncSender<(Peer, u64, ChildEvent)>,
     events: Receiver<Event>,
@@ -103,7 +124,13 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts nothing yet.
-    pub(super) fn new(plans: Vec<Plan>, watch: Watch) -> Result<Self, StartError> {
+    pub(super) fn new(
+        plans: Vec<Plan>,
+        watch: Watch,
+        checker: Checker,
+        switch: Switch,
+        operator: PublicKey,
+    ) -> Result<Self, StartError> {
         let (sender, events) = sync_channel(MAX_EVENTS);
         let (children, from_children) = sync_channel(MAX_EVENTS);
         let onward = sender.clone();
@@ -130,8 +157,12 @@ impl Supervisor {
         });
         Ok(Self {
             slots: slots.collect(),
+            switch,
+            resuming: None,
+            operator,
             programs: programs_folder()?,
             watch,
+            checker,
             wanted_again: BTreeSet::new(),
             starts: 0,
             children,
@@ -142,26 +173,43 @@ impl Supervisor {
 
     /// Starts all programs and keeps them alive, until a signal or `bulkhead down`.
     pub(super) fn run(mut self, requests: UnixListener) -> Result<(), StartError> {
-        let sender = self.sender.clone();
-        spawn("requests", move || accept(&requests, &sender))?;
+        let (sender, switch, operator) = (self.sender.clone(), self.switch.clone(), self.operator);
+        spawn("requests", move || {
+            accept(&requests, &sender, &switch, operator)
+        })?;
+        if let Some(status) = self.switch.status() {
+            eprintln!(
+                "bulkhead-supervisor: everything is frozen by {}; `bulkhead resume` ends it",
+                status.frozen.by
+            );
+        }
         loop {
             let next = self.start_those_due();
             self.look_at_rules();
+            self.give_up_resuming();
             let look = self.watch.next();
             match self.wait(Some(next.map_or(look, |next| next.min(look)))) {
                 None => {}
                 Some(Event::Child(peer, start, event)) => self.child_event(&peer, start, event),
-                Some(Event::Asked(SupervisorRequest::Status, to)) => {
+                Some(Event::Thrown(heard)) => {
+                    self.frozen();
+                    // Whoever waits does so for a moment only.
+                    let _ = heard.try_send(());
+                }
+                Some(Event::Looked(found)) => self.looked(found),
+                Some(Event::Asked(Ask::Status, to)) => {
                     let programs = self.slots.iter().map(Slot::status).collect();
                     answer(
                         &to,
                         &SupervisorReply::Status {
                             pid: std::process::id(),
                             programs,
+                            frozen: self.switch.status(),
                         },
                     );
                 }
-                Some(Event::Asked(SupervisorRequest::Down, to)) => {
+                Some(Event::Asked(Ask::Resume { since }, to)) => self.resume(since, to),
+                Some(Event::Asked(Ask::Down, to)) => {
                     self.stop();
                     answer(&to, &SupervisorReply::Stopped);
                     return Ok(());
@@ -174,9 +222,26 @@ impl Supervisor {
         }
     }
 
-    /// Tells whoever has to know that the owner changed the rules, and remembers it for its next start.
+    /// Has the configuration looked at, if it is time, by a thread that can wait for the program
+    /// that checks rules.
     fn look_at_rules(&mut self) {
-        let Some(news) = self.watch.look() else {
+        let Some(home) = self.watch.look() else {
+            return;
+        };
+        let (checker, sender) = (self.checker.clone(), self.sender.clone());
+        let look = move || {
+            let found = watch::read(&home, |rules| checker.check(rules));
+            // The loop has ended if this fails, and with it everything.
+            let _ = sender.send(Event::Looked(found));
+        };
+        if let Err(error) = spawn_with(LOOK_STACK, "look", look) {
+            self.looked(Err(error.to_string()));
+        }
+    }
+
+    /// Tells whoever has to know that the owner changed the rules, and remembers it for its next start.
+    fn looked(&mut self, found: Found) {
+        let Some(news) = self.watch.found(found) else {
             return;
         };
         for slot in &mut self.slots {
@@ -227,14 +292,23 @@ impl Supervisor {
     }
 
     fn start(&mut self, index: usize) {
-        self.starts += 1;
         let slot = &mut self.slots[index];
-        match Child::start(&slot.plan, self.starts, &self.children) {
+        if !self.switch.allows(&slot.plan.peer) {
+            slot.state = State::Frozen;
+            return;
+        }
+        self.starts += 1;
+        match Child::start(&slot.plan, self.starts, &self.children, &self.switch) {
             Ok(child) => {
                 slot.state = State::Starting(child);
+                if slot.plan.peer == Peer::Gateway {
+                    // Before its links, so that it begins nothing over them.
+                    self.tell_frozen();
+                }
                 self.link_with_all(index);
             }
             Err(error) => {
+                self.switch.forget(self.starts);
                 let last = format!(
                     "cannot be started from {}: {error}",
                     slot.plan.path.display()
@@ -267,11 +341,14 @@ impl Supervisor {
         }
     }
 
-    fn index(&self, peer: &Peer) -> Option<usize> {
+    pub(super) fn index(&self, peer: &Peer) -> Option<usize> {
         self.slots.iter().position(|slot| slot.plan.peer == *peer)
     }
 
     fn child_event(&mut self, peer: &Peer, start: u64, event: ChildEvent) {
+        if let ChildEvent::Gone(_) = &event {
+            self.switch.forget(start);
+        }
         let Some(index) = self.index(peer) else {
             return;
         };
@@ -299,6 +376,10 @@ impl Supervisor {
         }
         let slot = &mut self.slots[index];
         eprintln!("bulkhead-supervisor: {} {how}", slot.plan.name);
+        if fate(&slot.plan.peer) == Fate::Dies && self.switch.status().is_some() {
+            slot.state = State::Frozen;
+            return;
+        }
         slot.state = match slot.backoff.died(Instant::now()) {
             Verdict::Wait(wait) => {
                 slot.restarts += 1;
@@ -349,7 +430,16 @@ impl Supervisor {
                 }
                 false => self.give_up(index, "asked for links without end".to_owned()),
             },
-            Report::StartAgent { .. } | Report::StopAgent { .. } => {
+            Report::Panic { by } if from_gateway => self.panic(by),
+            Report::FreezeRecorded { since } if from_gateway => self.switch.recorded(since),
+            Report::Resumed { since } if from_gateway => self.resumed(since),
+            Report::NotResumed { reason } if from_gateway => self.not_resumed(reason),
+            Report::StartAgent { .. }
+            | Report::StopAgent { .. }
+            | Report::Panic { .. }
+            | Report::FreezeRecorded { .. }
+            | Report::Resumed { .. }
+            | Report::NotResumed { .. } => {
                 self.give_up(index, "asked for what only the gateway may ask".to_owned());
             }
         }
@@ -377,7 +467,9 @@ impl Supervisor {
             self.wanted_again.insert(session);
             return;
         }
-        let reason = if agents >= MAX_AGENTS {
+        let reason = if self.switch.status().is_some() {
+            "everything is frozen"
+        } else if agents >= MAX_AGENTS {
             "too many agents are at work; try again when one is done"
         } else {
             let index = self.slots.len();
@@ -442,7 +534,13 @@ impl Supervisor {
                         self.stopped(&peer, start)
                     }
                     Some(Event::Asked(_, to)) => to.close(),
-                    Some(Event::Child(_, _, ChildEvent::Said(_)) | Event::Signal) | None => {}
+                    Some(
+                        Event::Child(_, _, ChildEvent::Said(_))
+                        | Event::Looked(_)
+                        | Event::Thrown(_)
+                        | Event::Signal,
+                    )
+                    | None => {}
                 }
             }
         }
@@ -461,46 +559,19 @@ impl Supervisor {
     }
 }
 
-/// Takes connections of `bulkhead`, one thread each, so that a slow one holds nobody up.
-fn accept(listener: &UnixListener, events: &SyncSender<Event>) {
-    let open = std::sync::Arc::new(());
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
-        if std::sync::Arc::strong_count(&open) > MAX_REQUESTS {
-            continue;
-        }
-        let (events, guard) = (events.clone(), open.clone());
-        // Without a thread there is no answer; the connection closes, which `bulkhead` reports.
-        let _ = spawn("request", move || {
-            let _guard = guard;
-            read_requests(stream, &events);
-        });
-    }
+/// A thread that needs little.
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    spawn_with(128 * 1024, name, work)
 }
 
-fn read_requests(stream: UnixStream, events: &SyncSender<Event>) {
-    let link = Requester::new(stream);
-    if link.set_timeout(Some(REQUEST_TIMEOUT)).is_err() {
-        return;
-    }
-    while let Ok(request) = link.receive() {
-        let Ok(to) = link.try_clone() else { return };
-        // The loop has ended if this fails, and with it everything.
-        if events.send(Event::Asked(request, to)).is_err() {
-            return;
-        }
-    }
-}
-
-fn answer(to: &Requester, reply: &SupervisorReply) {
-    // Who asked may be gone; that is their business.
-    let _ = to.send(reply);
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+fn spawn_with(
+    stack: usize,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(), StartError> {
     let thread = thread::Builder::new()
         .name(name.to_owned())
-        .stack_size(128 * 1024)
+        .stack_size(stack)
         .spawn(work);
     thread
         .map(drop)

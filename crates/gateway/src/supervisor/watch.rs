@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Home};
-use policy::Rules;
-use protocol::rules::RulesNews;
+use protocol::rules::{OwnerRules, RulesNews};
 
 /// How often it looks. Only the state of files is looked at unless one changed.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The state of the configuration and of the files of rules: name, time, length.
-type Stamp = Vec<(String, Option<(SystemTime, u64)>)>;
+pub(super) type Stamp = Vec<(String, Option<(SystemTime, u64)>)>;
 
 /// What was last seen, and what was last told.
 pub(super) struct Watch {
@@ -21,6 +20,8 @@ pub(super) struct Watch {
     config: Config,
     told: Told,
     next: Instant,
+    /// Whether a look is under way.
+    looking: Looking,
 }
 
 #[derive(PartialEq, Eq)]
@@ -29,16 +30,25 @@ enum Told {
     Broken,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    Yes,
+    No,
+}
+
+/// What a look found: the configuration with rules that were checked, or why it cannot be used.
+pub(super) type Found = Result<Box<Config>, String>;
+
 impl Watch {
-    /// With the configuration that was read at the start.
-    pub(super) fn new(home: Home, config: Config) -> Self {
+    /// With the configuration that was read at the start, and the state of its files before that.
+    pub(super) fn new(home: Home, config: Config, stamp: Stamp) -> Self {
         Self {
-            // The first look reads all of it once more: it may have changed since it was read.
-            stamp: Stamp::new(),
+            stamp,
             config,
             home,
             told: Told::Sound,
             next: Instant::now() + EVERY,
+            looking: Looking::No,
         }
     }
 
@@ -47,30 +57,36 @@ impl Watch {
         self.next
     }
 
-    /// What the gateway has to know, if it is time to look and there is something.
-    pub(super) fn look(&mut self) -> Option<RulesNews> {
+    /// Whose configuration has to be looked at, if it is time and something changed. What is
+    /// found goes to [`Self::found`].
+    pub(super) fn look(&mut self) -> Option<Home> {
         let now = Instant::now();
         if now < self.next {
             return None;
         }
         self.next = now + EVERY;
+        if self.looking == Looking::Yes {
+            return None;
+        }
         let stamp = stamp(&self.home);
         if stamp == self.stamp {
             return None;
         }
         self.stamp = stamp;
-        let read = Config::load(&self.home).map_err(|error| error.to_string());
-        let checked = read.and_then(|config| match Rules::load(&config.rules) {
-            Ok(_) => Ok(config),
-            Err(error) => Err(error.to_string()),
-        });
-        match checked {
+        self.looking = Looking::Yes;
+        Some(self.home.clone())
+    }
+
+    /// What the gateway has to know of what a look found.
+    pub(super) fn found(&mut self, found: Found) -> Option<RulesNews> {
+        self.looking = Looking::No;
+        match found {
             Err(reason) => {
                 eprintln!("bulkhead-supervisor: the rules stay as they were: {reason}");
                 self.told = Told::Broken;
                 Some(RulesNews::Broken { reason })
             }
-            Ok(config) => self.sound(config),
+            Ok(config) => self.sound(*config),
         }
     }
 
@@ -94,7 +110,15 @@ impl Watch {
     }
 }
 
-fn stamp(home: &Home) -> Stamp {
+/// Reads the configuration of this home, and has its rules checked.
+pub(super) fn read(home: &Home, check: impl FnOnce(&OwnerRules) -> Result<(), String>) -> Found {
+    let config = Config::load(home).map_err(|error| error.to_string())?;
+    check(&config.rules)?;
+    Ok(Box::new(config))
+}
+
+/// The state of the files as it is now.
+pub(super) fn stamp(home: &Home) -> Stamp {
     let state = |path: &Path| {
         let meta = fs::metadata(path).ok()?;
         Some((meta.modified().ok()?, meta.len()))
@@ -125,13 +149,19 @@ mod tests {
         let home = Home::at(&dir.path().join("h")).unwrap();
         home.create().unwrap();
         write(&home, CONFIG);
-        let watch = Watch::new(home.clone(), Config::load(&home).unwrap());
+        let stamp = stamp(&home);
+        let watch = Watch::new(home.clone(), Config::load(&home).unwrap(), stamp);
         (dir, home, watch)
     }
 
     fn look(watch: &mut Watch) -> Option<RulesNews> {
         watch.next = Instant::now();
-        watch.look()
+        let home = watch.look()?;
+        let check = |rules: &OwnerRules| {
+            let loaded = policy::Rules::load(rules);
+            loaded.map(drop).map_err(|error| error.to_string())
+        };
+        watch.found(read(&home, check))
     }
 
     #[test]
@@ -155,6 +185,26 @@ mod tests {
         assert!(reason.contains("line 6"), "{reason}");
         write(&home, &format!("{CONFIG}[policy]\nallow = ['make test']\n"));
         assert_eq!(look(&mut watch), Some(RulesNews::AsBefore));
+    }
+
+    #[test]
+    fn one_look_is_under_way_at_a_time_and_what_changes_meanwhile_is_seen_after_it() {
+        let (_dir, home, mut watch) = watch();
+        write(&home, &format!("{CONFIG}[policy]\nallow = ['a']\n"));
+        watch.next = Instant::now();
+        let slow = watch.look().unwrap();
+        let found = read(&slow, |_| Ok(()));
+        write(&home, &format!("{CONFIG}[policy]\nallow = ['a', 'b']\n"));
+        watch.next = Instant::now();
+        assert!(watch.look().is_none());
+        assert!(matches!(
+            watch.found(found),
+            Some(RulesNews::Changed { .. })
+        ));
+        let Some(RulesNews::Changed { rules }) = look(&mut watch) else {
+            panic!("nothing was told")
+        };
+        assert_eq!(rules.allow.len(), 2);
     }
 
     #[test]

@@ -117,10 +117,19 @@ impl Calls {
             | Event::TunnelOpened { .. }
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
+            | Event::LeakStopped { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
+            | Event::VaultChanged { .. }
+            | Event::HoneytokenTouched { .. }
             | Event::UndoAsked { .. }
-            | Event::UndoEnded { .. } => None,
+            | Event::UndoEnded { .. }
+            | Event::Panicked { .. }
+            | Event::Resumed { .. } => None,
         }
     }
 

@@ -16,10 +16,6 @@ fn main() -> ExitCode {
         Some("build") => bulkhead_sandbox::native::main(),
         Some("inner") => bulkhead_sandbox::inner::main(),
         Some("command") => bulkhead_sandbox::inner::command(),
-        Some(_) => {
-            eprintln!("bulkhead-sandbox takes no arguments; bulkhead-supervisor starts it");
-            ExitCode::from(2)
-        }
-        None => bulkhead_sandbox::service::main(),
+        Some(_) | None => bulkhead_sandbox::service::main(),
     }
 }

@@ -86,7 +86,7 @@ fn run(spec: Order, walls: Walls, engine: Engine) -> Result<RunOutcome, Refused>
 
 /// In a box of namespaces and mounts.
 fn own(spec: Order, engine: Engine) -> Result<RunOutcome, Refused> {
-    confine(Program::Sandbox, &Files::default()).map_err(|error| Refused {
+    confine(Program::Inner, &Files::default()).map_err(|error| Refused {
         reason: error.to_string(),
         fix: "look at `bulkhead doctor`".to_owned(),
     })?;

@@ -8,6 +8,7 @@ mod boxes;
 mod groups;
 mod programs;
 
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
 pub(crate) use boxes::of_box;
@@ -21,6 +22,10 @@ pub(crate) struct Profile {
     pub(crate) keep_as_root: CapabilitySet,
     /// Whether it dies with its parent.
     pub(crate) lifetime: Lifetime,
+    /// Which namespaces it has of its own.
+    pub(crate) apart: Apart,
+    /// What it may take of the machine.
+    pub(crate) limits: &'static [Limit],
     /// Its Landlock domain.
     pub(crate) reach: Reach,
     /// Its system calls.
@@ -35,12 +40,32 @@ pub(crate) enum Lifetime {
     OfParent,
 }
 
+/// Which namespaces a program has of its own. In its user namespace it has no capability and nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// None: children inherit them, and the supervisor's need the machine's in sum.
+    Nowhere,
+    /// A user namespace, and one of System V and POSIX IPC.
+    User,
+    /// The same, and a network namespace with nothing in it; its loopback is down.
+    Network,
+    /// The same, and a mount namespace in which it can write to its own folders only and does not see
+    /// those that are hidden from it.
+    View,
+}
+
+/// A limit of setrlimit(2), soft and hard; a lower one that is there already stays.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit(pub(crate) Resource, pub(crate) u64);
+
 /// What a Landlock domain leaves.
 pub(crate) enum Reach {
     /// No domain: children inherit it, and the supervisor's need everything in sum.
     Everything,
-    /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. No TCP.
-    AllFilesNoNetwork,
+    /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. Of
+    /// TCP one port, [`protocol::box_link::PORT`]: on the loopback of a box the builder listens there, and what runs
+    /// in that box connects to it.
+    AllFilesAndTheBoxPort,
     /// The files it names, and these of the system as far as they exist, to read. No TCP.
     OwnFiles(&'static [&'static str]),
     /// The same, and TCP out.

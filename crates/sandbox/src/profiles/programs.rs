@@ -1,13 +1,15 @@
 //! The profile of each program.
 
+use rustix::process::Resource::{Data, Nofile, Nproc};
 use rustix::thread::CapabilitySet;
 
 use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
-    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, UNIX, WRITE_FILES,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, SPLICE, THREADS, UNIX,
+    WRITE_FILES,
 };
-use super::{Calls, Lifetime, Profile, Reach, Rule};
+use super::{Apart, Calls, Lifetime, Limit, Profile, Reach, Rule};
 use crate::confine::Program;
 
 /// Where the C library looks up how names are resolved.
@@ -23,25 +25,34 @@ const NAME_FILES: &[&str] = &[
 /// SQLite seeds the salts of its write-ahead log from it, or else from the clock.
 const RANDOM: &[&str] = &["/dev/urandom"];
 
-/// The profile of a program.
+const GIB: u64 = 1 << 30;
+
+/// The profile of a program. Of its limits, descriptors and threads are what its links take, several times
+/// over: a thread or two for each, and a descriptor for each folder, browser or tunnel. Memory is far above what
+/// the largest frames take, and keeps one program from taking that of all.
 pub(crate) fn of(program: Program) -> Profile {
     match program {
         // Its filter is every program's and every box' as well, and so is what it keeps.
         Program::Supervisor => Profile {
             keep_as_root: CapabilitySet::SETFCAP,
             lifetime: Lifetime::Own,
+            apart: Apart::Nowhere,
+            limits: &[],
             reach: Reach::Everything,
             calls: Calls::AllBut(&[NOBODY, NOBODY_HERE]),
         },
-        // Its filter and its domain are every box' as well.
-        Program::Sandbox => Profile {
-            keep_as_root: CapabilitySet::SETFCAP,
-            lifetime: Lifetime::OfParent,
-            reach: Reach::AllFilesNoNetwork,
-            calls: sandbox_service(),
-        },
+        // Its filter, its domain and its limits are every box' as well.
+        Program::Sandbox => runner(Apart::View),
+        // In a container, whose namespaces are the engine's.
+        Program::Inner => runner(Apart::Nowhere),
         Program::Egress => confined(
             Reach::OwnFilesAndNetwork(NAME_FILES),
+            Apart::User,
+            &[
+                Limit(Nofile, 4096),
+                Limit(Nproc, 1024),
+                Limit(Data, 2 * GIB),
+            ],
             &[
                 BASE,
                 OLD_BASE,
@@ -50,6 +61,8 @@ pub(crate) fn of(program: Program) -> Profile {
                 ASYNC,
                 OLD_ASYNC,
                 NETWORK,
+                ACCEPT,
+                SPLICE,
                 READ_FILES,
                 OLD_READ_FILES,
                 SECRETS,
@@ -57,6 +70,12 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         Program::Gateway => confined(
             Reach::OwnFiles(RANDOM),
+            Apart::Network,
+            &[
+                Limit(Nofile, 1024),
+                Limit(Nproc, 1024),
+                Limit(Data, 4 * GIB),
+            ],
             &[
                 BASE,
                 OLD_BASE,
@@ -71,6 +90,8 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         Program::Ledger => confined(
             Reach::OwnFiles(RANDOM),
+            Apart::Network,
+            &[Limit(Nofile, 256), Limit(Nproc, 128), Limit(Data, 4 * GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -84,6 +105,8 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         Program::Vault => confined(
             Reach::OwnFiles(&[]),
+            Apart::Network,
+            &[Limit(Nofile, 512), Limit(Nproc, 512), Limit(Data, GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -101,6 +124,8 @@ pub(crate) fn of(program: Program) -> Profile {
         // reads whether those still live that started containers.
         Program::Engine => confined(
             Reach::OwnFiles(&["/proc"]),
+            Apart::Network,
+            &[Limit(Nofile, 256), Limit(Nproc, 64), Limit(Data, GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -117,6 +142,8 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         Program::Workspace => confined(
             Reach::OwnFiles(&[]),
+            Apart::Network,
+            &[Limit(Nofile, 4096), Limit(Nproc, 128), Limit(Data, 4 * GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -130,9 +157,16 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         // Owns no file: it cannot even open one.
-        Program::Agent => confined(Reach::OwnFiles(&[]), &[BASE, OLD_BASE, THREADS, LINKS]),
+        Program::Agent => confined(
+            Reach::OwnFiles(&[]),
+            Apart::Network,
+            &[Limit(Nofile, 64), Limit(Nproc, 16), Limit(Data, GIB)],
+            &[BASE, OLD_BASE, THREADS, LINKS],
+        ),
         Program::ChannelWeb => confined(
             Reach::OwnFiles(&[]),
+            Apart::Network,
+            &[Limit(Nofile, 1024), Limit(Nproc, 64), Limit(Data, GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -147,6 +181,8 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         Program::ChannelTelegram => confined(
             Reach::OwnFiles(&[]),
+            Apart::Network,
+            &[Limit(Nofile, 256), Limit(Nproc, 64), Limit(Data, GIB)],
             &[
                 BASE,
                 OLD_BASE,
@@ -165,14 +201,33 @@ pub(crate) fn of(program: Program) -> Profile {
 }
 
 /// A program that starts no other.
-fn confined(reach: Reach, allowed: &'static [&'static [Rule]]) -> Profile {
+fn confined(
+    reach: Reach,
+    apart: Apart,
+    limits: &'static [Limit],
+    allowed: &'static [&'static [Rule]],
+) -> Profile {
     Profile {
         keep_as_root: CapabilitySet::empty(),
         lifetime: Lifetime::OfParent,
+        apart,
+        limits,
         reach,
         calls: Calls::Only {
             allowed,
             absent: &[(CLONE3, libc::ENOSYS)],
         },
+    }
+}
+
+/// What builds boxes. They inherit its limits, so it has none; each has its own.
+fn runner(apart: Apart) -> Profile {
+    Profile {
+        keep_as_root: CapabilitySet::SETFCAP,
+        lifetime: Lifetime::OfParent,
+        apart,
+        limits: &[],
+        reach: Reach::AllFilesAndTheBoxPort,
+        calls: sandbox_service(),
     }
 }

@@ -15,7 +15,7 @@ use protocol::control::{
 use protocol::engine::EngineConfig;
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, Digest, SessionId, TurnId};
-use protocol::runner::{Backend, Fate, Leaves, Limits, RunEnd, RunReply, RunRequest};
+use protocol::runner::{Backend, Fate, Leaves, Limits, Network, RunEnd, RunReply, RunRequest};
 
 use protocol::workspace::{LayerReply, LayerRequest};
 
@@ -56,6 +56,10 @@ impl Service {
     fn start(host: &Host) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new(&host.helper)
+            .arg("--write")
+            .arg(host.workspace.path())
+            .arg("--write")
+            .arg(host.layers.folder())
             .stdin(OwnedFd::from(theirs))
             .spawn()
             .unwrap();
@@ -184,6 +188,7 @@ fn run_leaving(leaves: Leaves, number: u32, action: Action) -> RunRequest {
             ..Limits::default()
         },
         leaves,
+        network: Network::None,
     }
 }
 
@@ -231,6 +236,7 @@ fn the_service_runs_many_and_kills_one(host: &Host) {
             action,
             limits,
             leaves: Leaves::Changes,
+            network: Network::None,
         })
         .unwrap();
     match gateway.receive().unwrap() {

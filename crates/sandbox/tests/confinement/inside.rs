@@ -22,6 +22,7 @@ pub(crate) fn main(args: Vec<String>) {
         match flag.as_str() {
             "--read" => files.read.push(path.into()),
             "--write" => files.write.push(path.into()),
+            "--hide" => files.hide.push(path.into()),
             "--keep" => files.keep.push(path.into()),
             _ => break,
         }
@@ -87,6 +88,20 @@ fn act(act: &[&str], given: &mut Given) -> io::Result<()> {
             Outcome::Refused => Err(io::Error::other("refused")),
         },
         ["read", path] => std::fs::File::open(path)?.read(&mut [0]).map(drop),
+        ["full", path] => match std::fs::read(path)?.is_empty() {
+            true => Err(io::Error::other("it is empty")),
+            false => Ok(()),
+        },
+        ["descriptors", count] => {
+            let all: io::Result<Vec<_>> = (0..count.parse().unwrap())
+                .map(|_| given.link.0.try_clone())
+                .collect();
+            all.map(drop)
+        }
+        ["uncover", path, _] => Ok(rustix::mount::unmount(
+            path,
+            rustix::mount::UnmountFlags::DETACH,
+        )?),
         ["append", path] => std::fs::OpenOptions::new()
             .append(true)
             .open(path)?

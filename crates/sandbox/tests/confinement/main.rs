@@ -79,6 +79,18 @@ const TESTS: &[Test] = &[
         an_ordinary_user_is_confined_the_same,
     ),
     (
+        "each_program_has_namespaces_of_its_own_and_only_egress_the_network_of_the_machine",
+        each_program_has_namespaces_of_its_own_and_only_egress_the_network_of_the_machine,
+    ),
+    (
+        "a_program_takes_no_more_than_its_limits",
+        a_program_takes_no_more_than_its_limits,
+    ),
+    (
+        "who_builds_boxes_writes_to_its_own_folders_and_does_not_see_what_is_hidden",
+        who_builds_boxes_writes_to_its_own_folders_and_does_not_see_what_is_hidden,
+    ),
+    (
         "a_program_dies_with_its_parent",
         a_program_dies_with_its_parent,
     ),
@@ -393,13 +405,13 @@ fn the_kernel_says_that_it_is_confined() {
     assert_eq!(field(&control.status(), "CapBnd"), own("CapBnd"));
 }
 
-/// What root keeps to map its own id into a box; an ordinary user cannot empty its bounding
-/// set, which `no_new_privs` makes worthless.
+/// What root keeps to map its own id into a box. Without a user namespace of its own, which the supervisor has
+/// not, an ordinary user cannot empty its bounding set, which `no_new_privs` makes worthless.
 fn capabilities(program: &str, set: &str) -> String {
     const SETFCAP: &str = "0000000080000000";
     match (rustix::process::geteuid().is_root(), set) {
         (true, "CapPrm" | "CapEff" | "CapBnd") if STARTERS.contains(&program) => SETFCAP.to_owned(),
-        (false, "CapBnd") => own("CapBnd"),
+        (false, "CapBnd") if program == "supervisor" => own("CapBnd"),
         (true | false, _) => "0000000000000000".to_owned(),
     }
 }
@@ -420,6 +432,138 @@ fn an_ordinary_user_is_confined_the_same() {
         assert_eq!(held.owner(), 0, "{program}");
     }
     assert_ne!(hold("unconfined", As::Ordinary).owner(), 0);
+}
+
+fn each_program_has_namespaces_of_its_own_and_only_egress_the_network_of_the_machine() {
+    for user in [As::Me, As::Ordinary] {
+        for program in LISTED.into_iter().chain(["sandbox"]) {
+            let held = hold(program, user);
+            for name in ["user", "ipc"] {
+                assert_ne!(
+                    held.namespace(name),
+                    own_namespace(name),
+                    "{program} {name}"
+                );
+            }
+            assert_eq!(
+                held.namespace("net") == own_namespace("net"),
+                program == "egress",
+                "{program}"
+            );
+            assert_eq!(
+                held.namespace("mnt") != own_namespace("mnt"),
+                program == "sandbox",
+                "{program}"
+            );
+        }
+        for program in ["supervisor", "unconfined"] {
+            let held = hold(program, user);
+            for name in ["user", "ipc", "net", "mnt"] {
+                assert_eq!(
+                    held.namespace(name),
+                    own_namespace(name),
+                    "{program} {name}"
+                );
+            }
+        }
+    }
+}
+
+fn own_namespace(name: &str) -> std::path::PathBuf {
+    std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap()
+}
+
+fn a_program_takes_no_more_than_its_limits() {
+    for program in LISTED {
+        let held = hold(program, As::Me);
+        let limits = std::fs::read_to_string(held.proc("limits")).unwrap();
+        for (name, most) in [
+            ("Max open files", 4096),
+            ("Max processes", 1024),
+            ("Max data size", 4 << 30),
+        ] {
+            let line = limits
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
+            let numbers = line.split_whitespace().take(2).map(str::parse::<u64>);
+            for number in numbers {
+                let number = number.unwrap_or(u64::MAX);
+                assert!(number <= most, "{program} {name}: {number}");
+            }
+        }
+    }
+    // It is held to them: the agent has 64 descriptors.
+    assert_eq!(attempt("unconfined", &["descriptors", "100"]), "allowed");
+    assert_eq!(attempt("agent", &["descriptors", "100"]), "refused");
+    assert_eq!(attempt("agent", &["descriptors", "40"]), "allowed");
+}
+
+fn who_builds_boxes_writes_to_its_own_folders_and_does_not_see_what_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    open_to_all(dir.path());
+    let file = |folder: &str| {
+        let path = dir.path().join(folder);
+        std::fs::create_dir(&path).unwrap();
+        open_to_all(&path);
+        let file = path.join("file");
+        std::fs::write(&file, "x").unwrap();
+        open_to_all(&file);
+        file.to_str().unwrap().to_owned()
+    };
+    let (own, other, hidden) = (file("own"), file("other"), file("hidden"));
+    let folder = |file: &str| {
+        Path::new(file)
+            .parent()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (own_folder, hidden_folder) = (folder(&own), folder(&hidden));
+    let alone = dir.path().join("alone");
+    std::fs::write(&alone, "x").unwrap();
+    let alone = alone.to_str().unwrap();
+    let files = [
+        "--write",
+        &own_folder,
+        "--hide",
+        &hidden_folder,
+        "--hide",
+        alone,
+    ];
+    for (act, path, expected) in [
+        ("append", &own, "allowed"),
+        ("read", &other, "allowed"),
+        ("append", &other, "refused"),
+        ("read", &hidden, "refused"),
+        ("append", &hidden, "refused"),
+    ] {
+        assert_eq!(
+            attempt("unconfined", &[act, path]),
+            "allowed",
+            "{act} {path}"
+        );
+        assert_eq!(
+            attempt_with("sandbox", &files, &[act, path]),
+            expected,
+            "{act} {path}"
+        );
+    }
+    assert_eq!(attempt("unconfined", &["full", alone]), "allowed");
+    assert_eq!(attempt_with("sandbox", &files, &["full", alone]), "refused");
+    for act in ["move", "uncover"] {
+        let arguments = [act, &hidden_folder, &own_folder];
+        assert_eq!(
+            attempt_with("sandbox", &files, &arguments),
+            "refused",
+            "{act}"
+        );
+    }
+    assert_eq!(
+        attempt("unconfined", &["move", &hidden_folder, &own_folder]),
+        "allowed"
+    );
 }
 
 fn a_program_dies_with_its_parent() {
@@ -474,6 +618,7 @@ struct Held {
 }
 
 /// Who a process runs as.
+#[derive(Clone, Copy)]
 enum As {
     Me,
     Ordinary,
@@ -509,6 +654,11 @@ fn hold(program: &str, user: As) -> Held {
 impl Held {
     fn proc(&self, name: &str) -> std::path::PathBuf {
         format!("/proc/{}/{name}", self.child.id()).into()
+    }
+
+    /// Needs root, since a confined process shows it to nobody else.
+    fn namespace(&self, name: &str) -> std::path::PathBuf {
+        std::fs::read_link(self.proc("ns").join(name)).unwrap()
     }
 
     fn status(&self) -> String {

@@ -134,6 +134,7 @@ pub(in crate::core) fn config() -> GatewayConfig {
         backend: Default::default(),
         web_origin: None,
         rules: protocol::rules::OwnerRules::default(),
+        panic_word: None,
     }
 }
 

@@ -1,0 +1,380 @@
+//! What the name of a value says: whether it means a secret, and whose.
+
+use std::ops::Range;
+
+use crate::alphabet::{ALNUM, Alphabet, BASE64, HEX, LOWER_ALNUM, URL};
+use crate::finding::Kind;
+
+/// A name, as it stands in a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub(crate) place: Range<usize>,
+    /// An option of a command or a clause of SQL: its value may follow a blank.
+    pub(crate) is_option: bool,
+}
+
+/// The longest name, to each side of the word that it was found by.
+const LONGEST: usize = 48;
+
+/// The whole name around a word of it.
+pub(crate) fn around(bytes: &[u8], word: Range<usize>) -> Name {
+    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let before = bytes[..word.start]
+        .iter()
+        .rev()
+        .take(LONGEST)
+        .take_while(is_part)
+        .count();
+    let after = bytes[word.end..]
+        .iter()
+        .take(LONGEST)
+        .take_while(is_part)
+        .count();
+    let start = word.start - before;
+    Name {
+        place: start..word.end + after,
+        is_option: bytes[start..].starts_with(b"--")
+            || bytes[word].eq_ignore_ascii_case(b"identified by"),
+    }
+}
+
+/// Words behind which stands no secret although their name has one in it.
+const HARMLESS_ENDS: [&str; 46] = [
+    "id",
+    "_ids",
+    "name",
+    "type",
+    "url",
+    "uri",
+    "endpoint",
+    "path",
+    "file",
+    "filename",
+    "dir",
+    "count",
+    "counts",
+    "length",
+    "len",
+    "size",
+    "limit",
+    "limits",
+    "ttl",
+    "expiry",
+    "expires",
+    "expires_in",
+    "expires_at",
+    "hash",
+    "digest",
+    "checksum",
+    "at",
+    "version",
+    "algorithm",
+    "policy",
+    "field",
+    "label",
+    "placeholder",
+    "prefix",
+    "header",
+    "hint",
+    "format",
+    "arn",
+    "ref",
+    "reference",
+    "izer",
+    "ized",
+    "status",
+    "error",
+    "usage",
+    "provider",
+];
+
+/// The same for names that begin so, or have it in their middle.
+const HARMLESS: [&str; 30] = [
+    "public",
+    "pub_key",
+    "max_",
+    "max-",
+    "min_",
+    "num_",
+    "n_token",
+    "page",
+    "sync",
+    "continuation",
+    "next",
+    "cursor",
+    "primary",
+    "foreign",
+    "cache",
+    "partition",
+    "sort",
+    "idempotency",
+    "host_key",
+    "hotkey",
+    "keyboard",
+    "keyword",
+    "monkey",
+    "turkey",
+    "csrf",
+    "xsrf",
+    "lock",
+    "translation",
+    "i18n",
+    "fingerprint",
+];
+
+/// What makes a key a secret one.
+const KEYS: [&str; 34] = [
+    "api",
+    "access",
+    "secret",
+    "private",
+    "encrypt",
+    "sign",
+    "master",
+    "auth",
+    "app",
+    "account",
+    "admin",
+    "deploy",
+    "license",
+    "service",
+    "write",
+    "read",
+    "root",
+    "storage",
+    "shared",
+    "client",
+    "server",
+    "subscription",
+    "webhook",
+    "bot",
+    "integration",
+    "ingest",
+    "user",
+    "function",
+    "session",
+    "jwt",
+    "hmac",
+    "aes",
+    "wg",
+    "preshared",
+];
+
+/// Whether a name with a word for a password in it means one.
+pub(crate) fn means_password(name: &str) -> bool {
+    let compass = [
+        "compass",
+        "bypass",
+        "passed",
+        "passing",
+        "passenger",
+        "passive",
+        "passport",
+        "passage",
+        "pass_through",
+        "passthrough",
+        "overpass",
+        "surpass",
+        "passkey",
+        "passes",
+        "passion",
+    ];
+    !is_harmless(name) && !compass.iter().any(|word| name.contains(word))
+}
+
+/// Whether a name with a word for a key in it means a secret one.
+pub(crate) fn means_key(name: &str) -> bool {
+    if is_harmless(name) {
+        return false;
+    }
+    let other = ["token", "secret", "credential", "auth", "sess", "sid"];
+    other.iter().any(|word| name.contains(word))
+        || name.contains("key")
+            && (KEYS.iter().any(|word| name.contains(word)) || vendor(name).is_some())
+}
+
+fn is_harmless(name: &str) -> bool {
+    let end = name.trim_end_matches(['_', '-', '.']);
+    let ends = |word: &&str| {
+        end.strip_suffix(*word).is_some_and(|before| {
+            // `secretName` was put in lower case: no sign stands before its last word.
+            before.ends_with(['_', '-', '.'])
+                || ["token", "key", "secret", "password"]
+                    .iter()
+                    .any(|w| before.ends_with(w))
+        })
+    };
+    let counted = end.ends_with("tokens") && !end.ends_with("_secret_tokens");
+    counted
+        || HARMLESS_ENDS.iter().any(|word| ends(&word))
+            && !end.ends_with("sessionid")
+            && !end.ends_with("session_id")
+            && !end.ends_with("connect.sid")
+        || HARMLESS.iter().any(|word| end.contains(word))
+}
+
+/// A service whose keys have no sign of their own, and what they look like.
+struct Vendor {
+    words: &'static [&'static str],
+    kind: Kind,
+    alphabet: Alphabet,
+    lengths: &'static [usize],
+}
+
+const fn vendor_row(
+    words: &'static [&'static str],
+    kind: &'static str,
+    alphabet: Alphabet,
+    lengths: &'static [usize],
+) -> Vendor {
+    Vendor {
+        words,
+        kind: Kind(kind),
+        alphabet,
+        lengths,
+    }
+}
+
+/// The services. Lengths and letters as their own pages and the public rule sets give them.
+#[rustfmt::skip] // One row a service is easier to read and to compare.
+const VENDORS: [Vendor; 52] = [
+    vendor_row(&["heroku"], "heroku_api_key", URL, &[36]),
+    vendor_row(&["datadog", "dd_api", "dd_app", "dd-api", "dd-app"], "datadog_key", ALNUM, &[32, 40]),
+    vendor_row(&["cloudflare", "cf_api", "cf-api"], "cloudflare_key", URL, &[37, 40]),
+    vendor_row(&["fastly"], "fastly_key", URL, &[32]),
+    vendor_row(&["twilio"], "twilio_key", HEX, &[32]),
+    vendor_row(&["cohere", "co_api_key"], "cohere_key", ALNUM, &[40]),
+    vendor_row(&["mistral"], "mistral_key", ALNUM, &[32]),
+    vendor_row(&["together"], "together_key", HEX, &[64]),
+    vendor_row(&["assemblyai", "assembly_ai"], "assemblyai_key", HEX, &[32]),
+    vendor_row(&["azure_openai", "azure-openai", "openai"], "azure_openai_key", ALNUM, &[32, 84]),
+    vendor_row(&["algolia"], "algolia_key", HEX, &[32]),
+    vendor_row(&["pagerduty", "pager_duty"], "pagerduty_key", URL, &[20, 32]),
+    vendor_row(&["okta"], "okta_token", URL, &[42]),
+    vendor_row(&["sentry"], "sentry_token", HEX, &[64]),
+    vendor_row(&["newrelic", "new_relic", "new-relic"], "newrelic_key", ALNUM, &[40, 47, 64]),
+    vendor_row(&["dropbox"], "dropbox_key", ALNUM, &[15]),
+    vendor_row(&["atlassian", "jira", "confluence"], "atlassian_token", ALNUM, &[24]),
+    vendor_row(&["bitbucket"], "bitbucket_secret", URL, &[32, 64]),
+    vendor_row(&["zendesk"], "zendesk_token", ALNUM, &[40]),
+    vendor_row(&["travis"], "travis_token", ALNUM, &[20, 22]),
+    vendor_row(&["circle"], "circleci_token", HEX, &[40]),
+    vendor_row(&["netlify"], "netlify_token", URL, &[40, 43, 44, 45, 46]),
+    vendor_row(&["contentful"], "contentful_token", URL, &[43]),
+    vendor_row(&["intercom"], "intercom_token", BASE64, &[60]),
+    vendor_row(&["snyk"], "snyk_token", URL, &[36]),
+    vendor_row(&["sonar"], "sonar_token", HEX, &[40]),
+    vendor_row(&["confluent"], "confluent_secret", BASE64, &[64]),
+    vendor_row(&["plaid"], "plaid_secret", HEX, &[30]),
+    vendor_row(&["asana"], "asana_secret", HEX, &[32]),
+    vendor_row(&["airtable"], "airtable_key", ALNUM, &[17]),
+    vendor_row(&["vercel"], "vercel_token", ALNUM, &[24]),
+    vendor_row(&["linear"], "linear_secret", HEX, &[32]),
+    vendor_row(&["discord"], "discord_secret", URL, &[32]),
+    vendor_row(&["facebook", "fb_app"], "facebook_secret", HEX, &[32]),
+    vendor_row(&["twitter"], "twitter_secret", ALNUM, &[25, 45, 50]),
+    vendor_row(&["twitch"], "twitch_secret", LOWER_ALNUM, &[30]),
+    vendor_row(&["spotify"], "spotify_secret", HEX, &[32]),
+    vendor_row(&["linkedin"], "linkedin_secret", ALNUM, &[16]),
+    vendor_row(&["mattermost"], "mattermost_token", LOWER_ALNUM, &[26]),
+    vendor_row(&["paypal"], "paypal_secret", URL, &[80]),
+    vendor_row(&["braintree"], "braintree_key", HEX, &[32]),
+    vendor_row(&["coinbase"], "coinbase_key", URL, &[64]),
+    vendor_row(&["etsy"], "etsy_key", LOWER_ALNUM, &[24]),
+    vendor_row(&["linode"], "linode_token", HEX, &[64]),
+    vendor_row(&["digitalocean"], "digitalocean_key", HEX, &[64]),
+    vendor_row(&["hetzner", "hcloud"], "hetzner_token", ALNUM, &[64]),
+    vendor_row(&["vultr"], "vultr_key", ALNUM, &[36]),
+    vendor_row(&["wandb"], "wandb_key", HEX, &[40]),
+    vendor_row(&["sumo"], "sumologic_key", ALNUM, &[64]),
+    vendor_row(&["rollbar"], "rollbar_token", HEX, &[32]),
+    vendor_row(&["opsgenie", "loggly", "splunk", "postmark"], "service_token", URL, &[36]),
+    vendor_row(&["mailchimp", "mandrill"], "mailchimp_key", URL, &[22, 36, 37]),
+];
+
+fn vendor(name: &str) -> Option<&'static Vendor> {
+    VENDORS
+        .iter()
+        .find(|vendor| vendor.words.iter().any(|word| name.contains(word)))
+}
+
+/// Whether a value has the form that the service in the name gives its keys.
+pub(crate) fn vendor_fits(name: &str, value: &str) -> bool {
+    let varied =
+        value.bytes().any(|b| b.is_ascii_digit()) && value.bytes().any(|b| b.is_ascii_alphabetic());
+    varied && vendor(name).is_some_and(|vendor| vendor.fits(value))
+}
+
+/// The kind of a value by the service that is named before it in its line.
+pub(crate) fn vendor_kind(line: &str, value: &str) -> Option<Kind> {
+    VENDORS
+        .iter()
+        .find(|vendor| vendor.words.iter().any(|word| line.contains(word)) && vendor.fits(value))
+        .map(|vendor| vendor.kind)
+}
+
+impl Vendor {
+    fn fits(&self, value: &str) -> bool {
+        self.lengths.contains(&value.len()) && value.bytes().all(|b| self.alphabet.has(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_mean_what_they_say() {
+        for name in [
+            "api_key",
+            "apikey",
+            "x-api-key",
+            "client_secret",
+            "access_token",
+            "stripe_secret_key",
+            "datadog_key",
+            "sessionid",
+        ] {
+            assert!(means_key(name), "{name}");
+        }
+        for name in [
+            "key",
+            "cache_key",
+            "public_key",
+            "token_type",
+            "max_tokens",
+            "tokens",
+            "secret_name",
+            "api_key_id",
+            "secretname",
+            "nextpagetoken",
+            "tokenizer",
+            "csrf_token",
+        ] {
+            assert!(!means_key(name), "{name}");
+        }
+        for name in ["password", "db_password", "pgpassword", "smtp_pass"] {
+            assert!(means_password(name), "{name}");
+        }
+        for name in [
+            "password_hash",
+            "compass",
+            "bypass",
+            "password_length",
+            "passportnumber",
+        ] {
+            assert!(!means_password(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_name_and_the_form_of_its_keys() {
+        let uuid = "7f1c9a52-3d80-4be6-a1f4-90c2d7e8b635";
+        assert_eq!(
+            vendor_kind("heroku_api_key=", uuid),
+            Some(Kind("heroku_api_key"))
+        );
+        assert_eq!(vendor_kind("heroku_api_key=", "short"), None);
+        assert_eq!(vendor_kind("other_key=", uuid), None);
+    }
+}
