@@ -1,5 +1,6 @@
 //! What `bulkhead doctor` looks at. Each check is a function; [`all`] is the list.
 
+mod egress;
 mod history;
 mod installation;
 mod kernel;
@@ -82,6 +83,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
     ]);
     if let Ok(config) = &config {
         checks.push(history::history(home, config));
+        checks.push(egress::rules(config));
         checks.push(tls::roots(config));
         checks.extend(model::all(config));
     }

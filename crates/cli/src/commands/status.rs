@@ -205,6 +205,15 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
         ),
     };
     output::line(format!("rules      {rules}"))?;
+    if !inside.rules.expired.is_empty() {
+        let expired: Vec<String> = (inside.rules.expired.iter())
+            .map(ToString::to_string)
+            .collect();
+        output::line(format!(
+            "           expired egress rules, which count for nothing: {}",
+            expired.join(", ")
+        ))?;
+    }
     let approvals = match inside.approvals {
         0 => "nothing waits for your answer".to_owned(),
         count => format!("{count} waiting; see `bulkhead approvals`"),
@@ -301,6 +310,7 @@ mod tests {
                 rules: RulesStatus {
                     sha256: protocol::ids::Digest([0; 32]),
                     problem: String::new(),
+                    expired: Vec::new(),
                 },
             }),
             ..status

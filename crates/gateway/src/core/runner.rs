@@ -11,7 +11,7 @@ use protocol::call::Action;
 use protocol::egress::FetchRequest;
 use protocol::frame::LinkError;
 use protocol::ids::{CallRef, SessionId};
-use protocol::runner::{Network, RunRequest};
+use protocol::runner::RunRequest;
 use serde::Serialize;
 
 use super::outlet::Outlet;
@@ -108,7 +108,7 @@ impl Runner {
                     action: action.clone(),
                     limits: permit.limits().clone(),
                     leaves: permit.leaves(),
-                    network: Network::None,
+                    network: permit.network(),
                 },
             ),
         }
