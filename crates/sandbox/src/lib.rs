@@ -28,6 +28,7 @@ mod landlock_domain;
 pub mod layers;
 mod namespaces;
 pub mod native;
+pub mod others;
 pub mod pool;
 pub mod probe;
 pub mod probes;
