@@ -8,6 +8,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 mod bench;
+mod blast;
 mod cards;
 mod checks;
 mod commands;
@@ -151,6 +152,8 @@ mod tests {
             "bulkhead sandbox probe --json --backend docker",
             "bulkhead bench --json --quick --check --folder /tmp",
             "bulkhead bench --boxes --docker-socket /tmp/engine.sock",
+            "bulkhead blast-radius",
+            "bulkhead blast-radius --json",
             "bulkhead demo",
             "bulkhead demo --json --keep",
             "bulkhead --home /x status",

@@ -90,6 +90,11 @@ impl Scratch {
         up::start(&self.context)
     }
 
+    /// The same with the programs that lie beside this `bulkhead`.
+    pub(crate) fn up_from(&self, bulkhead: &Path) -> Result<(), Fault> {
+        up::start_from(bulkhead, &self.context)
+    }
+
     /// Stops all programs in order.
     pub(crate) fn down(&self) -> Result<(), Fault> {
         Supervisor::connect(self.home())?.stop()
@@ -145,6 +150,11 @@ impl StandIn {
             ))),
             _ => Ok(server),
         }
+    }
+
+    /// Its process, which nothing confines.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -205,6 +215,24 @@ impl Speaker {
             sender,
             conversation,
         })
+    }
+
+    /// Connects, and goes on as this somebody in this conversation.
+    pub(crate) fn open_as(
+        home: &Home,
+        (sender, conversation): (SenderId, ConversationId),
+    ) -> Result<Self, Fault> {
+        let speaker = Self::open(home)?;
+        Ok(Self {
+            sender,
+            conversation,
+            ..speaker
+        })
+    }
+
+    /// Who speaks, and in which conversation.
+    pub(crate) fn somebody(&self) -> (SenderId, ConversationId) {
+        (self.sender.clone(), self.conversation.clone())
     }
 
     /// Goes on as somebody else in a new conversation: the rate limit counts by sender.

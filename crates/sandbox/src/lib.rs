@@ -29,6 +29,7 @@ pub mod layers;
 pub mod memory;
 mod namespaces;
 pub mod native;
+pub mod others;
 pub mod pool;
 pub mod probe;
 pub mod probes;

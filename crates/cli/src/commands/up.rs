@@ -118,6 +118,12 @@ fn clean_environment(command: &mut Command) {
 
 /// Starts everything in the background and comes back when it is ready. Its words go to the log.
 pub(crate) fn start(context: &Context) -> Result<(), Fault> {
+    let own = std::env::current_exe().map_err(Fault::io("find out where this program lies"))?;
+    start_from(&own, context)
+}
+
+/// The same with the programs that lie beside this `bulkhead`.
+pub(crate) fn start_from(own: &Path, context: &Context) -> Result<(), Fault> {
     let log = log_file(&context.home);
     let mut log_end = OpenOptions::new()
         .append(true)
@@ -128,7 +134,6 @@ pub(crate) fn start(context: &Context) -> Result<(), Fault> {
     let began = log_end
         .seek(SeekFrom::End(0))
         .map_err(Fault::io(format!("read the log {log:?}")))?;
-    let own = std::env::current_exe().map_err(Fault::io("find out where this program lies"))?;
     let mut command = Command::new(own);
     if let Some(folder) = &context.chosen {
         command.arg("--home").arg(folder);
