@@ -55,7 +55,9 @@ fn acknowledge(link: &Link<LedgerReply, LedgerRequest>, reporter: &Reporter) {
                 next += rows.len() as u64;
                 LedgerReply::Appended { first }
             }
-            LedgerRequest::Read { .. } => LedgerReply::Rows { rows: Vec::new() },
+            LedgerRequest::Read { .. } | LedgerRequest::LastVaultChange => {
+                LedgerReply::Rows { rows: Vec::new() }
+            }
             LedgerRequest::Unfinished => LedgerReply::Sessions {
                 sessions: Vec::new(),
             },

@@ -364,6 +364,7 @@ fn run_what_nobody_allowed(attacker: &Attacker, wire: &Wire) {
             action,
             limits: Limits::default(),
             leaves: Leaves::Changes,
+            network: protocol::runner::Network::None,
         };
         if wire.send(&run).is_ok() {
             await_answer(wire);
