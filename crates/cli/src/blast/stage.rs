@@ -242,7 +242,7 @@ impl<'a> Stage<'a> {
     fn status(&self) -> Result<(u32, Vec<ProgramStatus>), Fault> {
         let supervisor = Supervisor::connect(self.scratch.home())?;
         match supervisor.ask(&SupervisorRequest::Status)? {
-            SupervisorReply::Status { pid, programs } => Ok((pid, programs)),
+            SupervisorReply::Status { pid, programs, .. } => Ok((pid, programs)),
             SupervisorReply::Stopped => Err(Fault::Unexpected("the supervisor")),
         }
     }
@@ -267,7 +267,9 @@ impl Run<'_> {
         let (supervisor, programs) = self.stage.status()?;
         let pids = programs.iter().filter_map(|program| match program.state {
             ProgramState::Starting { pid } | ProgramState::Running { pid, .. } => Some(pid),
-            ProgramState::Waiting { .. } | ProgramState::Failed { .. } => None,
+            ProgramState::Waiting { .. } | ProgramState::Failed { .. } | ProgramState::Frozen => {
+                None
+            }
         });
         let later = Later {
             supervisor,
