@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -105,11 +105,29 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         stop(self.home());
         if self.afterwards == Afterwards::Remove
-            && let Err(error) = fs::remove_dir_all(&self.root)
+            && let Err(error) = remove_all(&self.root)
         {
             eprintln!("bulkhead: {:?} could not be removed: {error}", self.root);
         }
     }
+}
+
+/// Removes a folder with everything in it. What overlayfs leaves of a box that was cut off is closed also to its
+/// owner, so folders are opened first.
+pub(crate) fn remove_all(folder: &Path) -> std::io::Result<()> {
+    open_all(folder)?;
+    fs::remove_dir_all(folder)
+}
+
+fn open_all(folder: &Path) -> std::io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn stop(home: &Home) {

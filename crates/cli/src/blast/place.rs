@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
@@ -50,7 +50,12 @@ fn put(from: &Path, to: &Path, name: &str) -> io::Result<()> {
 /// Copies folders and files with their modes; sockets are not copied.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
-    fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+    let permissions = fs::metadata(from)?.permissions();
+    fs::set_permissions(to, permissions.clone())?;
+    // What overlayfs leaves of a box is closed also to its owner, and empty.
+    if permissions.mode() & 0o700 == 0 {
+        return Ok(());
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
@@ -86,7 +91,6 @@ mod tests {
 
     #[test]
     fn a_copy_has_everything_with_its_modes_and_differs_when_it_is_changed() {
-        use std::os::unix::fs::PermissionsExt as _;
         let root = tempfile::tempdir().unwrap();
         let (from, to) = (root.path().join("from"), root.path().join("to"));
         fs::create_dir_all(from.join("below")).unwrap();

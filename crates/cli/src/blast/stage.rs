@@ -25,7 +25,7 @@ use crate::connect::Supervisor;
 use crate::demo::relay::Canary;
 use crate::fault::Fault;
 use crate::programs;
-use crate::scratch::{End, Person, Scratch, Speaker, StandIn};
+use crate::scratch::{End, Person, Scratch, Speaker, StandIn, remove_all};
 
 /// How long an intruder may take for everything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -171,7 +171,7 @@ impl<'a> Stage<'a> {
     fn begin(&self, model: &StandIn, row: Option<&Row>) -> Result<Run<'_>, Fault> {
         let home = self.scratch.root().join("home");
         if home.exists() {
-            fs::remove_dir_all(&home).map_err(Fault::io("clear the home"))?;
+            remove_all(&home).map_err(Fault::io("clear the home"))?;
         }
         place::copy(&self.base, &home).map_err(Fault::io("copy the home"))?;
         clear(&self.outside.join(WRITTEN))?;
