@@ -298,7 +298,10 @@ impl Gateway {
     pub(super) fn runner_gone(&mut self, link: LinkId) -> Result<(), Fatal> {
         match self.runner.lost(link) {
             Some(calls) => {
-                self.unlinked.push(Peer::Sandbox);
+                // One that a freeze killed comes with its link when the freeze is over.
+                if !self.is_frozen() {
+                    self.unlinked.push(Peer::Sandbox);
+                }
                 self.unknown(calls)
             }
             None => Ok(()),
