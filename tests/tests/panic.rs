@@ -214,7 +214,9 @@ fn a_panic_kills_a_running_tool_before_it_does_anything_more() {
         }
         ask.is_over().then_some(())
     });
-    assert_eq!(ask.json()["reply"], "It is over.");
+    let answer = ask.json();
+    assert_eq!(answer["calls"][0]["state"], "done", "{answer}");
+    assert_eq!(answer["reply"], "It is over.");
     assert!(
         system.workspace().join("canary").exists(),
         "or the canary tells nothing"

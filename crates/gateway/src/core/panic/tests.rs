@@ -9,7 +9,7 @@ use ledger::serve::Writer;
 use ledger::store::Store;
 use protocol::call::Action;
 use protocol::channel::{ChannelRequest, Retry};
-use protocol::control::{GatewayConfig, NoConfig, Peer, ProgramEnd, SupervisorEnd};
+use protocol::control::{GatewayConfig, NoConfig, ProgramEnd, SupervisorEnd};
 use protocol::event::{CallOutcome, Ground};
 use protocol::frame::Link;
 use protocol::freeze::PanicWord;
@@ -430,4 +430,29 @@ fn without_a_freeze_the_same_would_be_taken_up() {
     let mut rig = Rig::start();
     rig.link_ledger(folder.path());
     assert_eq!(agents_asked_for(&rig.reports()), 1);
+}
+
+#[test]
+fn a_runner_that_a_freeze_killed_is_not_linked_twice_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rig = Rig::start();
+    rig.link_ledger(folder.path());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    rig.gateway.linked(Peer::Sandbox, ours).unwrap();
+    drop(theirs);
+    // Whichever is heard of first.
+    for hears_first in ["death", "freeze"] {
+        let id = rig.gateway.last_link;
+        if hears_first == "death" {
+            rig.gateway.runner_gone(id).unwrap();
+        }
+        rig.gateway.freeze(a_freeze()).unwrap();
+        rig.gateway.runner_gone(id).unwrap();
+        rig.gateway
+            .end_freeze(Millis(7), PublicKey([9; 32]), later())
+            .unwrap();
+        assert_eq!(rig.gateway.unlinked, []);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        rig.gateway.linked(Peer::Sandbox, ours).unwrap();
+    }
 }
