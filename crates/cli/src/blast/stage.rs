@@ -243,7 +243,11 @@ impl<'a> Stage<'a> {
         let supervisor = Supervisor::connect(self.scratch.home())?;
         match supervisor.ask(&SupervisorRequest::Status)? {
             SupervisorReply::Status { pid, programs, .. } => Ok((pid, programs)),
-            SupervisorReply::Stopped => Err(Fault::Unexpected("the supervisor")),
+            SupervisorReply::Stopped
+            | SupervisorReply::Frozen { .. }
+            | SupervisorReply::Challenge { .. }
+            | SupervisorReply::Resumed
+            | SupervisorReply::Refused { .. } => Err(Fault::Unexpected("the supervisor")),
         }
     }
 }
