@@ -56,6 +56,7 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::ChannelDown { .. }
         | Event::TunnelOpened { .. }
         | Event::LeakStopped { .. }
+        | Event::SessionHalted { .. }
         | Event::EgressRefused { .. }
         | Event::SecretUsed { .. }
         | Event::VaultChanged { .. }
@@ -161,6 +162,7 @@ pub(crate) fn summary(event: &Event) -> String {
             TurnEnd::Fault { fault } => serde_json::to_string(fault).unwrap_or_default(),
             TurnEnd::Interrupted => "Bulkhead ended while it ran".to_owned(),
             TurnEnd::AgentDied => "the agent's program died".to_owned(),
+            TurnEnd::Halted => "a decoy turned up in its session".to_owned(),
             TurnEnd::Frozen => "everything was frozen".to_owned(),
             TurnEnd::AgentMisbehaved { detail } => {
                 format!("the agent broke the protocol: {}", piece(detail))
@@ -236,6 +238,7 @@ pub(crate) fn summary(event: &Event) -> String {
                 .map_or(String::new(), |name| format!(" {name}"));
             format!("{what}{name} in {place}")
         }
+        Event::SessionHalted { decoy } => format!("the decoy {decoy} turned up"),
         Event::BoxTunnelOpened {
             tunnel,
             host,

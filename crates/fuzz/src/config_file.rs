@@ -193,6 +193,10 @@ fn says_where(error: &ConfigError) -> String {
             assert!(has_line || is_of_the_whole, "no place: {text}");
             kind(error.message())
         }
+        ConfigError::Egress { line, rule } => {
+            assert!(*line > 0 && !rule.to_string().is_empty(), "{text}");
+            "egress".to_owned()
+        }
         ConfigError::Value { key, problem } => {
             let is_key = |c: char| c.is_ascii_lowercase() || c == '.' || c == '_';
             assert!(key.contains('.') && key.chars().all(is_key), "{key}");

@@ -320,6 +320,11 @@ pub enum Event {
         /// Which of the vault's, if it is one.
         name: Option<SecretName>,
     },
+    /// A decoy turned up in this session, which has no turns any more.
+    SessionHalted {
+        /// Which decoy.
+        decoy: SecretName,
+    },
     /// Egress is about to connect a box. Written before it does; one end follows for each.
     BoxTunnelOpened {
         /// The turn.
@@ -578,6 +583,8 @@ pub enum TurnEnd {
         /// Its words.
         fault: TurnFault,
     },
+    /// A decoy turned up in its session.
+    Halted,
     /// The agent's program died, or could not be started.
     AgentDied,
     /// Bulkhead stopped, or lost the record, in the middle of it.

@@ -6,9 +6,7 @@ use protocol::channel::{CallCard, CallState, ChannelEvent};
 use protocol::control::Peer;
 use protocol::egress::FetchReply;
 use protocol::event::{CallOutcome, Event as Fact};
-use protocol::ids::{
-    AgentId, ApprovalId, CallId, CallRef, Nonce, SecretName, SessionId, TurnId, random,
-};
+use protocol::ids::{AgentId, ApprovalId, CallId, CallRef, Nonce, SessionId, TurnId, random};
 use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
@@ -71,7 +69,20 @@ impl Gateway {
         {
             running.open.insert(call, OpenCall { title });
         }
-        let said = texts::shortened(&said, MAX_SAID);
+        let said = self.redacted(&texts::shortened(&said, MAX_SAID));
+        let own = self.vaults_own(&args);
+        if !own.is_empty() {
+            let args = scan::redact(&args, &own);
+            let intent = Fact::ToolIntent {
+                turn,
+                call,
+                name,
+                args,
+                said,
+            };
+            self.refuse(&reference, vec![intent], texts::HOLDS_A_SECRET.to_owned())?;
+            return self.leaked(id, "a call", &own);
+        }
         let intent = Fact::ToolIntent {
             turn,
             call,
@@ -221,6 +232,7 @@ impl Gateway {
             turn,
             call,
         } = reference;
+        let outcome = self.without_secrets(session, outcome)?;
         let (state, result) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
         let detail = texts::card_detail(&outcome);
         let mut facts = before;
@@ -317,12 +329,6 @@ impl Gateway {
         }
     }
 
-    /// A decoy turned up in what a session sends.
-    fn touched(&mut self, session: &SessionId, decoys: &[SecretName]) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: {session} touched {decoys:?}");
-        Ok(())
-    }
-
     /// The link to one of the programs that run things is gone.
     pub(super) fn executor_gone(&mut self, by: By, link: LinkId) -> Result<(), Fatal> {
         match self.runner.lost(by, link) {
@@ -374,7 +380,7 @@ impl Gateway {
             Ok(ToolCall::WebFetch { url }) => format!("read {url}"),
             Err(_) => format!("{name} {args}"),
         };
-        texts::shortened(&texts::visible(&title), MOST)
+        texts::shortened(&texts::visible(&self.redacted(&title)), MOST)
     }
 
     /// Shows where a call stands to whoever follows its conversation.

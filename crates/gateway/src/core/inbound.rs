@@ -262,6 +262,10 @@ impl Gateway {
             self.surfaces.answer(inbound.link, accepted);
             return self.command(command, &session, &place);
         }
+        if self.state.is_halted(&session)? {
+            refuse(self, Retry::Never, texts::HALTED);
+            return Ok(());
+        }
         let message = Message {
             id: inbound.message.clone(),
             place: place.clone(),

@@ -8,6 +8,7 @@ mod check;
 mod grants;
 mod inbound;
 mod labels;
+mod leaks;
 mod limits;
 mod operator;
 mod outlet;
@@ -129,6 +130,7 @@ struct Gateway {
     surfaces: Surfaces,
     sessions: Sessions,
     runner: Runner,
+    leaks: leaks::Leaks,
     workspace: Workspace,
     pending: Vec<Pending>,
     rates: Rates,
@@ -181,6 +183,7 @@ impl Gateway {
             surfaces: Surfaces::default(),
             sessions: Sessions::default(),
             runner: Runner::default(),
+            leaks: leaks::Leaks::default(),
             workspace: Workspace::default(),
             pending: Vec::new(),
             rates: Rates::default(),
@@ -227,6 +230,8 @@ impl Gateway {
             Event::RunnerGone(link) => self.executor_gone(By::Boxes, link)?,
             Event::Door(link, reply) => self.door_reply(link, reply)?,
             Event::DoorGone(link) => self.executor_gone(By::Door, link)?,
+            Event::Marks(link, scanner) => self.marks(link, *scanner),
+            Event::MarksGone(link) => self.marks_gone(link),
             Event::Workspace(link, reply) => self.workspace_reply(link, reply)?,
             Event::WorkspaceGone(link) => self.workspace_gone(link)?,
             Event::Operator(request, answer) => self.operator_request(request, answer)?,
@@ -304,7 +309,11 @@ impl Gateway {
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
-            Peer::Gateway | Peer::Vault => {
+            Peer::Vault => {
+                self.vault_linked(id);
+                leaks::read_vault(id, stream, events)?;
+            }
+            Peer::Gateway => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
             }
         }

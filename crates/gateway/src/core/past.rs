@@ -131,6 +131,7 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
             | Event::LeakStopped { .. }
+            | Event::SessionHalted { .. }
             | Event::BoxTunnelOpened { .. }
             | Event::BoxTunnelClosed { .. }
             | Event::BoxRequest { .. }

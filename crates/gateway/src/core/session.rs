@@ -7,6 +7,7 @@ use protocol::agent::AgentCommand;
 use protocol::event::TurnEnd;
 use protocol::ids::{CallId, SessionId, TurnId};
 
+use super::leaks::Speech;
 use super::outlet::Outlet;
 use super::past::Message;
 use super::wire::LinkId;
@@ -70,6 +71,8 @@ pub(super) struct Turn {
     pub(super) cancelled: Option<Instant>,
     /// What follows when nothing of it runs any more, and since when that is waited for.
     pub(super) ending: Option<(Ending, Instant)>,
+    /// What of its answer is not shown yet.
+    pub(super) speech: Speech,
 }
 
 /// What follows on a turn.

@@ -1,6 +1,7 @@
 //! What the gateway remembers beside the record: who is who, which conversation is which
 //! session, grants, passkeys, and what has not reached its platform yet.
 
+mod halted;
 mod labels;
 mod passkeys;
 
@@ -50,6 +51,8 @@ CREATE TABLE IF NOT EXISTS grants (
 CREATE TABLE IF NOT EXISTS labels (
     session TEXT NOT NULL, label TEXT NOT NULL, why TEXT NOT NULL, since INTEGER NOT NULL,
     PRIMARY KEY (session, label)) STRICT;
+CREATE TABLE IF NOT EXISTS halted (
+    session TEXT PRIMARY KEY, decoy TEXT NOT NULL, since INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL,
     session TEXT, turn INTEGER, event TEXT NOT NULL) STRICT;

@@ -5,6 +5,7 @@ use protocol::agent::{Told, TurnFault};
 use protocol::channel::CallState;
 use protocol::egress::{Extent, FetchBody, FetchOutcome};
 use protocol::event::{CallOutcome, TurnEnd};
+use protocol::ids::SecretName;
 use protocol::operator::MAX_REASON;
 use protocol::rules::Label;
 use protocol::runner::{Fate, RunEnd, RunOutcome};
@@ -44,6 +45,27 @@ pub(super) const NO_SUCH_GRANT: &str =
 
 /// Why a yes with a reason does not count.
 pub(super) const REASON_WITH_YES: &str = "a reason goes with a no, not with a yes";
+
+/// For the model, of a call that holds what no model is given.
+pub(super) const HOLDS_A_SECRET: &str = "the arguments hold a secret of the vault; no tool takes one. A credential is named, and attached on the way out";
+
+/// For whoever writes to a conversation that is halted.
+pub(super) const HALTED: &str = "\
+This conversation is halted: a decoy turned up in it, which means that something looked where \
+nothing should. `/new` starts another one; the owner sees what happened with `bulkhead audit log`.";
+
+/// The same when it happens.
+pub(super) fn halted(decoy: &SecretName) -> String {
+    format!("{HALTED} (The decoy is {decoy}.)")
+}
+
+/// For whoever follows a conversation in which something was found.
+pub(super) fn leak_stopped(place: &str, count: usize) -> String {
+    match count {
+        1 => format!("Something that looks like a secret was taken out of {place}."),
+        _ => format!("{count} things that look like secrets were taken out of {place}."),
+    }
+}
 
 /// For whoever writes too fast.
 pub(super) const TOO_FAST: &str = "Too many messages at once; please wait a moment.";
@@ -157,6 +179,7 @@ pub(super) fn turn_end(end: &TurnEnd) -> String {
             "The agent's program stopped in the middle of it. Please send your message again."
                 .to_owned()
         }
+        TurnEnd::Halted => HALTED.to_owned(),
         TurnEnd::Interrupted => "Bulkhead was stopped in the middle of it.".to_owned(),
         TurnEnd::Frozen => FROZEN_TURN.to_owned(),
         TurnEnd::AgentMisbehaved { .. } => {

@@ -11,6 +11,7 @@ use protocol::frame::LinkError;
 use protocol::ids::{SessionId, TurnId};
 
 use super::inbound::Stopped;
+use super::leaks::Speech;
 use super::outlet::Outlet;
 use super::past::{self, Message};
 use super::session::{Agent, Ended, Ending, Session, Start, Turn, those};
@@ -65,7 +66,14 @@ impl Gateway {
             open: BTreeMap::new(),
             cancelled: None,
             ending: None,
+            speech: Speech::default(),
         });
+        if self.state.is_halted(id)? {
+            return self.end_turn(id, Ended::Failed(TurnEnd::Halted));
+        }
+        let Some(session) = self.sessions.get(id) else {
+            return Ok(());
+        };
         match &session.agent {
             Agent::Live { .. } => self.hand_turn(id),
             Agent::Asked { .. } => {}
@@ -213,17 +221,7 @@ impl Gateway {
         }
         match request {
             AgentRequest::Token { text, .. } if text.len() <= MAX_TOKEN => {
-                let conversation = running.message.place.conversation.clone();
-                let place = running.message.place.clone();
-                self.surfaces.stream(
-                    &place,
-                    &ChannelEvent::Token {
-                        conversation,
-                        turn,
-                        text,
-                    },
-                );
-                Ok(())
+                self.speak(id, turn, &text)
             }
             AgentRequest::CallTool {
                 call,
@@ -231,7 +229,10 @@ impl Gateway {
                 args,
                 said,
                 ..
-            } => self.call_tool(id, turn, call, name, args, said),
+            } => {
+                self.speak_out(id, turn)?;
+                self.call_tool(id, turn, call, name, args, said)
+            }
             AgentRequest::Trimmed { .. } if running.trimmed >= self.config.max_rounds => {
                 self.misbehaved(id, "it trimmed more often than it may call the model")
             }
@@ -251,7 +252,8 @@ impl Gateway {
             }
             AgentRequest::Finished { text, .. } if text.len() <= MAX_ANSWER => {
                 if running.open.is_empty() {
-                    self.end_turn(id, Ended::Reply(text))
+                    self.speak_out(id, turn)?;
+                    self.end_turn(id, Ended::Reply(self.presentable(&text)))
                 } else {
                     self.misbehaved(id, "it ended a turn with calls still open")
                 }

@@ -19,6 +19,7 @@ use protocol::ids::{ChannelId, Nonce, PublicKey, SessionId, random};
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::runner::{RunReply, RunRequest};
 use protocol::workspace::{HistoryReply, HistoryRequest};
+use scan::Scanner;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// How long a peer may take to prove who it is.
@@ -75,6 +76,10 @@ pub(super) enum Event {
     Door(LinkId, FetchReply),
     /// The link to egress is gone.
     DoorGone(LinkId),
+    /// What the vault holds is another thing now.
+    Marks(LinkId, Box<Scanner>),
+    /// The vault's link is gone.
+    MarksGone(LinkId),
     /// The program that keeps the workspace said something.
     Workspace(LinkId, HistoryReply),
     /// Its link is gone.

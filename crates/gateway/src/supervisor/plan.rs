@@ -196,7 +196,13 @@ pub(super) fn plans(
         },
         Plan {
             arguments: dir(home.gateway()),
-            links: vec![Peer::Ledger, Peer::Sandbox, Peer::Workspace, Peer::Egress],
+            links: vec![
+                Peer::Ledger,
+                Peer::Sandbox,
+                Peer::Workspace,
+                Peer::Egress,
+                Peer::Vault,
+            ],
             listeners: vec![copy(sockets.operator.try_clone().map(Into::into))?],
             config: told(&gateway(home, config)?),
             ..plan("bulkhead-gateway", Peer::Gateway, 1)

@@ -118,6 +118,7 @@ impl Calls {
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
             | Event::LeakStopped { .. }
+            | Event::SessionHalted { .. }
             | Event::BoxTunnelOpened { .. }
             | Event::BoxTunnelClosed { .. }
             | Event::BoxRequest { .. }

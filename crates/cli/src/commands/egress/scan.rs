@@ -148,13 +148,9 @@ mod tests {
     fn answers(input: &[u8]) -> Vec<Value> {
         let mut out = Vec::new();
         let scanner = Scanner::of_formats();
-        answer_all(
-            &scanner,
-            &|_| false,
-            BufReader::new(input),
-            &mut out,
-            as_json,
-        )
+        lines::each_up_to(MAX_LINE, input, &mut out, |line| {
+            as_json(&answer(&scanner, &|_| false, &line))
+        })
         .unwrap();
         let text = String::from_utf8(out).unwrap();
         text.lines()

@@ -444,10 +444,14 @@ fn a_runner_that_a_freeze_killed_is_not_linked_twice_when_it_is_over() {
     for hears_first in ["death", "freeze"] {
         let id = rig.gateway.last_link;
         if hears_first == "death" {
-            rig.gateway.runner_gone(id).unwrap();
+            rig.gateway
+                .executor_gone(crate::core::runner::By::Boxes, id)
+                .unwrap();
         }
         rig.gateway.freeze(a_freeze()).unwrap();
-        rig.gateway.runner_gone(id).unwrap();
+        rig.gateway
+            .executor_gone(crate::core::runner::By::Boxes, id)
+            .unwrap();
         rig.gateway
             .end_freeze(Millis(7), PublicKey([9; 32]), later())
             .unwrap();

@@ -1,0 +1,295 @@
+//! What is said to people and kept in the record holds no secret, and no link that carries
+//! something away.
+//!
+//! The vault gives marks of what it holds ([`protocol::marks`]), by which its values are found
+//! and from which nobody can read them. What enters the model and what tools send is looked
+//! through by egress.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
+
+use protocol::agent::AgentCommand;
+use protocol::channel::ChannelEvent;
+use protocol::control::Peer;
+use protocol::egress::{FetchBody, FetchOutcome};
+use protocol::event::{CallOutcome, Event as Fact};
+use protocol::frame::Link;
+use protocol::ids::{SecretName, SessionId, TurnId};
+use protocol::runner::RunOutcome;
+use protocol::time::Millis;
+use protocol::vault::{VaultReply, VaultRequest};
+use scan::{Finding, Kind, Scanner, Stream, links, redact};
+
+use super::session::Agent;
+use super::state::Place;
+use super::wire::{Event, LinkId};
+use super::{Fatal, Gateway, texts};
+
+/// How often the vault is asked whether what it holds is another thing.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The most rows about one text.
+const MAX_ROWS: usize = 16;
+
+/// What is looked for.
+pub(super) struct Leaks {
+    scanner: Arc<Scanner>,
+    link: LinkId,
+}
+
+impl Default for Leaks {
+    fn default() -> Self {
+        Self {
+            scanner: Arc::new(Scanner::of_formats()),
+            link: 0,
+        }
+    }
+}
+
+/// What an agent says while a turn runs, as far as it may be shown.
+#[derive(Default)]
+pub(super) struct Speech {
+    stream: Stream,
+    /// Up to the next blank: a link is made inert as a whole.
+    word: String,
+}
+
+/// Reads the marks of the vault in a thread of its own until the link ends.
+pub(super) fn read_vault(
+    id: LinkId,
+    stream: UnixStream,
+    events: SyncSender<Event>,
+) -> std::io::Result<()> {
+    let link = Link::<VaultRequest, VaultReply>::new(stream);
+    let read = move || {
+        let mut known = 0;
+        while link.send(&VaultRequest::Marks { after: known }).is_ok() {
+            match link.receive() {
+                Ok(VaultReply::Marks { generation, marks }) => {
+                    known = generation;
+                    let scanner = Box::new(Scanner::new(marks));
+                    if events.send(Event::Marks(id, scanner)).is_err() {
+                        return;
+                    }
+                }
+                Ok(VaultReply::Unchanged | VaultReply::Locked | VaultReply::Refused { .. }) => {}
+                // Whatever else it says, it does not keep to its link.
+                Ok(_) | Err(_) => break,
+            }
+            thread::sleep(EVERY);
+        }
+        link.close();
+        // If nobody listens any more, the gateway is ending.
+        let _ = events.send(Event::MarksGone(id));
+    };
+    thread::Builder::new()
+        .name("marks".to_owned())
+        .spawn(read)
+        .map(drop)
+}
+
+impl Gateway {
+    /// A link to the vault is in use from now on.
+    pub(super) fn vault_linked(&mut self, id: LinkId) {
+        self.leaks.link = id;
+    }
+
+    /// What the vault holds now.
+    pub(super) fn marks(&mut self, link: LinkId, scanner: Scanner) {
+        if link == self.leaks.link {
+            self.leaks.scanner = Arc::new(scanner);
+        }
+    }
+
+    /// The vault is gone. What was looked for stays.
+    pub(super) fn marks_gone(&mut self, link: LinkId) {
+        if link == self.leaks.link && !self.is_frozen() {
+            self.unlinked.push(Peer::Vault);
+        }
+    }
+
+    /// A piece of an answer, as far as it can be shown already.
+    pub(super) fn speak(&mut self, id: &SessionId, turn: TurnId, text: &str) -> Result<(), Fatal> {
+        let scanner = Arc::clone(&self.leaks.scanner);
+        let Some(running) = self.sessions.get_mut(id).and_then(|it| it.turn(turn)) else {
+            return Ok(());
+        };
+        let passed = running.speech.stream.push(&scanner, text);
+        running.speech.word.push_str(&passed.text);
+        let whole = running.speech.word.rfind(char::is_whitespace);
+        let rest = match whole {
+            Some(at) => running.speech.word.split_off(at),
+            None => return self.leaked(id, "an answer", &passed.findings),
+        };
+        let ready = std::mem::replace(&mut running.speech.word, rest);
+        let place = running.message.place.clone();
+        self.show_piece(&place, turn, &ready);
+        self.leaked(id, "an answer", &passed.findings)
+    }
+
+    /// What was held back of an answer, now that nothing follows for a while.
+    pub(super) fn speak_out(&mut self, id: &SessionId, turn: TurnId) -> Result<(), Fatal> {
+        let scanner = Arc::clone(&self.leaks.scanner);
+        let Some(running) = self.sessions.get_mut(id).and_then(|it| it.turn(turn)) else {
+            return Ok(());
+        };
+        let passed = running.speech.stream.finish(&scanner);
+        let ready = std::mem::take(&mut running.speech.word) + &passed.text;
+        let place = running.message.place.clone();
+        self.show_piece(&place, turn, &ready);
+        self.leaked(id, "an answer", &passed.findings)
+    }
+
+    fn show_piece(&self, place: &Place, turn: TurnId, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let conversation = place.conversation.clone();
+        let text = self.inert(text);
+        let piece = ChannelEvent::Token {
+            conversation,
+            turn,
+            text,
+        };
+        self.surfaces.stream(place, &piece);
+    }
+
+    /// An answer as it is kept and delivered. What was found in it is told in [`Self::speak`]
+    /// already, if it was streamed.
+    pub(super) fn presentable(&self, text: &str) -> String {
+        self.inert(&redact(text, &self.leaks.scanner.scan(text)))
+    }
+
+    /// The text without a live link to a host that no egress rule names.
+    fn inert(&self, text: &str) -> String {
+        let (rules, now) = (self.rules.in_force.egress().rules(), Millis::now());
+        let allowed = |host: &str| {
+            rules
+                .iter()
+                .any(|rule| rule.is_in_force(now) && rule.host.covers(host))
+        };
+        links::defang(text, &allowed)
+    }
+
+    /// The text without secrets, for a card or a list.
+    pub(super) fn redacted(&self, text: &str) -> String {
+        redact(text, &self.leaks.scanner.scan(text))
+    }
+
+    /// The vault's own values in what a model wrote; it was given none.
+    pub(super) fn vaults_own(&self, text: &str) -> Vec<Finding> {
+        let mut findings = self.leaks.scanner.scan(text);
+        findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
+        findings
+    }
+
+    /// What came of a call, as it is kept and as the agent gets it.
+    pub(super) fn without_secrets(
+        &mut self,
+        id: &SessionId,
+        outcome: CallOutcome,
+    ) -> Result<CallOutcome, Fatal> {
+        let mut found = Vec::new();
+        let scanner = Arc::clone(&self.leaks.scanner);
+        let mut clean = |text: String| {
+            let findings = scanner.scan(&text);
+            let text = match findings.is_empty() {
+                true => text,
+                false => redact(&text, &findings),
+            };
+            found.extend(findings);
+            text
+        };
+        let outcome = match outcome {
+            CallOutcome::Ran { run } => CallOutcome::Ran {
+                run: RunOutcome {
+                    stdout: clean(run.stdout),
+                    stderr: clean(run.stderr),
+                    ..run
+                },
+            },
+            CallOutcome::Fetched { answer } => {
+                let body = match answer.body {
+                    FetchBody::Text { text } => FetchBody::Text { text: clean(text) },
+                    body @ FetchBody::Base64 { .. } => body,
+                };
+                CallOutcome::Fetched {
+                    answer: FetchOutcome { body, ..answer },
+                }
+            }
+            other @ (CallOutcome::NotFetched { .. }
+            | CallOutcome::NotRun { .. }
+            | CallOutcome::Unknown) => other,
+        };
+        self.leaked(id, "what came of a call", &found)?;
+        Ok(outcome)
+    }
+
+    /// Records what was found and redacted, and tells it. A decoy among it halts the session.
+    pub(super) fn leaked(
+        &mut self,
+        id: &SessionId,
+        place: &str,
+        findings: &[Finding],
+    ) -> Result<(), Fatal> {
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let row = |finding: &Finding| Fact::LeakStopped {
+            place: place.to_owned(),
+            what: finding.kind.to_string(),
+            name: finding.name.clone(),
+        };
+        let rows = findings.iter().take(MAX_ROWS).map(row).collect();
+        if let Err(error) = self.record.write(id, rows) {
+            return self.record_lost(&error);
+        }
+        let is_decoy = |it: &&Finding| it.kind == Kind::HONEYTOKEN;
+        let decoys: Vec<SecretName> = findings
+            .iter()
+            .filter(is_decoy)
+            .filter_map(|it| it.name.clone())
+            .collect();
+        match decoys.is_empty() {
+            false => self.touched(id, &decoys),
+            true => match self.state.place(id)? {
+                Some(whose) => {
+                    self.notice(&whose, None, texts::leak_stopped(place, findings.len()))
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// A decoy turned up in a session: it has no turn any more, this one and those to come.
+    pub(super) fn touched(&mut self, id: &SessionId, decoys: &[SecretName]) -> Result<(), Fatal> {
+        let Some(decoy) = decoys.first() else {
+            return Ok(());
+        };
+        // On the disk before anything else: what halts a session outlives a crash.
+        if !self.state.halt(id, decoy, Millis::now())? {
+            return Ok(());
+        }
+        eprintln!("bulkhead-gateway: session {id} is halted: the decoy {decoy} turned up in it");
+        let halted = Fact::SessionHalted {
+            decoy: decoy.clone(),
+        };
+        if let Err(error) = self.record.write(id, vec![halted]) {
+            return self.record_lost(&error);
+        }
+        self.cancel(id)?;
+        if let Some(Agent::Live { outlet, .. }) = self.sessions.get(id).map(|it| &it.agent)
+            && let Some(turn) = self.sessions.get(id).and_then(|it| it.turn.as_ref())
+        {
+            // An agent that is cut off here is reported gone by its reader.
+            let _ = outlet.send(AgentCommand::Cancel { turn: turn.id });
+        }
+        match self.state.place(id)? {
+            Some(place) => self.notice(&place, None, texts::halted(decoy)),
+            None => Ok(()),
+        }
+    }
+}
