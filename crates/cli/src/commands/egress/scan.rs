@@ -94,11 +94,14 @@ fn answer(scanner: &Scanner, allowed: &dyn Fn(&str) -> bool, line: &Line<'_>) ->
         Ok(question) => question,
         // Serde's own words can hold the text.
         Err(error) => {
-            return malformed(format!(
-                "not {{\"id\"?, \"text\"}}: {:?} error at column {}",
-                error.classify(),
-                error.column()
-            ));
+            let read: Value = serde_json::from_str(line).unwrap_or_default();
+            let id = read.get("id").cloned().unwrap_or_default();
+            let (class, column) = (error.classify(), error.column());
+            let error = format!("not {{\"id\"?, \"text\"}}: {class:?} error at column {column}");
+            return Answer {
+                id,
+                ..malformed(error)
+            };
         }
     };
     let secrets = scanner.scan(&question.text);
@@ -174,6 +177,7 @@ mod tests {
             assert!(malformed["error"].is_string(), "{malformed}");
             assert_eq!(malformed["findings"], Value::Array(Vec::new()));
         }
+        assert_eq!(answers[4]["id"], 2);
         assert_eq!(answers[5]["redacted"], "hello");
     }
 
