@@ -151,7 +151,7 @@ mod tests {
     fn answers(input: &[u8]) -> Vec<Value> {
         let mut out = Vec::new();
         let scanner = Scanner::of_formats();
-        lines::each_up_to(MAX_LINE, input, &mut out, |line| {
+        lines::each_up_to(MAX_LINE, BufReader::new(input), &mut out, |line| {
             as_json(&answer(&scanner, &|_| false, &line))
         })
         .unwrap();
