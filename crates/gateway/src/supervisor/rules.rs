@@ -123,17 +123,16 @@ mod tests {
     use super::*;
 
     /// A program that does this instead of checking.
-    fn checker(script: &str) -> (tempfile::TempDir, Checker) {
+    fn checker(script: &str, limit: Duration) -> (tempfile::TempDir, Checker) {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("checker");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let limit = Duration::from_millis(300);
         (dir, Checker { program, limit })
     }
 
     fn check(script: &str) -> Result<(), String> {
-        let (_dir, checker) = checker(script);
+        let (_dir, checker) = checker(script, Duration::from_secs(30));
         checker.check(&OwnerRules::default())
     }
 
@@ -161,7 +160,8 @@ mod tests {
     fn a_program_that_hangs_is_killed_and_its_rules_are_not_taken() {
         for script in ["exec sleep 60", "cat > /dev/null; exec sleep 60"] {
             let began = Instant::now();
-            let error = check(script).unwrap_err();
+            let (_dir, checker) = checker(script, Duration::from_millis(300));
+            let error = checker.check(&OwnerRules::default()).unwrap_err();
             assert!(error.contains("signal: 9"), "{error}");
             assert!(began.elapsed() < Duration::from_secs(20));
         }

@@ -236,7 +236,7 @@ fn the_button_freezes_for_the_owner_at_the_page_and_is_answered_when_everything_
 
     press(&mut rig, PAGE, "owner");
     let who = by("owner", "web", How::Button);
-    assert_eq!(rig.panics(), [who.clone()]);
+    assert_eq!(rig.panics(), std::slice::from_ref(&who));
     let frozen = Frozen {
         by: who,
         ..a_freeze()
