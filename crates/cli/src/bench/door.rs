@@ -250,7 +250,7 @@ impl Door {
             body: body.to_owned(),
         };
         let (mut clock, mut seen) = (Clock::new(began, tokens), Vec::new());
-        let all = || -> Result<Times, LinkError> {
+        let mut all = || -> Result<Times, LinkError> {
             self.agent.send(&request)?;
             loop {
                 match self.agent.receive()? {
