@@ -36,7 +36,11 @@ pub(crate) fn place(event: &Event) -> Place {
         | Event::Permit { turn, call, .. }
         | Event::EgressRequest { turn, call, .. }
         | Event::EgressResponse { turn, call, .. }
-        | Event::Outcome { turn, call, .. } => Place::Call(*turn, *call),
+        | Event::Outcome { turn, call, .. }
+        | Event::BoxTunnelOpened { turn, call, .. }
+        | Event::BoxTunnelClosed { turn, call, .. }
+        | Event::BoxRequest { turn, call, .. }
+        | Event::BoxResponse { turn, call, .. } => Place::Call(*turn, *call),
         Event::Inbound { .. }
         | Event::Labelled { .. }
         | Event::RulesInForce { .. }
@@ -231,6 +235,48 @@ pub(crate) fn summary(event: &Event) -> String {
                 .as_ref()
                 .map_or(String::new(), |name| format!(" {name}"));
             format!("{what}{name} in {place}")
+        }
+        Event::BoxTunnelOpened {
+            tunnel,
+            host,
+            port,
+            rule,
+            ..
+        } => format!("tunnel {tunnel} to {host}:{port} by rule {rule}"),
+        Event::BoxTunnelClosed {
+            tunnel,
+            bytes_up,
+            bytes_down,
+            end,
+            ..
+        } => format!(
+            "tunnel {tunnel}: {bytes_up} bytes up, {bytes_down} down; {}",
+            piece(end)
+        ),
+        Event::BoxRequest {
+            tunnel,
+            request,
+            method,
+            url,
+            rule,
+            ..
+        } => format!("{tunnel}.{request}: {method} {} by rule {rule}", piece(url)),
+        Event::BoxResponse {
+            tunnel,
+            request,
+            status,
+            bytes_up,
+            bytes_down,
+            fault,
+            ..
+        } => {
+            let fault = fault
+                .as_deref()
+                .map_or(String::new(), |it| format!("; {it}"));
+            format!(
+                "{tunnel}.{request}: {status}, {bytes_up} bytes up, {bytes_down} down{}",
+                piece(&fault)
+            )
         }
         Event::EgressRefused {
             subject,

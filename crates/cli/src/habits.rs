@@ -379,7 +379,8 @@ impl Habits {
             let args: Value = serde_json::from_str(&one.args).unwrap_or(Value::Null);
             let line = json!({ "tool": one.name, "args": args, "workspace": workspace });
             let said: Value =
-                serde_json::from_str(&policy::explain(rules, &line.to_string())).ok()?;
+                serde_json::from_str(&policy::explain(rules, &line.to_string(), Millis::now()))
+                    .ok()?;
             let was = serde_json::to_value(one.verdict).ok()?;
             (said["decision"] != was).then(|| Otherwise {
                 row: one.row,

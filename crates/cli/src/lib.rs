@@ -8,12 +8,14 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 
 mod bench;
+mod blast;
 mod cards;
 mod checks;
 mod commands;
 mod config_text;
 mod connect;
 mod conversation;
+mod dates;
 mod demo;
 mod events;
 mod fault;
@@ -22,11 +24,13 @@ mod frozen;
 mod habits;
 mod http;
 mod interrupt;
+mod keyring;
 mod lines;
 mod model_server;
 mod output;
 mod programs;
 mod scratch;
+mod secrets;
 mod terminal;
 mod vault_link;
 
@@ -148,6 +152,8 @@ mod tests {
             "bulkhead sandbox probe --json --backend docker",
             "bulkhead bench --json --quick --check --folder /tmp",
             "bulkhead bench --boxes --docker-socket /tmp/engine.sock",
+            "bulkhead blast-radius",
+            "bulkhead blast-radius --json",
             "bulkhead demo",
             "bulkhead demo --json --keep",
             "bulkhead --home /x status",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::fault::Fault;
 
 /// What has to lie beside `bulkhead`.
-pub(crate) const ALL: [&str; 13] = [
+pub(crate) const ALL: [&str; 14] = [
     "bulkhead-supervisor",
     "bulkhead-ledger",
     "bulkhead-vault",
@@ -15,6 +15,7 @@ pub(crate) const ALL: [&str; 13] = [
     "bulkhead-engine",
     "bulkhead-tool",
     "bulkhead-probe",
+    "bulkhead-intruder",
     "bulkhead-gateway",
     "bulkhead-agent",
     "bulkhead-channel-web",

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -90,6 +90,11 @@ impl Scratch {
         up::start(&self.context)
     }
 
+    /// The same with the programs that lie beside this `bulkhead`.
+    pub(crate) fn up_from(&self, bulkhead: &Path) -> Result<(), Fault> {
+        up::start_from(bulkhead, &self.context)
+    }
+
     /// Stops all programs in order.
     pub(crate) fn down(&self) -> Result<(), Fault> {
         Supervisor::connect(self.home())?.stop()
@@ -100,11 +105,29 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         stop(self.home());
         if self.afterwards == Afterwards::Remove
-            && let Err(error) = fs::remove_dir_all(&self.root)
+            && let Err(error) = remove_all(&self.root)
         {
             eprintln!("bulkhead: {:?} could not be removed: {error}", self.root);
         }
     }
+}
+
+/// Removes a folder with everything in it. What overlayfs leaves of a box that was cut off is closed also to its
+/// owner, so folders are opened first.
+pub(crate) fn remove_all(folder: &Path) -> std::io::Result<()> {
+    open_all(folder)?;
+    fs::remove_dir_all(folder)
+}
+
+fn open_all(folder: &Path) -> std::io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn stop(home: &Home) {
@@ -145,6 +168,11 @@ impl StandIn {
             ))),
             _ => Ok(server),
         }
+    }
+
+    /// Its process, which nothing confines.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -205,6 +233,24 @@ impl Speaker {
             sender,
             conversation,
         })
+    }
+
+    /// Connects, and goes on as this somebody in this conversation.
+    pub(crate) fn open_as(
+        home: &Home,
+        (sender, conversation): (SenderId, ConversationId),
+    ) -> Result<Self, Fault> {
+        let speaker = Self::open(home)?;
+        Ok(Self {
+            sender,
+            conversation,
+            ..speaker
+        })
+    }
+
+    /// Who speaks, and in which conversation.
+    pub(crate) fn somebody(&self) -> (SenderId, ConversationId) {
+        (self.sender.clone(), self.conversation.clone())
     }
 
     /// Goes on as somebody else in a new conversation: the rate limit counts by sender.

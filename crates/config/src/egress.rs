@@ -397,4 +397,15 @@ mod tests {
         let rules = read(&format!("[[egress]]\n{}", LEAST.replace("2027", "1999"))).unwrap();
         assert!(!rules[0].is_in_force(protocol::time::Millis(1_795_651_200_000)));
     }
+
+    #[test]
+    fn the_egress_rules_in_the_documentation_are_taken() {
+        let page = include_str!("../../../docs/egress.md");
+        let example = page.split("```toml\n").nth(1).unwrap();
+        let rules = read(example.split("```").next().unwrap()).unwrap();
+        let names: Vec<_> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["notes", "bot", "clone", "printer"]);
+        assert_eq!(rules[2].inspect, Inspect::Yes);
+        assert_eq!(rules[3].reach, RuleReach::Private);
+    }
 }

@@ -6,6 +6,7 @@
 //! exactly those addresses. What goes out is in the record first.
 
 mod attempt;
+mod box_link;
 mod budget;
 mod chat;
 mod clean;
@@ -14,7 +15,13 @@ mod dial;
 mod exchange;
 mod fetch;
 mod fetch_link;
+mod forward;
+mod forward_budget;
+mod forward_copy;
 mod headers;
+mod inspect;
+mod inspect_authority;
+mod inspect_head;
 mod json;
 mod leaks;
 mod model_link;
@@ -23,6 +30,7 @@ mod program;
 mod record;
 mod returned;
 mod sigv4;
+mod sni;
 mod text;
 mod tokens;
 mod tunnel;

@@ -23,13 +23,14 @@ use vault::VaultClient;
 use crate::budget::Spent;
 use crate::chat::ModelDoor;
 use crate::fetch::{FetchDoor, Rules};
+use crate::forward::BoxDoor;
 use crate::leaks::Leaks;
 use crate::oauth::Tokens;
 use crate::record::Record;
 use crate::tunnel::TunnelDoor;
 use crate::vault_link::VaultLink;
 use crate::wire::brief;
-use crate::{dial, fetch_link, model_link, tunnel_link};
+use crate::{box_link, dial, fetch_link, model_link, tunnel_link};
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -81,6 +82,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     let tls = |error| format!("TLS: {error}");
     let (record, vault) = (Record::new(), VaultLink::default());
     let leaks = Leaks::new(vault.clone(), record.clone());
+    let boxes = BoxDoor::new(dial::tls(roots.clone()).map_err(tls)?, record.clone());
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
@@ -98,6 +100,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             spent: Spent::default(),
             tokens: Tokens::default(),
         }),
+        boxes: Arc::new(boxes),
         vault,
         leaks,
         tunnels: Arc::new(TunnelDoor {
@@ -157,6 +160,7 @@ struct Doors {
     tunnels: Arc<TunnelDoor>,
     vault: VaultLink,
     leaks: Leaks,
+    boxes: Arc<BoxDoor>,
     record: Record,
     links: HashMap<Peer, AbortHandle>,
 }
@@ -176,7 +180,8 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Egress | Peer::Sandbox | Peer::Workspace => {
+            Peer::Sandbox => tokio::spawn(box_link::serve(Arc::clone(&self.boxes), stream)),
+            Peer::Egress | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );

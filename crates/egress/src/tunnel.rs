@@ -90,7 +90,7 @@ impl TunnelDoor {
 }
 
 /// What was asked for, as far as it can be a host.
-fn target(host: &str, port: u16) -> String {
+pub(crate) fn target(host: &str, port: u16) -> String {
     let plain = host.len() <= MAX_HOST && host.bytes().all(|byte| byte.is_ascii_graphic());
     if plain {
         format!("{host}:{port}")
@@ -104,7 +104,7 @@ fn target(host: &str, port: u16) -> String {
 pub(crate) async fn carry(mut tcp: TcpStream, mut unix: UnixStream, idle: Duration) {
     let (tcp_in, tcp_out) = tcp.split();
     let (unix_in, unix_out) = unix.split();
-    let last = LastByte(Mutex::new(Instant::now()));
+    let last = LastByte::default();
     let both =
         async { tokio::try_join!(pump(tcp_in, unix_out, &last), pump(unix_in, tcp_out, &last)) };
     tokio::select! {
@@ -115,10 +115,16 @@ pub(crate) async fn carry(mut tcp: TcpStream, mut unix: UnixStream, idle: Durati
 }
 
 /// When something last came through.
-struct LastByte(Mutex<Instant>);
+pub(crate) struct LastByte(Mutex<Instant>);
+
+impl Default for LastByte {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
 
 impl LastByte {
-    fn now(&self) {
+    pub(crate) fn now(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -144,7 +150,7 @@ async fn pump(
     }
 }
 
-async fn silence(last: &LastByte, idle: Duration) {
+pub(crate) async fn silence(last: &LastByte, idle: Duration) {
     loop {
         let end = last.when() + idle;
         if end <= Instant::now() {

@@ -16,11 +16,14 @@ use protocol::control::ControlEnd;
 use protocol::egress::{EgressFault, TunnelReply, TunnelRequest};
 use protocol::frame::LinkError;
 use protocol::ids::ChannelId;
-use tokio::net::UnixStream;
+use protocol::outbound::HostName;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::sni;
 use crate::tunnel::{IDLE, TunnelDoor, carry};
 use crate::wire::brief;
 use outbound::address::Allowed;
@@ -116,7 +119,10 @@ impl Asked {
         match pair() {
             Ok((ours, theirs)) => {
                 reply(replies, TunnelReply::Opened { id: *id }, Some(theirs))?;
-                carry(tcp, ours, IDLE).await;
+                match self.begin(tcp, ours).await {
+                    Ok((tcp, ours)) => carry(tcp, ours, IDLE).await,
+                    Err(why) => door.refused(channel, host, *port, &why).await,
+                }
                 Ok(())
             }
             Err(error) => {
@@ -126,6 +132,24 @@ impl Asked {
                 reply(replies, TunnelReply::Failed { id: *id, fault }, None)
             }
         }
+    }
+
+    /// Holds what the channel says first against its rule: TLS for the host that the rule names, before a byte
+    /// of it goes on. A server on this machine may speak in the clear.
+    async fn begin(
+        &self,
+        mut tcp: TcpStream,
+        mut ours: UnixStream,
+    ) -> Result<(TcpStream, UnixStream), String> {
+        if HostName::parse(&self.host).is_none() {
+            return Ok((tcp, ours));
+        }
+        let hello = sni::receive(&mut ours).await;
+        let named = hello.and_then(|(bytes, hello)| hello.asks_for(&self.host).map(|()| bytes));
+        let bytes = named.map_err(|why| why.to_string())?;
+        // A server that is gone is seen by the channel as it is.
+        let _ = tcp.write_all(&bytes).await;
+        Ok((tcp, ours))
     }
 
     /// Records it if it is a refusal, answers, and makes the channel wait.

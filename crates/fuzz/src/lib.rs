@@ -3,6 +3,7 @@
 //! A [`Target`] is one function over bytes. Two runs share it: a short one with the other tests, which
 //! tries the same inputs each time, and a long one for as long as one likes (`tools/fuzz`).
 
+mod addresses;
 mod approvals;
 mod calls;
 mod commands;
@@ -30,11 +31,12 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     commands::TARGET,
     calls::TARGET,
     config_file::TARGET,
     approvals::TARGET,
+    addresses::TARGET,
 ];
 
 /// The kind of a message: its first words up to what is quoted in it, without numbers.

@@ -38,6 +38,11 @@ fn no_frame_and_no_kept_text_is_a_yes_but_the_true_one() {
 }
 
 #[test]
+fn no_address_has_two_readings_or_leads_beyond_its_rule() {
+    short("addresses", 30_000, 40);
+}
+
+#[test]
 fn what_breaks_is_told_with_its_seed_and_in_short_and_comes_again() {
     let target = Target {
         name: "self",

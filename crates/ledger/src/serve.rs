@@ -150,6 +150,10 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
                 | Event::LeakStopped { .. }
                 | Event::EgressRefused { .. }
                 | Event::TunnelOpened { .. }
+                | Event::BoxTunnelOpened { .. }
+                | Event::BoxTunnelClosed { .. }
+                | Event::BoxRequest { .. }
+                | Event::BoxResponse { .. }
                 | Event::SecretUsed { .. }
         ),
         Peer::Vault => matches!(
@@ -158,7 +162,9 @@ fn may_write(peer: &Peer, row: &NewRow) -> Result<(), &'static str> {
         ),
         Peer::Ledger | Peer::Sandbox | Peer::Workspace | Peer::Channel(_) | Peer::Agent(_) => false,
     };
-    if own {
+    // The chain that the vault is held to has its rows and no others.
+    let of_vault = matches!(row.event, Event::VaultChanged { .. });
+    if own && of_vault == (row.session == vault_session()) {
         Ok(())
     } else {
         Err("this program may not write this kind of event")

@@ -4,6 +4,7 @@
 //! after the last signature were cut off. For that somebody else has to know a later head.
 
 mod calls;
+mod freezes;
 mod undos;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::chain::{self, GENESIS, Head, Link, MAX_UNSIGNED};
 use crate::schema::{self, HEAD_COLUMNS, read_head};
 
 use calls::Calls;
+use freezes::Freezes;
 use undos::Undos;
 
 /// The most problems listed; a record with so many is not looked at further.
@@ -106,6 +108,7 @@ struct Found {
     running: Option<Digest>,
     sessions: HashMap<SessionId, Session>,
     undos: Undos,
+    freezes: Freezes,
     /// The number of the newest signature, and how many rows the newest right one covers.
     heads: u64,
     covered: u64,
@@ -267,6 +270,7 @@ impl Found {
                     Ok(event) => {
                         wrong.extend(state.calls.check(&event));
                         wrong.extend(self.undos.check(RowId(number), id, &event));
+                        wrong.extend(self.freezes.check(id, &event));
                     }
                     Err(_) => wrong.push("its event is not one that this version knows".to_owned()),
                 }

@@ -14,8 +14,10 @@ use common::{
 };
 use protocol::call::Verdict;
 use protocol::event::{Answer, CallOutcome, Event, Ground, UndoOutcome};
-use protocol::ids::{ChannelId, Digest, PrincipalId, RowId};
+use protocol::freeze::By;
+use protocol::ids::{ChannelId, Digest, PrincipalId, PublicKey, RowId};
 use protocol::runner::{Changes, EntryId};
+use protocol::time::Millis;
 use protocol::workspace::{Origin, UndoTo};
 
 fn digest() -> Digest {
@@ -362,5 +364,45 @@ fn an_undo_is_asked_for_and_ends_once_before_the_next_one() {
         );
     }
     let elsewhere = undo_report("system", vec![undo_asked()]);
+    assert!(elsewhere.problems[0].what.contains("chain of system"));
+}
+
+#[test]
+fn a_freeze_is_recorded_once_and_its_end_names_it() {
+    let frozen = |since| Event::Panicked {
+        since: Millis(since),
+        by: By::Terminal,
+        reason: String::new(),
+    };
+    let resumed = |since| Event::Resumed {
+        since: Millis(since),
+        key: PublicKey([1; 32]),
+    };
+    let good = vec![
+        frozen(1),
+        resumed(1),
+        frozen(1),
+        resumed(1),
+        frozen(2),
+        frozen(3),
+    ];
+    let good = undo_report("freeze", good);
+    assert!(good.ok, "{:?}", good.problems);
+    let bad = [
+        (vec![resumed(1)], 1, "not there"),
+        (vec![frozen(1), frozen(1)], 2, "before"),
+        (vec![frozen(1), resumed(2)], 2, "not there"),
+        (vec![frozen(1), resumed(1), resumed(1)], 3, "not there"),
+    ];
+    for (events, row, what) in bad {
+        let report = undo_report("freeze", events);
+        let problem = &report.problems[0];
+        assert!(
+            problem.row == Some(row) && problem.what.contains(what),
+            "{:?}",
+            report.problems
+        );
+    }
+    let elsewhere = undo_report("system", vec![frozen(1)]);
     assert!(elsewhere.problems[0].what.contains("chain of system"));
 }

@@ -26,7 +26,7 @@ use protocol::event::{Event, Ground};
 use protocol::frame::{self, Link};
 use protocol::ids::{ChannelId, Digest, RowId, SecretName, TurnId};
 use protocol::record::{LedgerReply, LedgerRequest, NewRow};
-use protocol::vault::Subject;
+use protocol::vault::{Subject, VaultChange};
 
 fn request(text: &str) -> NewRow {
     let event = Event::ModelRequest {
@@ -223,6 +223,57 @@ fn only_the_gateway_writes_permits_and_reads() {
             .unwrap(),
         RowId(4)
     );
+}
+
+fn vault_changed(generation: u64) -> NewRow {
+    let event = Event::VaultChanged {
+        generation,
+        state: Digest::of(generation.to_be_bytes()),
+        change: VaultChange::Added,
+        name: None,
+    };
+    row("vault", event)
+}
+
+#[test]
+fn only_the_vault_says_what_the_vault_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(dir.path());
+    let refused = |result: Result<RowId, LedgerError>| {
+        assert!(matches!(result, Err(LedgerError::Refused(_))))
+    };
+    let last = || {
+        let stream = program.link(Peer::Vault);
+        frame::write(&stream, &LedgerRequest::LastVaultChange).unwrap();
+        match frame::read(&stream).unwrap() {
+            LedgerReply::Rows { rows } => rows.into_iter().map(|row| row.event).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(last(), []);
+    let gateway = program.client(Peer::Gateway);
+    refused(gateway.append(vec![vault_changed(9)]));
+    refused(program.client(Peer::Egress).append(vec![vault_changed(9)]));
+    // Nor does anything else stand where its rows are looked for.
+    refused(gateway.append(vec![row("vault", intent())]));
+    let elsewhere = NewRow {
+        session: session("a"),
+        ..vault_changed(9)
+    };
+    let vault = program.client(Peer::Vault);
+    refused(vault.append(vec![elsewhere]));
+    for generation in 1..=3 {
+        vault.append(vec![vault_changed(generation)]).unwrap();
+    }
+    gateway.append(vec![row("a", intent())]).unwrap();
+    assert_eq!(last(), [vault_changed(3).event]);
+
+    for peer in [Peer::Gateway, Peer::Egress, Peer::Sandbox] {
+        let stream = program.link(peer);
+        frame::write(&stream, &LedgerRequest::LastVaultChange).unwrap();
+        let reply: LedgerReply = frame::read(&stream).unwrap();
+        assert!(matches!(reply, LedgerReply::Failed { .. }), "{reply:?}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::decision::Question;
 use crate::exact::Exact;
 use crate::judge::Judgement;
 use crate::permit::Permit;
+use crate::requests;
 use crate::rules::Rules;
 use crate::visible;
 
@@ -195,7 +196,11 @@ impl ApprovalRequest {
 
     /// The whole action for a person: nothing cut, nothing invisible, lookalikes named.
     pub fn text(&self) -> String {
-        visible::action(&self.judgement.action)
+        let action = visible::action(&self.judgement.action);
+        match self.judgement.network.as_slice() {
+            [] => action,
+            rules => format!("{action}\nwith a way out to {}", requests::way_out(rules)),
+        }
     }
 
     /// What a yes covers.
@@ -207,6 +212,7 @@ impl ApprovalRequest {
                     // What is written is another text each time.
                     ToolCall::WriteFile { path, .. } => format!("any other text written to {path}"),
                     ToolCall::EditFile { path, .. } => format!("any other edit of {path}"),
+                    ToolCall::HttpRequest { .. } | ToolCall::WebFetch { .. } => self.covers_rule(),
                     _ => "exactly the same one again".to_owned(),
                 },
                 self.exact.principal,
@@ -215,6 +221,20 @@ impl ApprovalRequest {
             Verdict::Allow | Verdict::AskAlways | Verdict::Deny => {
                 "this one call; the next one like it is asked about again".into()
             }
+        }
+    }
+
+    /// A yes to a request that a rule allows is one to the rule.
+    fn covers_rule(&self) -> String {
+        let asked = self.judgement.effects.requests.first();
+        match asked.and_then(|asked| asked.rule.as_ref().map(|rule| (asked.method, rule))) {
+            Some((method, rule)) => {
+                format!(
+                    "any other {method} that egress rule {:?} allows",
+                    rule.as_str()
+                )
+            }
+            None => "exactly the same one again".to_owned(),
         }
     }
 
@@ -310,7 +330,7 @@ impl StoredApproval {
     }
 
     /// The request again, exactly as it was.
-    pub fn load(&self, rules: &Rules) -> Result<ApprovalRequest, BadStored> {
+    pub fn load(&self, rules: &Rules, now: Millis) -> Result<ApprovalRequest, BadStored> {
         let stored: Stored =
             serde_json::from_str(&self.0).map_err(|e| BadStored::Broken(e.to_string()))?;
         if stored.exact.policy != rules.version() {
@@ -323,7 +343,7 @@ impl StoredApproval {
             expires,
             ..
         } = stored;
-        let judgement = rules.judge(&exact.call, &exact.workspace, &exact.session());
+        let judgement = rules.judge(&exact.call, &exact.workspace, &exact.session(), now);
         match judgement.verdict {
             Verdict::AskOnce | Verdict::AskAlways => {}
             Verdict::Allow | Verdict::Deny => return Err(BadStored::Changed),

@@ -71,9 +71,12 @@ impl Decision {
 
 /// Decides.
 pub fn decide(request: &Request<'_>) -> Decision {
-    let judgement = request
-        .rules
-        .judge(request.call, request.workspace, &request.session);
+    let judgement = request.rules.judge(
+        request.call,
+        request.workspace,
+        &request.session,
+        request.now,
+    );
     let exact = Exact::of(request);
     match judgement.verdict {
         Verdict::Allow => Decision::Allow(Permit::new(exact, judgement, Ground::Policy)),

@@ -2,6 +2,7 @@
 
 use protocol::call::{Action, ToolCall, WORKSPACE};
 use protocol::ids::{AgentId, ApprovalId, CallRef, ChannelId, Digest, Nonce, PrincipalId};
+use protocol::outbound::EgressRule;
 use protocol::rules::Label;
 use protocol::runner::{Leaves, Limits};
 use protocol::time::Millis;
@@ -86,6 +87,8 @@ impl Exact {
             exact: &'a Exact,
             action: &'a Action,
             leaves: Leaves,
+            #[serde(skip_serializing_if = "<[EgressRule]>::is_empty")]
+            network: &'a [EgressRule],
             cwd: &'a str,
             approval: Option<ApprovalId>,
             nonce: Option<Nonce>,
@@ -96,6 +99,7 @@ impl Exact {
             exact: self,
             action: &judgement.action,
             leaves: judgement.leaves(),
+            network: &judgement.network,
             cwd: WORKSPACE,
             approval: question.map(|question| question.approval),
             nonce: question.map(|question| question.nonce),

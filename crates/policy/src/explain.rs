@@ -3,6 +3,7 @@
 use protocol::call::{ToolCall, Verdict, WORKSPACE};
 use protocol::ids::{AgentId, ChannelId, PrincipalId};
 use protocol::rules::Label;
+use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use crate::visible;
 
 /// Explains one line of input with one line of output (design, section 11), without its line
 /// feed. What is not a call is denied, with the reason.
-pub fn explain(rules: &Rules, line: &str) -> String {
+pub fn explain(rules: &Rules, line: &str, now: Millis) -> String {
     let asked: Asked = match serde_json::from_str(line) {
         Ok(asked) => asked,
         Err(error) => {
@@ -44,7 +45,7 @@ pub fn explain(rules: &Rules, line: &str) -> String {
         agent: &asked.agent,
         labels: &asked.labels,
     };
-    let judgement = rules.judge(&call, workspace, &session);
+    let judgement = rules.judge(&call, workspace, &session, now);
     write(&Explained {
         id: asked.id,
         decision: judgement.verdict,

@@ -1,9 +1,12 @@
 //! What the rules say of a call, whoever asks for it.
 
 use protocol::call::{Action, ToolCall, Verdict, WorkspacePath};
+use protocol::egress::{Approved, HttpOrder};
 use protocol::ids::Digest;
+use protocol::outbound::{EgressRule, Method};
 use protocol::rules::Label;
 use protocol::runner::Leaves;
+use protocol::time::Millis;
 use protocol::workspace::{GIT_FOLDER, OBEYED_BY_GIT};
 use serde::Serialize;
 use tools::MAX_COMMAND;
@@ -11,6 +14,7 @@ use tools::MAX_COMMAND;
 use crate::command::{self, Analysis};
 use crate::parts::{self, Found};
 use crate::programs::{Finding, is_inside};
+use crate::requests::{self, HostRequest, Wanted};
 use crate::rules::{Kind, Part, Rules, Ruling, Session};
 use crate::visible;
 
@@ -26,8 +30,12 @@ pub struct Effects {
     pub reads: Vec<String>,
     /// The paths that are written, likewise.
     pub writes: Vec<String>,
-    /// The hosts that are spoken to. The box has no network.
+    /// The hosts that are spoken to, with their ports: those of a request, those that a box can
+    /// reach, and those of the addresses among the words of a program.
     pub hosts: Vec<String>,
+    /// The request to a host that it is, if it is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<HostRequest>,
     /// Whether the call was not understood, so that the lists may lack something.
     pub opaque: bool,
 }
@@ -46,6 +54,11 @@ impl Effects {
         add(&mut self.reads, &other.reads);
         add(&mut self.writes, &other.writes);
         add(&mut self.hosts, &other.hosts);
+        for request in &other.requests {
+            if !self.requests.contains(request) {
+                self.requests.push(request.clone());
+            }
+        }
         self.opaque |= other.opaque;
     }
 }
@@ -65,6 +78,8 @@ pub struct Judgement {
     pub effects: Effects,
     /// What exactly would run.
     pub action: Action,
+    /// The egress rules by which its box reaches something; none for a box without a network.
+    pub network: Vec<EgressRule>,
     /// What the session has touched once it ran, and by what.
     pub touches: Vec<(Label, String)>,
 }
@@ -109,15 +124,24 @@ impl std::fmt::Display for Reason {
 }
 
 /// What a call is, before any rule is asked.
-struct Reading<'a> {
-    found: Vec<Found<'a>>,
-    key: String,
-    action: Action,
+pub(crate) struct Reading<'a> {
+    pub(crate) found: Vec<Found<'a>>,
+    pub(crate) key: String,
+    pub(crate) action: Action,
+    /// What its box may reach.
+    pub(crate) network: Vec<EgressRule>,
 }
 
 impl Rules {
-    /// Judges a call. `workspace` is where the workspace is on the host.
-    pub fn judge(&self, call: &ToolCall, workspace: &str, session: &Session<'_>) -> Judgement {
+    /// Judges a call. `workspace` is where the workspace is on the host; rules that expired by
+    /// `now` do not count.
+    pub fn judge(
+        &self,
+        call: &ToolCall,
+        workspace: &str,
+        session: &Session<'_>,
+        now: Millis,
+    ) -> Judgement {
         match call {
             ToolCall::ReadFile { path, .. }
             | ToolCall::ListFiles { path, .. }
@@ -127,18 +151,35 @@ impl Rules {
             ToolCall::WriteFile { path, .. } | ToolCall::EditFile { path, .. } => {
                 self.strictest(call, writing(call, path), workspace, session)
             }
-            ToolCall::Exec { command } => self.exec(call, command, workspace, session),
-            ToolCall::HttpRequest { .. } | ToolCall::WebFetch { .. } => {
-                let reading = Reading {
-                    found: one(
-                        Kind::Malformed,
-                        "no host can be asked yet",
-                        Effects::default(),
-                        None,
-                    ),
-                    key: call.name().to_owned(),
-                    action: Action::Tool { call: call.clone() },
+            ToolCall::Exec { command } => self.exec(call, command, workspace, session, now),
+            ToolCall::HttpRequest {
+                method,
+                url,
+                headers,
+                body,
+                credential,
+            } => {
+                let wanted = Wanted {
+                    call,
+                    method: *method,
+                    url,
+                    headers,
+                    body: body.as_deref(),
+                    credential: credential.as_ref(),
                 };
+                let reading = requests::asking(&wanted, self.egress(), now);
+                self.strictest(call, reading, workspace, session)
+            }
+            ToolCall::WebFetch { url } => {
+                let wanted = Wanted {
+                    call,
+                    method: Method::Get,
+                    url,
+                    headers: &[],
+                    body: None,
+                    credential: None,
+                };
+                let reading = requests::asking(&wanted, self.egress(), now);
                 self.strictest(call, reading, workspace, session)
             }
         }
@@ -150,6 +191,7 @@ impl Rules {
         command: &str,
         workspace: &str,
         session: &Session<'_>,
+        now: Millis,
     ) -> Judgement {
         // No program can be given these, so there is nothing to ask about.
         if command.contains('\0') || command.len() > MAX_COMMAND || command.trim().is_empty() {
@@ -185,10 +227,14 @@ impl Rules {
                         },
                     ),
                 };
+                let mut found = parts::find(&script, workspace);
+                let network = requests::reach(&found, self.egress(), now);
+                found.extend(requests::leaving(&network));
                 let reading = Reading {
-                    found: parts::find(&script, workspace),
-                    key: keyed("exec", &shown),
+                    found,
+                    key: requests::with_way_out(keyed("exec", &shown), &network),
                     action,
+                    network,
                 };
                 self.strictest(call, reading, workspace, session)
             }
@@ -247,16 +293,44 @@ impl Rules {
             Some(because) => format!("{reason}, and {because}"),
             None => reason,
         };
+        if let Some(stranger) = answers(&effects, &reading.network) {
+            touches.push((Label::Untrusted, visible::text(&stranger)));
+        }
         Judgement {
             verdict: ruling.verdict,
             key: reading.key,
             rule: ruling.rule,
             reason: visible::text(&reason),
             effects,
-            action: reading.action,
+            action: approved(reading.action, ruling.verdict),
+            network: reading.network,
             touches,
         }
     }
+}
+
+/// What is sent on whose word: where the rules ask nobody, egress holds each redirect to them as
+/// well; what a person allowed is the one address that they saw.
+fn approved(action: Action, verdict: Verdict) -> Action {
+    match (action, verdict) {
+        (Action::Fetch { order }, Verdict::Allow) => Action::Fetch {
+            order: HttpOrder {
+                approved: Approved::Rule,
+                ..order
+            },
+        },
+        (action, _) => action,
+    }
+}
+
+/// Who else writes in the session once it ran: whoever answers.
+fn answers(effects: &Effects, network: &[EgressRule]) -> Option<String> {
+    let request = effects.requests.first();
+    let asked = request.map(|request| format!("{} answered", request.host));
+    asked.or_else(|| {
+        let rule = network.first()?;
+        Some(format!("a program could read what {} answers", rule.host))
+    })
 }
 
 /// What a part may read outside of the workspace, as far as that can be known from its words.
@@ -302,6 +376,7 @@ fn reading<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
         found: one(Kind::ReadInWorkspace, reason, effects, Some(path.as_str())),
         key: call.name().into(),
         action: Action::Tool { call: call.clone() },
+        network: Vec::new(),
     }
 }
 
@@ -331,6 +406,7 @@ fn writing<'a>(call: &ToolCall, path: &'a WorkspacePath) -> Reading<'a> {
         found: one(kind, reason, effects, Some(path.as_str())),
         key: keyed(call.name(), path.as_str()),
         action: Action::Tool { call: call.clone() },
+        network: Vec::new(),
     }
 }
 
@@ -346,11 +422,13 @@ fn opaque(command: &str, kind: Kind, reason: String) -> Reading<'static> {
         action: Action::Shell {
             script: command.to_owned(),
         },
+        // Nobody knows which programs it would let out.
+        network: Vec::new(),
     }
 }
 
 /// A key that says what it is for; where that would be too long, its digest.
-fn keyed(kind: &str, what: &str) -> String {
+pub(crate) fn keyed(kind: &str, what: &str) -> String {
     let shown = visible::text(what);
     match shown.len() > MAX_KEY {
         true => format!("{kind}:sha256:{}", Digest::of(what)),

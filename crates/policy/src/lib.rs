@@ -54,6 +54,7 @@ mod parts;
 pub mod passkey;
 mod permit;
 mod programs;
+mod requests;
 mod rules;
 pub mod visible;
 
@@ -67,4 +68,5 @@ pub use explain::explain;
 pub use judge::{Effects, Judgement, Reason};
 pub use permit::{GRANT_TIME, NewGrant, Permit};
 pub use protocol::rules::Label;
+pub use requests::HostRequest;
 pub use rules::{BadRules, Rules, Session};

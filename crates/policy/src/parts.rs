@@ -23,7 +23,7 @@ impl Found<'_> {
             && name.is_some_and(|name| name.rsplit('/').next() == Some("git"))
     }
 
-    fn whole(finding: Finding) -> Self {
+    pub(crate) fn whole(finding: Finding) -> Self {
         Self {
             finding,
             words: None,

@@ -6,7 +6,7 @@ use protocol::call::{Action, Verdict};
 use protocol::event::{Event, Ground};
 use protocol::ids::{AgentId, CallRef, ChannelId, Digest, PrincipalId};
 use protocol::record::{NewRow, Recordable};
-use protocol::runner::{Leaves, Limits};
+use protocol::runner::{Leaves, Limits, Network};
 use protocol::time::Millis;
 
 use crate::decision::Question;
@@ -69,6 +69,16 @@ impl Permit {
     /// Its bounds.
     pub fn limits(&self) -> &Limits {
         &self.exact.profile.limits
+    }
+
+    /// What its box may reach.
+    pub fn network(&self) -> Network {
+        match self.judgement.network.as_slice() {
+            [] => Network::None,
+            rules => Network::Rules {
+                rules: rules.to_vec(),
+            },
+        }
     }
 
     /// What it may leave behind.

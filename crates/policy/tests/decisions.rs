@@ -478,7 +478,9 @@ fn a_stored_approval_comes_back_as_it_was() {
     ] {
         let request = Facts::exec(command).ask();
         let text = request.stored().as_str().to_owned();
-        let back = StoredApproval::new(text).load(Rules::shipped()).unwrap();
+        let back = StoredApproval::new(text)
+            .load(Rules::shipped(), NOW)
+            .unwrap();
         assert_eq!(back.digest(), request.digest());
         assert_eq!(back.card(""), request.card(""));
         assert_eq!(back.verdict(), request.verdict());
@@ -504,7 +506,7 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
             if changed != stored.as_str() {
                 assert!(
                     StoredApproval::new(changed.clone())
-                        .load(Rules::shipped())
+                        .load(Rules::shipped(), NOW)
                         .is_err(),
                     "{changed}"
                 );
@@ -514,27 +516,27 @@ fn a_stored_approval_with_one_byte_changed_is_refused() {
         shorter.remove(at);
         assert!(
             StoredApproval::new(String::from_utf8(shorter).unwrap())
-                .load(Rules::shipped())
+                .load(Rules::shipped(), NOW)
                 .is_err()
         );
         let mut longer = bytes.to_vec();
         longer.insert(at, b' ');
         assert!(
             StoredApproval::new(String::from_utf8(longer).unwrap())
-                .load(Rules::shipped())
+                .load(Rules::shipped(), NOW)
                 .is_err()
         );
     }
     let other = stored.as_str().replace("rules ", "rules 1");
     assert_eq!(
         StoredApproval::new(other)
-            .load(Rules::shipped())
+            .load(Rules::shipped(), NOW)
             .unwrap_err(),
         BadStored::OtherRules
     );
     for text in ["", "{}", "null"] {
         assert!(matches!(
-            StoredApproval::new(text.into()).load(Rules::shipped()),
+            StoredApproval::new(text.into()).load(Rules::shipped(), NOW),
             Err(BadStored::Broken(_))
         ));
     }
@@ -546,7 +548,7 @@ fn a_call_that_needs_no_approval_cannot_be_stored_as_one() {
     let forged = stored.as_str().replace("rm a", "ls a");
     assert_eq!(
         StoredApproval::new(forged)
-            .load(Rules::shipped())
+            .load(Rules::shipped(), NOW)
             .unwrap_err(),
         BadStored::Changed
     );

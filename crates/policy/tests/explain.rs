@@ -3,17 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a failed test says where")]
 
 use bulkhead_policy::{Rules, explain};
+use protocol::time::Millis;
 use serde_json::{Value, json};
 
+const NOW: Millis = Millis(1_795_651_200_000);
+
 fn answer(line: &str) -> Value {
-    serde_json::from_str(&explain(Rules::shipped(), line)).unwrap()
+    serde_json::from_str(&explain(Rules::shipped(), line, NOW)).unwrap()
 }
 
 #[test]
 fn the_form_is_the_one_that_scripts_use() {
     let line = r#"{"id":7,"tool":"exec","args":{"command":"grep -n x src/a"},"principal":"owner","channel":"web","agent":"main","labels":["private"],"workspace":"/home/o/w"}"#;
     assert_eq!(
-        explain(Rules::shipped(), line),
+        explain(Rules::shipped(), line, NOW),
         r#"{"id":7,"decision":"allow","key":"exec:[\"grep\",\"-n\",\"x\",\"src/a\"]","rule":"inspection","reason":"grep only reads, inside the workspace","effects":{"programs":["grep"],"reads":["src/a"],"writes":[],"hosts":[],"opaque":false}}"#
     );
     assert_eq!(
@@ -136,12 +139,13 @@ fn what_the_model_wrote_cannot_move_a_cursor_in_the_answer() {
         "ls \u{e0041}",
     ] {
         let line = json!({"tool": "exec", "args": {"command": command}}).to_string();
-        let answer = explain(Rules::shipped(), &line);
+        let answer = explain(Rules::shipped(), &line, NOW);
         assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
     }
     let answer = explain(
         Rules::shipped(),
         "{\"tool\":\"\u{1b}[2J\u{202e}\",\"args\":{}}",
+        NOW,
     );
     assert!(!answer.chars().any(tools::text::is_hidden), "{answer:?}");
 }

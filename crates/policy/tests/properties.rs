@@ -7,6 +7,9 @@ use bulkhead_policy::command::{Analysis, analyse};
 use bulkhead_policy::{Rules, Session, visible};
 use protocol::call::{Action, ToolCall, Verdict, WORKSPACE};
 use protocol::ids::AgentId;
+use protocol::time::Millis;
+
+const NOW: Millis = Millis(1_795_651_200_000);
 
 /// Numbers that look like chance: xorshift64*.
 struct Numbers(u64);
@@ -108,7 +111,9 @@ fn verdict(command: &str) -> Verdict {
         agent: &AgentId::main(),
         labels: &[],
     };
-    Rules::shipped().judge(&call, WORKSPACE, &session).verdict
+    Rules::shipped()
+        .judge(&call, WORKSPACE, &session, NOW)
+        .verdict
 }
 
 fn simple(numbers: &mut Numbers) -> String {

@@ -9,6 +9,9 @@ use protocol::rules::{
     AllowedCommand, Answers, OwnerRules, Person, PolicyProfile, Rest, Role, RuleFile,
 };
 use protocol::runner::Leaves;
+use protocol::time::Millis;
+
+const NOW: Millis = Millis(1_795_651_200_000);
 
 fn exec(command: &str) -> ToolCall {
     ToolCall::Exec {
@@ -31,7 +34,7 @@ fn judged(rules: &Rules, who: &str, labels: &[Label], call: &ToolCall) -> (Verdi
         agent: &AgentId::main(),
         labels,
     };
-    let judgement = rules.judge(call, WORKSPACE, &session);
+    let judgement = rules.judge(call, WORKSPACE, &session, NOW);
     (judgement.verdict, judgement.rule)
 }
 
@@ -354,7 +357,9 @@ fn what_nobody_said_yes_to_leaves_plain_files_only() {
             agent: &AgentId::main(),
             labels: &[],
         };
-        rules.judge(&exec(command), WORKSPACE, &session).leaves()
+        rules
+            .judge(&exec(command), WORKSPACE, &session, NOW)
+            .leaves()
     };
     assert_eq!(leaves(&contained, "make"), Leaves::Files);
     assert_eq!(leaves(Rules::shipped(), "make"), Leaves::Changes);
@@ -372,7 +377,7 @@ fn whatever_looks_outside_makes_a_session_private() {
             agent: &AgentId::main(),
             labels: &[],
         };
-        let judgement = Rules::shipped().judge(&exec(command), WORKSPACE, &session);
+        let judgement = Rules::shipped().judge(&exec(command), WORKSPACE, &session, NOW);
         judgement
             .touches
             .iter()

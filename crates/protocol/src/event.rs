@@ -8,7 +8,7 @@ use crate::egress::{FetchFault, FetchOutcome};
 use crate::freeze::By;
 use crate::ids::{
     ApprovalId, CallId, ChannelId, ConversationId, Digest, MessageId, PrincipalId, PublicKey,
-    RowId, SecretName, SenderId, TurnId,
+    RowId, RuleName, SecretName, SenderId, TurnId,
 };
 use crate::rules::Label;
 use crate::runner::{Changes, EntryId, RunOutcome};
@@ -319,6 +319,74 @@ pub enum Event {
         what: String,
         /// Which of the vault's, if it is one.
         name: Option<SecretName>,
+    },
+    /// Egress is about to connect a box. Written before it does; one end follows for each.
+    BoxTunnelOpened {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// Counted within the box.
+        tunnel: u64,
+        /// Where to.
+        host: String,
+        /// Which port.
+        port: u16,
+        /// The rule that it goes by.
+        rule: RuleName,
+        /// Whether egress looks into it; then a row for each request follows.
+        inspected: bool,
+    },
+    /// A connection of a box is over.
+    BoxTunnelClosed {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// Which, counted within the box.
+        tunnel: u64,
+        /// Bytes from the box.
+        bytes_up: u64,
+        /// Bytes to the box.
+        bytes_down: u64,
+        /// How it ended.
+        end: String,
+    },
+    /// A box' request that egress looked into goes out. Written before it does.
+    BoxRequest {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// The connection that it came over.
+        tunnel: u64,
+        /// Counted on that connection.
+        request: u64,
+        /// The method.
+        method: String,
+        /// Scheme, host, port and path; without the query.
+        url: String,
+        /// The rule that it goes by.
+        rule: RuleName,
+    },
+    /// What came of a box' request.
+    BoxResponse {
+        /// The turn.
+        turn: TurnId,
+        /// The call that the box is for.
+        call: CallId,
+        /// The connection that it came over.
+        tunnel: u64,
+        /// Counted on that connection.
+        request: u64,
+        /// The HTTP status; 0 if there was none.
+        status: u16,
+        /// Bytes of its body.
+        bytes_up: u64,
+        /// Bytes of the answer's body, as far as it was passed on.
+        bytes_down: u64,
+        /// Why it is not whole, if so.
+        fault: Option<String>,
     },
     /// Egress did not let something out.
     EgressRefused {

@@ -20,9 +20,11 @@
 //! | engine | [`engine`] | sandbox | engine |
 //! | inner | [`engine`] | engine | first process of a container |
 //! | ledger | [`record`] | gateway, egress | ledger |
+//! | the way out of a box | [`box_link`] | program that runs boxes | egress |
 //! | vault | [`vault`] | channel program, egress, `bulkhead` | vault |
 
 pub mod agent;
+pub mod box_link;
 pub mod call;
 pub mod channel;
 pub mod control;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::channel::ApprovalCard;
 use crate::event::UndoOutcome;
 use crate::ids::{
-    AgentId, ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, SenderId, SessionId,
-    Signature, TurnId,
+    AgentId, ApprovalId, ChannelId, Digest, Nonce, PrincipalId, RowId, RuleName, SenderId,
+    SessionId, Signature, TurnId,
 };
 use crate::passkey::Enrolled;
 use crate::rules::Label;
@@ -248,6 +248,8 @@ pub struct RulesStatus {
     pub sha256: Digest,
     /// Why what stands in the configuration now is not in force; empty if it is.
     pub problem: String,
+    /// The egress rules that count no more.
+    pub expired: Vec<RuleName>,
 }
 
 /// A sender that is known or asked to be.

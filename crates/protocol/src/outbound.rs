@@ -149,6 +149,20 @@ pub enum HostPattern {
     Address(IpAddr),
 }
 
+impl HostPattern {
+    /// Whether it stands for this host, a name in lower case or an address, as a text. That a rule stands
+    /// for it says nothing of what may be sent there.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Name(name) => name.as_str() == host,
+            Self::Below(name) => host
+                .strip_suffix(name.as_str())
+                .is_some_and(|below| below.len() > 1 && below.ends_with('.')),
+            Self::Address(address) => host.parse() == Ok(*address),
+        }
+    }
+}
+
 /// A host's name in the form of the resolver: lower-case letters, digits and hyphens in at least
 /// two labels of at most 63 bytes, at most 253 bytes in all, the last label not a number
 /// (RFC 1123, section 2.1).

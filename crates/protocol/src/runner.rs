@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::Action;
 use crate::ids::{CallRef, Digest};
+use crate::outbound::EgressRule;
 
 /// Bounds of one run. All of them are enforced by the kernel or by the program around the box.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +52,22 @@ pub enum Leaves {
     Nothing,
 }
 
+/// What a run may reach. It is a part of what is permitted, and so of its digest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "network", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Network {
+    /// Nothing: there is no interface but a loopback of its own.
+    #[default]
+    None,
+    /// What these rules allow, by way of egress, which holds them.
+    Rules {
+        /// The rules of the programs that run; at least one.
+        rules: Vec<EgressRule>,
+    },
+}
+
 /// From the gateway to the runner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RunRequest {
     /// Run this in a fresh box over the configured workspace. Many may run at once.
@@ -65,6 +80,9 @@ pub enum RunRequest {
         limits: Limits,
         /// What becomes of its changes.
         leaves: Leaves,
+        /// What it may reach.
+        #[serde(default)]
+        network: Network,
     },
     /// Kill everything in the box of this call; its outcome still comes.
     Kill {
@@ -199,8 +217,11 @@ pub struct Receipt {
     pub no_new_privs: bool,
     /// The user id inside the box; never 0.
     pub uid: u32,
-    /// `none`: no interface but a loopback of its own.
+    /// `none`: no interface but a loopback of its own. `egress`: from that, one port leads to egress.
     pub network: String,
+    /// The names of the rules that say what may be reached by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// `read-only`.
     #[serde(default)]
     pub root: String,

@@ -20,6 +20,7 @@ use crate::native::mounts::OVERLAY;
 use crate::native::namespaces;
 use crate::native::spec::{BoxSpec, Count, Facts, Failure, Kind, Report, ToBox};
 use crate::run::Refused;
+use crate::way::{OpenDoor, Outside};
 
 /// The list of system calls of a command, compiled: an array of `struct sock_filter`, as other programs
 /// take it, to be compared with a box on equal terms.
@@ -112,7 +113,12 @@ impl Boxes {
     }
 
     /// Builds one, up to the moment when it is told what to run.
-    pub(crate) fn build(&self, kind: Kind, limits: &Limits) -> Result<Ready, Refused> {
+    pub(crate) fn build(
+        &self,
+        kind: Kind,
+        limits: &Limits,
+        outside: &Outside,
+    ) -> Result<Ready, Refused> {
         let layer_kind = match self.copies.load(Ordering::Relaxed) {
             true => LayerKind::Copy,
             false => LayerKind::Overlay,
@@ -123,7 +129,7 @@ impl Boxes {
                 self.config.workspace.display()
             )))
             .map_err(|failure| check::refusal(&failure))?;
-        match self.build_over(layer_kind, kind, limits, stamp) {
+        match self.build_over(layer_kind, kind, limits, stamp, outside) {
             Err(NoBox::Failed(failure))
                 if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay =>
             {
@@ -132,7 +138,7 @@ impl Boxes {
                     failure.doing, failure.error
                 );
                 self.copies.store(true, Ordering::Relaxed);
-                self.build(kind, limits)
+                self.build(kind, limits, outside)
             }
             Err(NoBox::Failed(failure)) => Err(check::refusal(&failure)),
             Err(NoBox::Refused(refused)) => Err(refused),
@@ -146,6 +152,7 @@ impl Boxes {
         kind: Kind,
         limits: &Limits,
         stamp: Stamp,
+        outside: &Outside,
     ) -> Result<Ready, NoBox> {
         let pipe = || io::pipe().map_err(Failure::at("making a pipe"));
         let ((input, stdin), (stdout, output), (stderr, error)) = (pipe()?, pipe()?, pipe()?);
@@ -176,6 +183,10 @@ impl Boxes {
         let sent = body.made.link.send_with_all(&ToBox::Build { spec }, &fds);
         drop((input, output, error, doors));
         sent.map_err(Failure::because)?;
+        let way = match kind {
+            Kind::Exec | Kind::Tool => None,
+            Kind::Online => Some(body.open_way(outside)?),
+        };
         let facts = body.facts()?;
         let held = body.held()?;
         Ok(Ready {
@@ -189,6 +200,7 @@ impl Boxes {
             stderr,
             layer,
             body,
+            way,
         })
     }
 }
@@ -253,6 +265,8 @@ pub(crate) struct Ready {
     pub(crate) stderr: PipeReader,
     /// Before the layer, which nobody may have while a box can write to it.
     pub(crate) body: Body,
+    /// What it may reach, while it is there.
+    pub(crate) way: Option<OpenDoor>,
     pub(crate) layer: HeldLayer,
 }
 
@@ -297,11 +311,29 @@ impl Body {
         }
     }
 
+    /// Has somebody take the connections of the box, and tells it.
+    fn open_way(&self, outside: &Outside) -> Result<OpenDoor, NoBox> {
+        let listener = match self.made.link.receive() {
+            Ok((Report::Listening, Some(listener))) => listener,
+            Ok((Report::Failed(failure), _)) => return Err(failure.into()),
+            Ok((Report::Listening | Report::Ready(_) | Report::Ended(_), _)) => {
+                return Err(Failure::because("it did not say where it listens").into());
+            }
+            Err(error) => return Err(Failure::because(error).into()),
+        };
+        let (way, authority) = outside.open(listener).map_err(NoBox::Refused)?;
+        let told = self.made.link.send(&ToBox::Served { authority });
+        told.map_err(Failure::because)?;
+        Ok(way)
+    }
+
     fn facts(&self) -> Result<Facts, Failure> {
         match self.made.link.receive() {
             Ok((Report::Ready(facts), _)) => Ok(*facts),
             Ok((Report::Failed(failure), _)) => Err(failure),
-            Ok((Report::Ended(_), _)) => Err(Failure::because("it ended before it began")),
+            Ok((Report::Ended(_) | Report::Listening, _)) => {
+                Err(Failure::because("it ended before it began"))
+            }
             Err(error) => Err(Failure::because(format!(
                 "the box ended before it was built ({error}); the kernel's log may name a process that was killed"
             ))),

@@ -136,7 +136,7 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     let abi = landlock_domain::abi()?;
     let domain = match profile.reach {
         Reach::Everything => None,
-        Reach::AllFilesNoNetwork => Some(Domain::without_files()),
+        Reach::AllFilesAndTheBoxPort => Some(Domain::without_files().with_box_port()),
         Reach::OwnFiles(also) => Some(Domain::of_files(files, also)?),
         Reach::OwnFilesAndNetwork(also) => Some(Domain::of_files(files, also)?.with_tcp_out()),
     };

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
-    PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort,
+    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
+
+use protocol::box_link::PORT;
 
 use crate::ablation::{self, Layer};
 use crate::confine::Files;
@@ -57,6 +59,10 @@ pub(crate) enum Right {
 enum Tcp {
     None,
     Connect,
+    /// Connecting to the port of boxes alone.
+    BoxPort,
+    /// Also listening there.
+    BoxPortBothWays,
 }
 
 impl Domain {
@@ -106,6 +112,22 @@ impl Domain {
         }
     }
 
+    /// Also connections to [`PORT`], and no other.
+    pub(crate) fn with_way_to_egress(self) -> Self {
+        Self {
+            tcp: Tcp::BoxPort,
+            ..self
+        }
+    }
+
+    /// The same, and listening there.
+    pub(crate) fn with_box_port(self) -> Self {
+        Self {
+            tcp: Tcp::BoxPortBothWays,
+            ..self
+        }
+    }
+
     /// Enters, with everything that this ABI can hold; `abi` is from [`abi`].
     pub(crate) fn enter(self, abi: u32) -> Result<(), String> {
         if !ablation::on(Layer::Landlock) {
@@ -127,7 +149,9 @@ impl Domain {
             rules = rules.handle_access(AccessFs::from_all(level))?;
         }
         rules = rules.handle_access(match self.tcp {
-            Tcp::None => AccessNet::BindTcp | AccessNet::ConnectTcp,
+            Tcp::None | Tcp::BoxPort | Tcp::BoxPortBothWays => {
+                AccessNet::BindTcp | AccessNet::ConnectTcp
+            }
             Tcp::Connect => AccessNet::BindTcp.into(),
         })?;
         let scopes = Scope::from_all(level);
@@ -135,6 +159,14 @@ impl Domain {
             rules = rules.scope(scopes)?;
         }
         let mut rules = rules.create()?;
+        match self.tcp {
+            Tcp::None | Tcp::Connect => {}
+            Tcp::BoxPort => rules = rules.add_rule(NetPort::new(PORT, AccessNet::ConnectTcp))?,
+            Tcp::BoxPortBothWays => {
+                let both = AccessNet::BindTcp | AccessNet::ConnectTcp;
+                rules = rules.add_rule(NetPort::new(PORT, both))?;
+            }
+        }
         for (path, right) in self.files.into_iter().flatten() {
             let named = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
             let handle = PathFd::new(&path).map_err(|e| named(&e))?;

@@ -29,6 +29,7 @@ pub mod layers;
 pub mod memory;
 mod namespaces;
 pub mod native;
+pub mod others;
 pub mod pool;
 pub mod probe;
 pub mod probes;
@@ -40,6 +41,7 @@ pub mod service;
 pub mod signals;
 mod sys;
 mod watch;
+pub mod way;
 
 pub use cgroup::prepare as prepare_cgroups;
 pub use check::{Check, Status, check};

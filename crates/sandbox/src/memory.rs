@@ -12,18 +12,46 @@ const WANTED: u64 = 16 << 20;
 /// The least with which such a program starts, in bytes.
 pub const LEAST: u64 = 1 << 20;
 
-/// Keeps the pages in which these bytes lie in memory until they are unmapped. The pages are
-/// not let go when the bytes are, since others that have to stay may share them; what was
-/// locked so is bounded by the most memory that the process ever had for such bytes.
+/// Some bytes that are kept out of the swap. To be dropped once they were wiped, and best before
+/// they are freed: whole pages that another thread got and locked in between would be let go.
+#[derive(Debug)]
+#[must_use = "the bytes may go to the swap as soon as this is dropped"]
+pub struct Locked {
+    /// Whole pages that hold nothing else: address and length in bytes.
+    own: (usize, usize),
+}
+
+/// Keeps the pages in which these bytes lie in memory, until what is returned is dropped. The
+/// first and the last page, which other bytes may share that have to stay, are not let go then.
 ///
 /// # Errors
 ///
 /// mlock(2) refuses: the limit `RLIMIT_MEMLOCK` is reached. Whoever asked must not go on.
-pub fn lock(bytes: &[u8]) -> io::Result<()> {
-    if bytes.is_empty() {
-        return Ok(());
+pub fn lock(bytes: &[u8]) -> io::Result<Locked> {
+    if !bytes.is_empty() {
+        sys::lock_memory(bytes)?;
     }
-    sys::lock_memory(bytes)
+    let page = sys::page_size();
+    let start = bytes.as_ptr().addr().next_multiple_of(page);
+    let end = (bytes.as_ptr().addr() + bytes.len()) / page * page;
+    Ok(Locked {
+        own: (start, end.saturating_sub(start)),
+    })
+}
+
+impl Locked {
+    /// Keeps the bytes for as long as the process lives, wherever they are freed.
+    pub fn for_good(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if self.own.1 > 0 {
+            sys::unlock_memory(self.own.0, self.own.1);
+        }
+    }
 }
 
 /// Raises the limit of locked memory to what is wanted, or as far as it may be raised.
@@ -71,10 +99,14 @@ mod tests {
 
     #[test]
     fn what_is_locked_the_kernel_counts_and_nothing_needs_no_lock() {
-        lock(&[]).unwrap();
+        drop(lock(&[]).unwrap());
         let bytes = vec![1_u8; 64 * 1024];
         let before = locked();
-        lock(&bytes).unwrap();
+        let held = lock(&bytes).unwrap();
+        assert!(locked() >= before + 64, "{} after {before}", locked());
+        drop(held);
+        assert!(locked() <= before + 8, "{} after {before}", locked());
+        lock(&bytes).unwrap().for_good();
         assert!(locked() >= before + 64, "{} after {before}", locked());
     }
 }

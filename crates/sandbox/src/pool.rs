@@ -9,6 +9,7 @@ use protocol::runner::Limits;
 use crate::boxes::{Boxes, Ready, Stamp};
 use crate::native::spec::Kind;
 use crate::run::{Job, Killer, Refused, Run, Start};
+use crate::way::Outside;
 
 /// Boxes that are ready, and the thread that makes more.
 #[derive(Debug)]
@@ -71,12 +72,22 @@ impl Pool {
         job: Job,
         begun: impl FnOnce(Killer),
     ) -> Result<protocol::runner::RunOutcome, Refused> {
+        self.run_online(job, &Outside::Nothing, begun)
+    }
+
+    /// The same, in a box that may reach something; such a one is never ready before.
+    pub fn run_online(
+        &self,
+        job: Job,
+        outside: &Outside,
+        begun: impl FnOnce(Killer),
+    ) -> Result<protocol::runner::RunOutcome, Refused> {
         let shared = &self.shared;
-        let start = Start::of(&job.action)?;
+        let start = Start::of(&job.action)?.reaching(&job.action, outside)?;
         shared.locked().running += 1;
         let outcome = shared
             .take(start.kind, &job.limits)
-            .map_or_else(|| shared.boxes.build(start.kind, &job.limits), Ok)
+            .map_or_else(|| shared.boxes.build(start.kind, &job.limits, outside), Ok)
             .and_then(|ready| Run::prepare(ready, start, job))
             .and_then(|run| {
                 begun(run.killer());
@@ -137,7 +148,7 @@ impl Shared {
 
     fn make(&self) {
         while let Some(kind) = self.next_kind() {
-            match self.boxes.build(kind, &self.limits) {
+            match self.boxes.build(kind, &self.limits, &Outside::Nothing) {
                 Ok(ready) => self.locked().ready.push(ready),
                 // Whoever asks for a box gets the reason, and here it would be said again and again.
                 Err(Refused { .. }) => self.pause(),

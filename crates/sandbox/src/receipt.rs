@@ -28,6 +28,7 @@ pub(crate) fn of(facts: Facts, held: Option<&Held>, asked: &Limits) -> Receipt {
             [] => "none".to_owned(),
             some => some.join(" "),
         },
+        rules: Vec::new(),
         root: if facts.root_read_only {
             "read-only"
         } else {

@@ -23,6 +23,7 @@ use crate::layers::{HeldLayer, Layer, Layers};
 use crate::native::mounts::TOOL;
 use crate::native::spec::{End, Facts, Failure, Kind, Report, ToBox};
 use crate::watch::{self, Disk, Holders};
+use crate::way::{OpenDoor, Outside};
 use crate::{check, receipt};
 
 /// What to run, and what becomes of what it changes.
@@ -67,6 +68,8 @@ pub struct Run {
     pipes: Pipes,
     /// Before the layer, which nobody may have while a box can write to it.
     body: Body,
+    /// What it may reach, while it is there.
+    way: Option<OpenDoor>,
     layer: HeldLayer,
     facts: Facts,
     held: Option<crate::cgroup::Held>,
@@ -103,8 +106,18 @@ impl Boxes {
         job: Job,
         begun: impl FnOnce(Killer),
     ) -> Result<RunOutcome, Refused> {
-        let start = Start::of(&job.action)?;
-        let run = Run::prepare(self.build(start.kind, &job.limits)?, start, job)?;
+        self.run_online(job, &Outside::Nothing, begun)
+    }
+
+    /// The same, in a box that may reach something.
+    pub fn run_online(
+        &self,
+        job: Job,
+        outside: &Outside,
+        begun: impl FnOnce(Killer),
+    ) -> Result<RunOutcome, Refused> {
+        let start = Start::of(&job.action)?.reaching(&job.action, outside)?;
+        let run = Run::prepare(self.build(start.kind, &job.limits, outside)?, start, job)?;
         begun(run.killer());
         run.finish(self.layers().as_ref())
     }
@@ -131,6 +144,7 @@ impl Run {
             pipes,
             layer: ready.layer,
             body: ready.body,
+            way: ready.way,
             facts: ready.facts,
             held: ready.held,
             limits: job.limits,
@@ -179,10 +193,15 @@ impl Run {
         let Pipes { out, err, .. } = self.pipes;
         let (stdout, mut stderr) = (out.text(), err.text());
         stderr.push_str(&note);
-        let receipt = receipt::of(self.facts, self.held.as_ref(), &self.limits);
+        let mut receipt = receipt::of(self.facts, self.held.as_ref(), &self.limits);
+        if let Some(way) = &self.way {
+            receipt.network = "egress".to_owned();
+            receipt.rules.clone_from(&way.rules);
+        }
         let remains = self.body.end();
         // Gone are the processes; the rest of the box goes while its changes are looked at.
         drop(self.body);
+        drop(self.way);
         let then = match cause {
             RUNNING => self.then,
             // What was cut off in the middle leaves nothing half done behind.
@@ -217,7 +236,7 @@ impl Run {
                 Heard::Over => break,
                 Heard::Report(Report::Ended(end)) => told = Some(end),
                 Heard::Report(Report::Failed(failure)) => return Err(failure),
-                Heard::Report(Report::Ready(_)) => {
+                Heard::Report(Report::Ready(_) | Report::Listening) => {
                     return Err(Failure::because("the box was ready twice"));
                 }
                 Heard::Nothing => {}
@@ -445,6 +464,25 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    /// The same in a box that may reach something, if it is meant to: what was understood, and neither a shell's
+    /// text, of which nobody knows which programs it starts, nor a file tool, which starts none.
+    pub(crate) fn reaching(self, action: &Action, outside: &Outside) -> Result<Self, Refused> {
+        match (outside, action) {
+            (Outside::Nothing, _) => Ok(self),
+            (Outside::Through { .. }, Action::Argv { .. } | Action::Script { .. }) => Ok(Self {
+                kind: Kind::Online,
+                ..self
+            }),
+            (
+                Outside::Through { .. },
+                Action::Shell { .. } | Action::Tool { .. } | Action::Fetch { .. },
+            ) => Err(Refused {
+                reason: "only programs that were understood get a way out of their box".to_owned(),
+                fix: "write the command without what only a shell understands".to_owned(),
+            }),
+        }
+    }
+
     pub(crate) fn of(action: &Action) -> Result<Self, Refused> {
         let wrong = |reason: &str| Refused {
             reason: reason.to_owned(),

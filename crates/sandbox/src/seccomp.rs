@@ -394,7 +394,7 @@ mod tests {
             ChannelWeb,
             ChannelTelegram,
         ];
-        let boxes = [Kind::Exec, Kind::Tool].map(profiles::of_box);
+        let boxes = [Kind::Exec, Kind::Tool, Kind::Online].map(profiles::of_box);
         programs
             .into_iter()
             .map(|program| profiles::of(program).calls)

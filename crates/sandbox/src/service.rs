@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use protocol::call::Action;
 use protocol::control::{Control, Peer, ProgramEnd, Report, SandboxConfig};
 use protocol::frame::{Link, LinkError};
 use protocol::ids::CallRef;
-use protocol::runner::{Backend, Leaves, Limits, RunOutcome, RunReply, RunRequest};
+use protocol::runner::{Backend, Leaves, Limits, Network, RunOutcome, RunReply, RunRequest};
 use protocol::workspace::GitFolders;
 
 use crate::boxes::{Boxes, Config};
@@ -21,6 +20,7 @@ use crate::files::files_of;
 use crate::layers::{Layers, Linked};
 use crate::pool::Pool;
 use crate::run::{Job, Killer, Refused, Then};
+use crate::way::{Egress, Outside};
 
 /// The program itself: `/proc/self/exe` is it also after its file was replaced.
 const SELF: &str = "/proc/self/exe";
@@ -67,6 +67,7 @@ fn serve() -> Result<(), String> {
         }
     };
     control.send(&Report::Ready).map_err(|e| e.to_string())?;
+    let egress = Arc::new(Egress::default());
     let mut gateway: Option<Gateway> = None;
     loop {
         match control.receive() {
@@ -77,7 +78,7 @@ fn serve() -> Result<(), String> {
                 Some(socket),
             )) => {
                 // Its runs end with the old link, and it has forgotten them.
-                drop(gateway.replace(Gateway::serve(socket, Arc::clone(&runner))));
+                drop(gateway.replace(Gateway::serve(socket, Arc::clone(&runner), egress.clone())));
             }
             Ok((
                 Control::Link {
@@ -89,6 +90,7 @@ fn serve() -> Result<(), String> {
                 // Layers end with the program that made them.
                 runner.flush();
             }
+            Ok((Control::Link { peer: Peer::Egress }, Some(socket))) => egress.link(socket),
             Ok((Control::Stop, _)) | Err(LinkError::Closed) => return Ok(()),
             Ok((
                 other @ (Control::Link { .. }
@@ -143,10 +145,24 @@ impl Runner {
             .map_err(|e| format!("no thread can be started: {e}"))
     }
 
-    fn run(&self, job: Job, begun: impl FnOnce(Killer)) -> Result<RunOutcome, Refused> {
-        match self {
-            Self::Native(pool) => pool.run(job, begun),
-            Self::Container(engines) => engines.run_killable(job, begun),
+    fn run(
+        &self,
+        job: Job,
+        outside: &Outside,
+        begun: impl FnOnce(Killer),
+    ) -> Result<RunOutcome, Refused> {
+        match (self, outside) {
+            (Self::Native(pool), _) => pool.run_online(job, outside, begun),
+            (Self::Container(engines), Outside::Nothing) => engines.run_killable(job, begun),
+            // The socket that leads out cannot be handed over through an engine.
+            (Self::Container(engines), Outside::Through { .. }) => Err(Refused {
+                reason: format!(
+                    "a box of {} has no way to egress, and this command has rules that let it reach something",
+                    engines.config.backend.name()
+                ),
+                fix: "use the native backend under [box] in bulkhead.toml, or remove the rules of its programs under [[egress]]"
+                    .to_owned(),
+            }),
         }
     }
 
@@ -172,11 +188,11 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn serve(socket: OwnedFd, runner: Arc<Runner>) -> Self {
+    fn serve(socket: OwnedFd, runner: Arc<Runner>, egress: Arc<Egress>) -> Self {
         let link = Arc::new(Link::new(UnixStream::from(socket)));
         let reader = std::thread::spawn({
             let link = Arc::clone(&link);
-            move || Runs::new(link, runner).serve()
+            move || Runs::new(link, runner, egress).serve()
         });
         Self {
             link,
@@ -199,6 +215,7 @@ impl Drop for Gateway {
 struct Runs {
     link: Arc<Link<RunReply, RunRequest>>,
     runner: Arc<Runner>,
+    egress: Arc<Egress>,
     on: Arc<Mutex<HashMap<CallRef, State>>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -214,10 +231,15 @@ enum State {
 }
 
 impl Runs {
-    fn new(link: Arc<Link<RunReply, RunRequest>>, runner: Arc<Runner>) -> Self {
+    fn new(
+        link: Arc<Link<RunReply, RunRequest>>,
+        runner: Arc<Runner>,
+        egress: Arc<Egress>,
+    ) -> Self {
         Self {
             link,
             runner,
+            egress,
             on: Arc::default(),
             threads: Vec::new(),
         }
@@ -232,6 +254,7 @@ impl Runs {
                     action,
                     limits,
                     leaves,
+                    network,
                 }) => {
                     let then = match leaves {
                         Leaves::Changes => Then::Keep {
@@ -244,7 +267,24 @@ impl Runs {
                         },
                         Leaves::Nothing => Then::Discard,
                     };
-                    self.run(call, action, limits, then);
+                    let outside = match network {
+                        Network::None => Outside::Nothing,
+                        Network::Rules { rules } => Outside::Through {
+                            door: self.egress.clone(),
+                            run: call.clone(),
+                            rules,
+                        },
+                    };
+                    let limits = Limits {
+                        output_bytes: limits.output_bytes.min(MAX_OUTPUT),
+                        ..limits
+                    };
+                    let job = Job {
+                        action,
+                        limits,
+                        then,
+                    };
+                    self.run(call, job, outside);
                 }
                 Ok(RunRequest::Kill { call }) => self.kill(&call),
                 Err(LinkError::Closed) => break,
@@ -261,7 +301,7 @@ impl Runs {
         }
     }
 
-    fn run(&mut self, call: CallRef, action: Action, limits: Limits, then: Then) {
+    fn run(&mut self, call: CallRef, job: Job, outside: Outside) {
         self.threads.retain(|thread| !thread.is_finished());
         let refuse = |reason: &str, fix: &str| {
             let refused = Refused {
@@ -282,21 +322,12 @@ impl Runs {
         }
         on.insert(call.clone(), State::Starting);
         drop(on);
-        let limits = Limits {
-            output_bytes: limits.output_bytes.min(MAX_OUTPUT),
-            ..limits
-        };
-        let job = Job {
-            action,
-            limits,
-            then,
-        };
         let runner = Arc::clone(&self.runner);
         let (link, on, name) = (Arc::clone(&self.link), Arc::clone(&self.on), call.clone());
         let thread = std::thread::Builder::new()
             .name("run".to_owned())
             .spawn(move || {
-                let outcome = runner.run(job, |killer| began(&on, &name, killer));
+                let outcome = runner.run(job, &outside, |killer| began(&on, &name, killer));
                 locked(&on).remove(&name);
                 reply(&link, &name, outcome);
                 if runner.is_broken() {

@@ -98,7 +98,11 @@ pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
 
 /// `Authorization: Bearer ...`, also in JSON and on command lines.
 fn header(bytes: &[u8], at: usize) -> Option<Hit> {
-    let at = at + skip(&bytes[at..], b" \t\"'`:=,>[\\", 8);
+    let separated = skip(&bytes[at..], b" \t\"'`:=,>[\\", 8);
+    if separated == 0 {
+        return None;
+    }
+    let at = at + separated;
     let scheme = bytes[at..]
         .iter()
         .take(12)
@@ -205,7 +209,7 @@ fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
         + rest[closed..]
             .iter()
             .take(4)
-            .take_while(|b| is_assigning(**b))
+            .take_while(|b| is_assigning(**b) && (**b != b',' || is_quoted(&rest[..closed])))
             .count();
     let optional = name.is_option && matches!(rest.first(), Some(b' '));
     if sign == closed && !optional {
@@ -221,6 +225,11 @@ fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
     Some((start, Said::Assigned))
 }
 
+/// A comma tells a value only of a name that was a text: `set("password", ...)`.
+fn is_quoted(closed: &[u8]) -> bool {
+    closed.iter().any(|b| matches!(b, b'"' | b'\''))
+}
+
 fn is_assigning(byte: u8) -> bool {
     matches!(byte, b'=' | b':' | b'>' | b',' | b'|' | b'?')
 }
@@ -231,7 +240,7 @@ fn told(rest: &[u8]) -> Option<usize> {
         .iter()
         .take_while(|b| {
             b.is_ascii_alphanumeric()
-                || matches!(b, b' ' | b'_' | b'-' | b'\'' | b'"' | b'`' | b':' | b'(')
+                || matches!(b, b' ' | b'_' | b'-' | b'\'' | b'"' | b'`' | b':')
         })
         .count();
     let sentence = String::from_utf8_lossy(&rest[..words]).to_ascii_lowercase();

@@ -179,7 +179,24 @@ pub(crate) fn means_password(name: &str) -> bool {
         "passes",
         "passion",
     ];
-    !is_harmless(name) && !compass.iter().any(|word| name.contains(word))
+    let words = [
+        "password",
+        "passwd",
+        "passphrase",
+        "passcode",
+        "passe",
+        "pwd",
+        "kennwort",
+        "passwort",
+    ];
+    let named = words.iter().any(|word| name.contains(word));
+    let ends = name
+        .trim_end_matches(|c: char| c.is_ascii_digit() || c == '_')
+        .ends_with("pass");
+    let others = !name.contains("pass");
+    !is_harmless(name)
+        && (named || ends || others)
+        && !compass.iter().any(|word| name.contains(word))
 }
 
 /// Whether a name with a word for a key in it means a secret one.
@@ -195,8 +212,8 @@ pub(crate) fn means_key(name: &str) -> bool {
 
 fn is_harmless(name: &str) -> bool {
     let end = name.trim_end_matches(['_', '-', '.']);
-    let ends = |word: &&str| {
-        end.strip_suffix(*word).is_some_and(|before| {
+    let ends = |word: &str| {
+        end.strip_suffix(word).is_some_and(|before| {
             // `secretName` was put in lower case: no sign stands before its last word.
             before.ends_with(['_', '-', '.'])
                 || ["token", "key", "secret", "password"]
@@ -206,7 +223,7 @@ fn is_harmless(name: &str) -> bool {
     };
     let counted = end.ends_with("tokens") && !end.ends_with("_secret_tokens");
     counted
-        || HARMLESS_ENDS.iter().any(|word| ends(&word))
+        || HARMLESS_ENDS.iter().any(|word| ends(word))
             && !end.ends_with("sessionid")
             && !end.ends_with("session_id")
             && !end.ends_with("connect.sid")

@@ -56,7 +56,8 @@ impl Scanner {
         structured::long(bytes, &mut hits);
         for piece in pieces(bytes) {
             let offset = piece.start;
-            let found = self.piece(&bytes[piece]);
+            let budget = Budget::of(piece.len() * DECODED + PIECE);
+            let found = self.piece(&bytes[piece], budget);
             hits.extend(found.into_iter().map(|hit| Hit {
                 start: hit.start + offset,
                 end: hit.end + offset,
@@ -66,9 +67,8 @@ impl Scanner {
         merge(text, hits)
     }
 
-    fn piece(&self, bytes: &[u8]) -> Vec<Hit> {
+    fn piece(&self, bytes: &[u8], mut budget: Budget) -> Vec<Hit> {
         let mut hits = Vec::new();
-        let mut budget = Budget::of(bytes.len() * DECODED + PIECE);
         let view = View::of(bytes);
         self.look(&view, Way::default(), Signs::All, &mut budget, &mut hits);
         if budget.is_spent() {
@@ -182,4 +182,39 @@ fn outranks(hit: &Hit, last: &Hit) -> bool {
 fn continues(last: &Hit, hit: &Hit) -> bool {
     let same = last.kind == hit.kind && last.name == hit.name && hit.rank == Rank::Vault;
     same && hit.start <= last.end + 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No text that is known to decode to more than the budget is at hand, so the budget is made small.
+    #[test]
+    fn what_is_encoded_beyond_measure_is_a_finding() {
+        let text = "%41%42%43%44 ".repeat(100);
+        let scanner = Scanner::of_formats();
+        let within = scanner.piece(text.as_bytes(), Budget::of(1_000_000));
+        assert!(within.is_empty(), "{within:?}");
+        let beyond = scanner.piece(text.as_bytes(), Budget::of(100));
+        assert_eq!(beyond.len(), 1);
+        assert_eq!(
+            (beyond[0].kind, beyond[0].end),
+            (Kind::TOO_ENCODED, text.len())
+        );
+    }
+
+    #[test]
+    fn where_two_things_are_found_the_stronger_one_covers_both_places() {
+        let text = "abcdefghijklmnop";
+        let hits = vec![
+            Hit::new(Kind("weak"), 2..9, Rank::Context),
+            Hit::new(Kind("strong"), 5..12, Rank::Format),
+            Hit::new(Kind("other"), 13..15, Rank::Format),
+        ];
+        let merged: Vec<_> = merge(text, hits)
+            .iter()
+            .map(|finding| (finding.kind.as_str(), finding.start, finding.end))
+            .collect();
+        assert_eq!(merged, [("strong", 2, 12), ("other", 13, 15)]);
+    }
 }

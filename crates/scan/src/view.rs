@@ -103,7 +103,7 @@ impl<'v> Builder<'v> {
             return None;
         }
         budget.left = budget.left.saturating_sub(self.bytes.len());
-        (!budget.is_spent()).then(|| View {
+        (!budget.is_spent()).then_some(View {
             bytes: Cow::Owned(self.bytes),
             places: self.places,
         })

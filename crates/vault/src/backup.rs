@@ -10,7 +10,7 @@ use protocol::time::Millis;
 use protocol::vault::{SecretText, Subject, Terms};
 use sandbox::memory;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::entries::Entry;
 use crate::fault::StoreError;
@@ -91,9 +91,11 @@ pub(crate) fn seal(
         serde_json::to_writer(&mut *clear, &kept).map_err(|_| tampered())?;
     }
     clear.push(b']');
-    memory::lock(&clear).map_err(StoreError::Unlockable)?;
+    let held = memory::lock(&clear).map_err(StoreError::Unlockable)?;
     let outer = outer(&header, passphrase)?;
     let sealed = outer.seal(&header.bound(), &clear)?;
+    clear.zeroize();
+    drop(held);
     let file = File {
         header,
         nonce: hex(&sealed.nonce),
@@ -128,7 +130,7 @@ pub(crate) fn open(
     let clear = outer
         .open(&file.header.bound(), &Sealed { nonce, ciphertext })
         .map_err(|_| StoreError::BadBackup("that is not its passphrase, or it was changed"))?;
-    memory::lock(clear.expose().as_bytes()).map_err(StoreError::Unlockable)?;
+    let _held = memory::lock(clear.expose().as_bytes()).map_err(StoreError::Unlockable)?;
     let kept: Vec<Kept> = serde_json::from_str(clear.expose()).map_err(|_| none())?;
     if kept.len() > MAX_ENTRIES {
         return Err(StoreError::Full);

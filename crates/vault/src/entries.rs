@@ -85,9 +85,12 @@ pub(crate) struct Entries {
     pub(crate) list: BTreeMap<SecretName, Entry>,
     /// How often something was added, rotated or removed, or the whole replaced.
     pub(crate) generation: u64,
-    /// What the record knew when this was written.
-    pub(crate) anchor: Option<Recorded>,
+    /// What it was before, since it last was what the record knew.
+    pub(crate) past: Vec<Recorded>,
 }
+
+/// The most changes without a record after which it is still known to be the vault of the record.
+pub(crate) const MAX_PAST: usize = 256;
 
 impl Entries {
     /// What the record is told of it: everything but the dates of last use.
@@ -110,11 +113,11 @@ impl Entries {
     fn form(&self) -> Vec<u8> {
         let mut bytes = FILE_DOMAIN.to_vec();
         bytes.extend(self.generation.to_be_bytes());
-        if let Some(anchor) = &self.anchor {
-            bytes.extend(anchor.generation.to_be_bytes());
-            bytes.extend(anchor.state.0);
+        bytes.extend((self.past.len() as u64).to_be_bytes());
+        for past in &self.past {
+            bytes.extend(past.generation.to_be_bytes());
+            bytes.extend(past.state.0);
         }
-        bytes.push(u8::from(self.anchor.is_some()));
         bytes.extend((self.list.len() as u64).to_be_bytes());
         for (name, entry) in &self.list {
             let bound = belonging(name, &entry.subject, entry.created, &entry.terms);
@@ -155,7 +158,7 @@ impl Entries {
         let file = FileForm {
             version: 2,
             generation: self.generation,
-            anchor: self.anchor,
+            past: self.past.clone(),
             entries: self.list.iter().map(form).collect(),
             seal: SealedForm::of(&key.seal(&self.form(), b"")?),
         };
@@ -214,6 +217,7 @@ impl Entries {
             *entry = Entry::seal(key, name, subject, entry.created, terms, &value).map_err(Some)?;
             entry.last_used = last_used;
         }
+        self.past = vec![Self::default().state()];
         self.generation = 1;
         Ok(self)
     }
@@ -232,7 +236,7 @@ fn malformed(path: &Path, what: &str) -> StoreError {
     }
 }
 
-/// `vault.json`. Version 1 had no generation, no anchor and no terms.
+/// `vault.json`. Version 1 had no generation, no past and no terms.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileForm {
@@ -240,7 +244,7 @@ struct FileForm {
     #[serde(default)]
     generation: u64,
     #[serde(default)]
-    anchor: Option<Recorded>,
+    past: Vec<Recorded>,
     entries: Vec<EntryForm>,
     seal: SealedForm,
 }
@@ -267,7 +271,7 @@ struct SealedForm {
 
 impl FileForm {
     fn entries(self) -> Result<Entries, &'static str> {
-        if self.entries.len() > MAX_ENTRIES {
+        if self.entries.len() > MAX_ENTRIES || self.past.len() > MAX_PAST {
             return Err("it has too many entries");
         }
         let mut list = BTreeMap::new();
@@ -295,7 +299,7 @@ impl FileForm {
         Ok(Entries {
             list,
             generation: self.generation,
-            anchor: self.anchor,
+            past: self.past,
         })
     }
 }
@@ -314,5 +318,87 @@ impl SealedForm {
             nonce: nonce.ok_or("a nonce is not 48 hexadecimal digits")?,
             ciphertext: unhex(&self.ciphertext).ok_or("a ciphertext is not hexadecimal")?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::place::create_folder;
+
+    /// A file as the first version wrote it, with one secret in it.
+    fn first_version(key: &MasterKey) -> String {
+        let (name, subject, created) =
+            (SecretName::parse("bot").unwrap(), Subject::Model, Millis(7));
+        let sealed = key
+            .seal(&belonging_1(&name, &subject, created), b"hush")
+            .unwrap();
+        let entry = Entry {
+            subject,
+            created,
+            last_used: Some(Millis(9)),
+            terms: Terms::default(),
+            sealed: sealed.clone(),
+        };
+        let entries = Entries {
+            list: BTreeMap::from([(name, entry)]),
+            ..Entries::default()
+        };
+        let seal = key.seal(&entries.form_1(), b"").unwrap();
+        serde_json::json!({
+            "version": 1,
+            "entries": [{
+                "name": "bot", "subject": "model", "created": 7, "last_used": 9,
+                "nonce": hex(&sealed.nonce), "ciphertext": hex(&sealed.ciphertext),
+            }],
+            "seal": { "nonce": hex(&seal.nonce), "ciphertext": hex(&seal.ciphertext) },
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_vault_of_the_first_version_is_taken_over_once_and_stays_the_same_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("vault");
+        create_folder(&dir).unwrap();
+        let place = Place::take(&dir).unwrap();
+        let key = MasterKey::generate().unwrap();
+        let old = first_version(&key);
+        let write = |text: &str| {
+            fs::write(dir.join(SECRETS), text).unwrap();
+            fs::set_permissions(dir.join(SECRETS), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write(&old);
+        let first = Entries::read(&place, &key).unwrap();
+        let (name, entry) = first.list.iter().next().unwrap();
+        assert_eq!(entry.open(&key, name).unwrap().expose(), "hush");
+        assert_eq!(
+            (entry.created, entry.last_used),
+            (Millis(7), Some(Millis(9)))
+        );
+        assert_eq!(first.generation, 1);
+        let again = Entries::read(&place, &key).unwrap();
+        assert_eq!(
+            again.state(),
+            first.state(),
+            "what the record is told is what is on the disk"
+        );
+
+        for changed in [
+            old.replace("\"model\"", "\"tool\""),
+            old.replace("\"created\":7", "\"created\":8"),
+            old.replace("\"last_used\":9", "\"last_used\":10"),
+            old.replace("\"version\":1", "\"version\":2"),
+        ] {
+            assert_ne!(changed, old);
+            write(&changed);
+            assert!(matches!(
+                Entries::read(&place, &key),
+                Err(StoreError::Tampered(_))
+            ));
+        }
     }
 }

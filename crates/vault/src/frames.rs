@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::frame::{self, LinkError};
+use sandbox::memory::Locked;
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroize as _;
 
@@ -46,12 +47,40 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    fn hold(self, bytes: &[u8]) -> io::Result<()> {
+    fn hold(self, bytes: &[u8]) -> io::Result<Option<Locked>> {
         match self {
-            Self::Plain => Ok(()),
-            Self::Locked => sandbox::memory::lock(bytes),
+            Self::Plain => Ok(None),
+            Self::Locked => sandbox::memory::lock(bytes).map(Some),
         }
     }
+}
+
+/// Counts what is written, and keeps none of it.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bytes of one frame, in a buffer that never grew: growing leaves copies behind.
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, LinkError> {
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).map_err(LinkError::Malformed)?;
+    let len = u32::try_from(count.0)
+        .ok()
+        .filter(|_| count.0 <= frame::MAX_FRAME)
+        .ok_or(LinkError::TooLong(count.0))?;
+    let mut bytes = Vec::with_capacity(4 + count.0);
+    bytes.extend(len.to_be_bytes());
+    serde_json::to_writer(&mut bytes, value).map_err(LinkError::Malformed)?;
+    Ok(bytes)
 }
 
 /// Writes one frame.
@@ -61,12 +90,16 @@ pub(crate) fn send<T: Serialize>(
     limit: Duration,
     memory: Memory,
 ) -> Result<(), LinkError> {
-    let mut bytes = frame::encode(value)?;
-    let sent = memory
-        .hold(&bytes)
-        .and_then(|()| stream.set_write_timeout(Some(limit)))
-        .and_then(|()| stream.write_all(&bytes));
+    let mut bytes = encode(value)?;
+    let held = memory.hold(&bytes);
+    let sent = match &held {
+        Ok(_) => stream
+            .set_write_timeout(Some(limit))
+            .and_then(|()| stream.write_all(&bytes)),
+        Err(_) => Ok(()),
+    };
     bytes.zeroize();
+    held?;
     Ok(sent?)
 }
 
@@ -76,6 +109,8 @@ pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     have: usize,
     memory: Memory,
+    // Of the buffer.
+    held: Option<Locked>,
 }
 
 impl FrameReader {
@@ -85,6 +120,7 @@ impl FrameReader {
             buffer: Vec::new(),
             have: 0,
             memory,
+            held: None,
         }
     }
 
@@ -138,9 +174,10 @@ impl FrameReader {
             .min(self.have.saturating_mul(2).max(4096))
             .max(self.have + 1);
         let mut larger = vec![0; size.min(want)];
-        self.memory.hold(&larger)?;
+        let held = self.memory.hold(&larger)?;
         larger[..self.have].copy_from_slice(&self.buffer[..self.have]);
         self.buffer.zeroize();
+        self.held = held;
         self.buffer = larger;
         Ok(())
     }
@@ -148,7 +185,9 @@ impl FrameReader {
 
 impl Drop for FrameReader {
     fn drop(&mut self) {
+        // The fields go after this, in their order; what is freed first is wiped by then.
         self.buffer.zeroize();
+        self.held = None;
     }
 }
 
@@ -239,6 +278,17 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn a_frame_is_that_of_every_link_and_its_buffer_never_grew() {
+        for text in ["", "a \"quoted\" text\n", &"x".repeat(100_000)] {
+            let bytes = encode(&text).unwrap();
+            assert!(bytes == frame::encode(&text).unwrap());
+            assert_eq!(bytes.capacity(), bytes.len());
+        }
+        let long = "x".repeat(frame::MAX_FRAME);
+        assert!(matches!(encode(&long), Err(LinkError::TooLong(_))));
+    }
 
     #[test]
     fn a_late_reply_is_thrown_away_and_the_link_stays_in_step() {

@@ -167,11 +167,12 @@ impl Vault {
         let mut store = self.store();
         // The operator may have removed it, or bound it otherwise, while the row was written.
         may_have(store.entry(name)?.as_ref(), subject, name, host)?;
-        let value = store.reveal(name)?;
         if let Err(error) = store.touch(name) {
             // The use is in the record; the date in the list is a convenience.
             eprintln!("bulkhead-vault: the date of last use of `{name}` was not kept: {error}");
         }
+        // Last, so that it is in memory no longer than it has to be.
+        let value = store.reveal(name)?;
         Ok(VaultReply::Opened { value })
     }
 

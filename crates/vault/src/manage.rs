@@ -145,6 +145,8 @@ impl Vault {
         act: impl FnOnce(&mut Store) -> Result<(), StoreError>,
     ) -> Result<VaultReply, Refusal> {
         let mut seen = self.seen();
+        // Asked anew, so that nothing is changed while there is no record.
+        *seen = Seen::NotYet;
         self.check(&mut seen)?;
         act(&mut self.store())?;
         self.write_down(&mut seen, change, name)

@@ -85,6 +85,11 @@ impl Place {
 /// Reads a file of at most `limit` bytes that nobody else can read.
 pub(crate) fn read_ours(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     only_ours(path)?;
+    read_short(path, limit)
+}
+
+/// Reads a file of at most `limit` bytes, whoever else can read it.
+pub(crate) fn read_short(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let file = File::open(path).map_err(StoreError::io(path))?;
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(limit + 1)

@@ -20,11 +20,12 @@ use protocol::ids::{Nonce, PublicKey, random};
 use protocol::marks::MarkKey;
 use protocol::vault::{KeySource, LockState, SecretText, Unlocking, VaultReply, VaultRequest};
 use sandbox::Program;
+use sandbox::memory::Locked;
 
 use crate::frames::{FrameReader, Memory, Patience, brief, send};
 use crate::handle::{Asker, Journal, Refusal, Seen, Vault};
 use crate::manage::{Operator, no_record_yet};
-use crate::place::read_ours;
+use crate::place::read_short;
 use crate::store::Store;
 
 const USAGE: &str =
@@ -168,8 +169,9 @@ fn open(args: &Args, journal: Journal) -> Result<Vault, String> {
 }
 
 fn unlock_with(store: &mut Store, credential: &Path) -> Result<(), String> {
-    let mut bytes = read_ours(credential, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
-    sandbox::memory::lock(&bytes).map_err(|error| error.to_string())?;
+    // Who can read it is up to systemd, which gives a service's user leave in ways that the mode does not show.
+    let mut bytes = read_short(credential, MAX_CREDENTIAL).map_err(|error| error.to_string())?;
+    let _held = sandbox::memory::lock(&bytes).map_err(|error| error.to_string())?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -249,24 +251,39 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
 fn serve_program(vault: &Vault, asker: &Asker, stream: &UnixStream) -> Result<(), LinkError> {
     let mut reader = FrameReader::within(Memory::Locked);
     loop {
-        let request = receive(&mut reader, stream, Patience::Endless)?;
+        let (_held, request) = receive(&mut reader, stream, Patience::Endless)?;
         answer(stream, &vault.program(asker, request)?)?;
     }
 }
 
+/// A request, and what keeps the secret in it out of the swap.
 fn receive(
     reader: &mut FrameReader,
     stream: &UnixStream,
     patience: Patience,
-) -> Result<VaultRequest, LinkError> {
+) -> Result<(Option<Locked>, VaultRequest), LinkError> {
     let request: VaultRequest = reader.receive(stream, patience)?;
-    if let Some(secret) = request.secret() {
-        sandbox::memory::lock(secret.expose().as_bytes())?;
-    }
-    Ok(request)
+    let held = request.secret().map(hold).transpose()?;
+    Ok((held, request))
+}
+
+fn hold(secret: &SecretText) -> io::Result<Locked> {
+    sandbox::memory::lock(secret.expose().as_bytes())
 }
 
 fn answer(stream: &UnixStream, reply: &VaultReply) -> Result<(), LinkError> {
+    let _held = match reply {
+        VaultReply::Opened { value } => Some(hold(value)?),
+        VaultReply::Challenge { .. }
+        | VaultReply::Done
+        | VaultReply::Locked
+        | VaultReply::Marks { .. }
+        | VaultReply::Unchanged
+        | VaultReply::State { .. }
+        | VaultReply::Backup { .. }
+        | VaultReply::Entries { .. }
+        | VaultReply::Refused { .. } => None,
+    };
     match send(stream, reply, SEND_LIMIT, Memory::Locked) {
         // Nothing of it has gone out.
         Err(LinkError::TooLong(_)) => {
@@ -334,7 +351,7 @@ fn serve_operator(vault: &Vault, stream: &UnixStream) -> Result<(), LinkError> {
     let mut reader = FrameReader::within(Memory::Locked);
     loop {
         let patience = Patience::of(OPERATOR_PATIENCE);
-        let request = match receive(&mut reader, stream, patience) {
+        let (_held, request) = match receive(&mut reader, stream, patience) {
             Ok(request) => request,
             Err(LinkError::Closed) => return Ok(()),
             Err(error) => return Err(error),

@@ -41,7 +41,10 @@ impl MasterKey {
     /// The memory cannot be locked.
     pub(crate) fn of(bytes: &[u8; 32]) -> Result<Self, StoreError> {
         let mut place = Box::new(Zeroizing::new([0; 32]));
-        memory::lock(place.as_slice()).map_err(StoreError::Unlockable)?;
+        // Its page stays locked: others of such keys may lie in it.
+        memory::lock(place.as_slice())
+            .map_err(StoreError::Unlockable)?
+            .for_good();
         place.copy_from_slice(bytes);
         Ok(Self(place))
     }

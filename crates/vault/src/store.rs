@@ -11,9 +11,11 @@ use protocol::vault::{
     Subject, Terms, Unlocking,
 };
 
+use sandbox::memory;
+
 use crate::attempts::Attempts;
 use crate::backup;
-use crate::entries::{Entries, Entry, Recorded, SECRETS};
+use crate::entries::{Entries, Entry, MAX_PAST, Recorded, SECRETS};
 use crate::fault::{StoreError, TOO_MANY_HOSTS};
 use crate::keys::{self, Found, KEY, Keeping};
 use crate::place::{self, Place};
@@ -123,15 +125,28 @@ impl Store {
         let (Keeping::Wrapped(wrapped), State::Locked) = (&self.keeping, &self.state) else {
             return Err(StoreError::NotLocked);
         };
-        let now = Millis::now();
-        if let Some(wait) = self.attempts.wait(now) {
-            let wrong = self.attempts.wrong;
-            return Err(StoreError::Slowed { wrong, wait });
+        match with {
+            // Nobody guesses 32 random bytes; and a service that was given a wrong one must not have to wait.
+            Unlocking::Key { .. } => {
+                let key = wrapped.open(with)?;
+                self.state = State::Open(Contents::read(&self.place, key)?);
+                Ok(())
+            }
+            Unlocking::Passphrase { .. } if wrapped.source() != KeySource::Passphrase => {
+                Err(StoreError::OtherKey)
+            }
+            Unlocking::Passphrase { .. } => {
+                let now = Millis::now();
+                if let Some(wait) = self.attempts.wait(now) {
+                    let wrong = self.attempts.wrong;
+                    return Err(StoreError::Slowed { wrong, wait });
+                }
+                self.attempts.count(&self.place, now)?;
+                let key = wrapped.open(with)?;
+                self.state = State::Open(Contents::read(&self.place, key)?);
+                self.attempts.forget(&self.place)
+            }
         }
-        self.attempts.count(&self.place, now)?;
-        let key = wrapped.open(with)?;
-        self.state = State::Open(Contents::read(&self.place, key)?);
-        self.attempts.forget(&self.place)
     }
 
     /// Forgets the key until it is unlocked again.
@@ -174,11 +189,9 @@ impl Store {
             let name = name.clone();
             return Err(StoreError::Expired { name, at });
         }
-        let value = entry
+        entry
             .open(&contents.key, name)
-            .map_err(|_| StoreError::Tampered(self.place.path(SECRETS)))?;
-        sandbox::memory::lock(value.expose().as_bytes()).map_err(StoreError::Unlockable)?;
-        Ok(value)
+            .map_err(|_| StoreError::Tampered(self.place.path(SECRETS)))
     }
 
     /// Notes that a secret was used now; durable when this returns.
@@ -257,7 +270,7 @@ impl Store {
             let value = entry
                 .open(&contents.key, name)
                 .map_err(|_| StoreError::Tampered(self.place.path(SECRETS)))?;
-            sandbox::memory::lock(value.expose().as_bytes()).map_err(StoreError::Unlockable)?;
+            let _held = memory::lock(value.expose().as_bytes()).map_err(StoreError::Unlockable)?;
             let kind = match entry.terms.kind {
                 SecretKind::Secret => MarkKind::Secret,
                 SecretKind::Honeytoken => MarkKind::Honeytoken,
@@ -284,12 +297,10 @@ impl Store {
         Ok(match last {
             Some(last) if *last == own => Standing::Sound,
             None if own.generation == 0 => Standing::Sound,
-            last if own.generation > last.map_or(0, |last| last.generation)
-                && entries.anchor.as_ref() == last =>
-            {
-                Standing::Ahead
-            }
-            _ => Standing::Behind,
+            Some(last) if entries.past.contains(last) => Standing::Ahead,
+            // A record that knows no vault is one from before the first change.
+            None if entries.past.iter().any(|past| past.generation == 0) => Standing::Ahead,
+            Some(_) | None => Standing::Behind,
         })
     }
 
@@ -298,7 +309,7 @@ impl Store {
         let State::Open(contents) = &mut self.state else {
             return Err(StoreError::Locked);
         };
-        contents.entries.anchor = Some(contents.entries.state());
+        contents.entries.past.clear();
         Ok(())
     }
 
@@ -342,12 +353,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         if let Some(last) = last {
             next.generation = next.generation.max(last.generation);
-            next.anchor = Some(last);
+            next.past = vec![last];
         }
         self.change(next)
     }
 
     fn change(&mut self, mut next: Entries) -> Result<(), StoreError> {
+        next.past.push(self.contents()?.entries.state());
+        let too_many = next.past.len().saturating_sub(MAX_PAST);
+        next.past.drain(..too_many);
         next.generation += 1;
         self.commit(next)
     }

@@ -5,12 +5,13 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use bulkhead_vault::{KeySource, MAX_VALUE, Store, StoreError};
+use bulkhead_vault::{MAX_VALUE, Store, StoreError, key_source};
 use protocol::ids::SecretName;
-use protocol::vault::{SecretText, Subject};
+use protocol::vault::{KeySource, NewDate, SecretText, Subject, Terms};
 use serde_json::Value;
 use tempfile::TempDir;
 
+const SAME: NewDate = NewDate::SameSpan;
 const HUSH: &str = "123456:hush-hush-token";
 
 fn name(text: &str) -> SecretName {
@@ -35,9 +36,16 @@ fn folder() -> TempDir {
 fn filled() -> TempDir {
     let dir = folder();
     let mut store = Store::open(dir.path()).unwrap();
-    store.add(name("bot"), telegram(), &secret(HUSH)).unwrap();
     store
-        .add(name("key"), Subject::Model, &secret("sk-model"))
+        .add(name("bot"), telegram(), Terms::default(), &secret(HUSH))
+        .unwrap();
+    store
+        .add(
+            name("key"),
+            Subject::Model,
+            Terms::default(),
+            &secret("sk-model"),
+        )
         .unwrap();
     store.touch(&name("bot")).unwrap();
     dir
@@ -59,8 +67,10 @@ fn secrets_survive_a_restart_and_are_in_no_file() {
     let dir = filled();
     let mut store = opens(dir.path()).unwrap();
     assert_eq!(store.reveal(&name("bot")).unwrap().expose(), HUSH);
-    assert_eq!(store.subject(&name("key")), Some(&Subject::Model));
-    store.rotate(name("bot"), &secret("another-token")).unwrap();
+    assert_eq!(store.subject(&name("key")).unwrap(), Some(&Subject::Model));
+    store
+        .rotate(name("bot"), &secret("another-token"), SAME, SAME)
+        .unwrap();
     store.remove(&name("key")).unwrap();
     drop(store);
 
@@ -69,7 +79,7 @@ fn secrets_survive_a_restart_and_are_in_no_file() {
         store.reveal(&name("bot")).unwrap().expose(),
         "another-token"
     );
-    assert_eq!(store.subject(&name("bot")), Some(&telegram()));
+    assert_eq!(store.subject(&name("bot")).unwrap(), Some(&telegram()));
     assert!(matches!(
         store.reveal(&name("key")),
         Err(StoreError::Unknown(_))
@@ -161,7 +171,9 @@ fn an_entry_of_an_older_copy_does_not_come_back() {
     let old: Value =
         serde_json::from_slice(&fs::read(dir.path().join("vault.json")).unwrap()).unwrap();
     let mut store = opens(dir.path()).unwrap();
-    store.rotate(name("bot"), &secret("new")).unwrap();
+    store
+        .rotate(name("bot"), &secret("new"), SAME, SAME)
+        .unwrap();
     drop(store);
     edit(dir.path(), |file| {
         file["entries"][0] = old["entries"][0].clone()
@@ -182,7 +194,7 @@ fn what_is_not_a_vault_is_named_and_nothing_is_made_anew() {
             Err(StoreError::Malformed { .. })
         ));
     };
-    malformed(|file| file["version"] = 2.into());
+    malformed(|file| file["version"] = 3.into());
     malformed(|file| file["extra"] = 2.into());
     malformed(|file| file["entries"][0]["nonce"] = "00".into());
     malformed(|file| {
@@ -264,48 +276,52 @@ fn a_disk_that_takes_nothing_leaves_memory_as_it_was() {
     let beside = dir.path().join("vault.json.new");
     fs::create_dir(&beside).unwrap();
     assert!(matches!(
-        store.add(name("x"), telegram(), &secret("y")),
+        store.add(name("x"), telegram(), Terms::default(), &secret("y")),
         Err(StoreError::Io { .. })
     ));
     assert!(store.remove(&name("bot")).is_err());
-    assert_eq!(store.list().len(), 2);
+    assert_eq!(store.list().unwrap().len(), 2);
     assert_eq!(store.reveal(&name("bot")).unwrap().expose(), HUSH);
     fs::remove_dir(&beside).unwrap();
-    store.add(name("x"), telegram(), &secret("y")).unwrap();
+    store
+        .add(name("x"), telegram(), Terms::default(), &secret("y"))
+        .unwrap();
     // What a crash left beside is no obstacle.
     fs::write(&beside, "half a fi").unwrap();
     store.remove(&name("x")).unwrap();
     drop(store);
-    assert_eq!(opens(dir.path()).unwrap().list().len(), 2);
+    assert_eq!(opens(dir.path()).unwrap().list().unwrap().len(), 2);
 }
 
 #[test]
 fn bounds_hold() {
     let dir = folder();
-    assert_eq!(KeySource::of(dir.path()).unwrap(), None);
+    assert_eq!(key_source(dir.path()).unwrap(), None);
     let mut store = Store::open(dir.path()).unwrap();
-    assert_eq!(KeySource::of(dir.path()).unwrap(), Some(KeySource::KeyFile));
+    assert_eq!(key_source(dir.path()).unwrap(), Some(KeySource::KeyFile));
     let longest = secret(&"x".repeat(MAX_VALUE));
     let too_long = secret(&"x".repeat(MAX_VALUE + 1));
-    store.add(name("a"), telegram(), &longest).unwrap();
+    store
+        .add(name("a"), telegram(), Terms::default(), &longest)
+        .unwrap();
     assert!(matches!(
-        store.add(name("b"), telegram(), &too_long),
+        store.add(name("b"), telegram(), Terms::default(), &too_long),
         Err(StoreError::BadLength)
     ));
     assert!(matches!(
-        store.add(name("b"), telegram(), &secret("")),
+        store.add(name("b"), telegram(), Terms::default(), &secret("")),
         Err(StoreError::BadLength)
     ));
     assert!(matches!(
-        store.rotate(name("a"), &too_long),
+        store.rotate(name("a"), &too_long, SAME, SAME),
         Err(StoreError::BadLength)
     ));
     assert!(matches!(
-        store.add(name("a"), telegram(), &longest),
+        store.add(name("a"), telegram(), Terms::default(), &longest),
         Err(StoreError::Taken(_))
     ));
     assert!(matches!(
-        store.rotate(name("b"), &longest),
+        store.rotate(name("b"), &longest, SAME, SAME),
         Err(StoreError::Unknown(_))
     ));
     assert!(matches!(

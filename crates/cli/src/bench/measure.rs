@@ -37,7 +37,7 @@ pub(super) enum Target {
     Median(f64),
     /// The median is less than the first, and only one in a hundred is not less than the second.
     Within(f64, f64),
-    /// The ratio is at least this: how much slower another is.
+    /// The ratio is at least this: how much slower another is, or how much of a rate is left.
     Slower(f64),
     /// The figure is at least this.
     AtLeast(f64),
@@ -73,6 +73,9 @@ pub(super) fn target(name: &str) -> Option<Target> {
         "first_token_added" => Some(Target::Median(1.0)),
         "model_stream" => Some(Target::Share(0.99)),
         "boxes_per_second" => Some(Target::AtLeast(400.0)),
+        "tunnel" => Some(Target::Slower(0.8)),
+        "tunnels_at_once" => Some(Target::AtLeast(200.0)),
+        "tunnel_idle" => Some(Target::Median(64.0)),
         "docker_to_ready" => Some(Target::Slower(100.0)),
         "docker_to_cold" => Some(Target::Slower(40.0)),
         "crun_to_cold" | "bwrap_to_cold" => Some(Target::Slower(1.0)),

@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod peers;
 mod rig;
+mod tunnels;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -37,6 +38,7 @@ use door::DoorExtent;
 use line::Line;
 use machine::Memory;
 use measure::{HEAD, Measure, Reached, all_reached};
+pub(crate) use tunnels::TunnelExtent;
 
 /// The token of the bot that the stand-in for Telegram knows.
 const TOKEN: &str = "1000:bench";
@@ -74,6 +76,8 @@ pub(crate) struct Extent {
     boxes: BoxExtent,
     /// Answers through the door.
     door: DoorExtent,
+    /// Ways out of them.
+    tunnels: TunnelExtent,
 }
 
 impl Extent {
@@ -91,6 +95,7 @@ impl Extent {
             answers: 40,
             tokens: 200,
         },
+        tunnels: TunnelExtent::FULL,
     };
 
     /// Whether it works at all.
@@ -107,6 +112,7 @@ impl Extent {
             answers: 3,
             tokens: 50,
         },
+        tunnels: TunnelExtent::QUICK,
     };
 }
 
@@ -131,6 +137,8 @@ pub(crate) enum What {
         /// The socket of the Docker engine, if not its own default.
         docker: Option<PathBuf>,
     },
+    /// The ways out of boxes.
+    Tunnels(TunnelExtent),
 }
 
 /// Measures it and prints it.
@@ -143,12 +151,18 @@ pub(crate) fn run(
     let folder = folder.map_or_else(on_disk, Path::to_owned);
     let scratch = Scratch::new(&folder, "bench", Afterwards::Remove)?;
     let (measures, tables) = match what {
+        What::Tunnels(extent) => {
+            let mut measures = tunnels::measure(*extent)?;
+            measures.extend(busy());
+            (measures, Vec::new())
+        }
         What::Line(extent) => {
             let (mut measures, memory) = measure_all(&scratch, *extent)?;
             let (boxes, notes) = boxes::measure(scratch.root(), extent.boxes)?;
             measures.extend(decisions::measure(extent.decisions)?);
             measures.extend(boxes);
             measures.extend(door::measure(extent.door)?);
+            measures.extend(tunnels::measure(extent.tunnels)?);
             (measures, vec![(["PROGRAM", "MiB"], memory), (NOTES, notes)])
         }
         What::Boxes { extent, docker } => {

@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 use config::{Config, ConfigError, FreezeMark, Home, IDENTITIES, KeyError, read_key};
 use ledger::{key, verify};
 use protocol::freeze::Frozen;
-use protocol::ids::ChannelId;
+use protocol::ids::{ChannelId, SecretName};
 use protocol::supervisor::{ProgramState, SupervisorReply, SupervisorRequest};
-use protocol::vault::KeySource;
+use protocol::vault::{KeySource, LockState};
 use vault::StoreError;
 
 use super::Check;
+use crate::commands::vault::{in_words, reminders};
 use crate::connect::Supervisor;
 use crate::fault::Fault;
 use crate::frozen;
 use crate::programs as beside;
+use crate::vault_link::VaultLink;
 
 /// Below this much room, the record may soon not be written, and then nothing runs.
 const LITTLE_ROOM: u64 = 1 << 30;
@@ -104,6 +106,59 @@ pub(super) fn keys(home: &Home) -> Check {
             "keys",
             format!("not made yet: {}", missing.join(", ")),
             "nothing; `bulkhead up` makes them",
+        ),
+    }
+}
+
+/// What a running vault says of itself and of what it holds.
+pub(super) fn vault(home: &Home) -> Check {
+    let seen = VaultLink::running(home).and_then(|mut link| {
+        let state = link.state()?;
+        match state.lock {
+            LockState::Locked => Ok((state, Vec::new())),
+            LockState::Open => Ok((state, link.ask(|vault| vault.list())?)),
+        }
+    });
+    let (state, entries) = match seen {
+        Ok(seen) => seen,
+        Err(Fault::NotUp) => {
+            return Check::ok(
+                "vault",
+                "Bulkhead is down; its dates are looked at while it is up",
+            );
+        }
+        Err(fault) => return Check::fail("vault", fault.to_string(), "see `bulkhead status`"),
+    };
+    let (expired, due) = reminders(&entries);
+    let names = |names: &[SecretName]| {
+        let names: Vec<&str> = names.iter().map(SecretName::as_str).collect();
+        names.join(", ")
+    };
+    let words = in_words(&state).join(". ");
+    if state.rolled_back.is_some() {
+        return Check::fail("vault", words, "bulkhead vault restore FILE, with a backup");
+    }
+    if state.lock == LockState::Locked {
+        return Check::warn("vault", words, "bulkhead vault unlock");
+    }
+    match (expired.as_slice(), due.as_slice()) {
+        ([], []) => Check::ok(
+            "vault",
+            format!("{words}. {} secrets, none due", entries.len()),
+        ),
+        ([], due) => Check::warn(
+            "vault",
+            format!("due for rotation: {}", names(due)),
+            "bulkhead vault rotate NAME",
+        ),
+        (expired, due) => Check::fail(
+            "vault",
+            format!(
+                "expired: {}; due for rotation: {}",
+                names(expired),
+                names(due)
+            ),
+            "bulkhead vault rotate NAME --expires DATE",
         ),
     }
 }

@@ -1,5 +1,6 @@
 //! What `bulkhead doctor` looks at. Each check is a function; [`all`] is the list.
 
+mod egress;
 mod history;
 mod installation;
 mod kernel;
@@ -75,12 +76,14 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::folders(home),
         installation::keys(home),
         installation::vault_key(home),
+        installation::vault(home),
         installation::disk(home),
         installation::ledger(home),
         installation::running(home),
     ]);
     if let Ok(config) = &config {
         checks.push(history::history(home, config));
+        checks.push(egress::rules(config));
         checks.push(tls::roots(config));
         checks.extend(model::all(config));
     }

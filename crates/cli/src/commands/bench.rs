@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bench::{self, BoxExtent, Extent, Form, Targets, What};
+use crate::bench::{self, BoxExtent, Extent, Form, Targets, TunnelExtent, What};
 use crate::fault::Fault;
 
 /// What can be said with `bench`.
@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// bubblewrap where they are there. Nothing is installed for that.
     #[arg(long)]
     boxes: bool,
+    /// Measure the ways out of boxes only: what a tunnel carries, how many are served, what an idle one takes.
+    #[arg(long, conflicts_with = "boxes")]
+    tunnels: bool,
     /// The socket of the Docker engine to compare with, instead of its own default.
     #[arg(long, value_name = "PATH", requires = "boxes")]
     docker_socket: Option<PathBuf>,
@@ -47,6 +50,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Fault> {
         Targets::Show
     };
     let what = match (arguments.boxes, arguments.quick) {
+        (_, quick) if arguments.tunnels => What::Tunnels(match quick {
+            false => TunnelExtent::FULL,
+            true => TunnelExtent::QUICK,
+        }),
         (false, false) => What::Line(Extent::FULL),
         (false, true) => What::Line(Extent::QUICK),
         (true, quick) => What::Boxes {

@@ -13,12 +13,11 @@ use protocol::vault::{NewDate, SecretText, Subject, Terms};
 use serde::Serialize;
 use serde_json::json;
 
-use super::vault::secret;
 use crate::config_text::{ConfigText, Removed};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
-use crate::output;
 use crate::vault_link::VaultLink;
+use crate::{output, secrets};
 
 /// What can be said with `channel`.
 #[derive(Debug, Args)]
@@ -72,7 +71,7 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         } => {
             // Before a token is asked for in vain.
             Config::load(home)?;
-            let token = secret(token_file.as_deref(), "Token of the bot (not shown): ")?;
+            let token = secrets::of(token_file.as_deref(), "Token of the bot (not shown): ")?;
             add_telegram(home, token)?;
             let restart = takes_a_restart(home);
             let words = [
@@ -105,7 +104,7 @@ pub(crate) fn add_telegram(home: &Home, token: SecretText) -> Result<(), Fault> 
             home.config_file()
         )));
     };
-    let mut vault = VaultLink::open(home)?;
+    let mut vault = VaultLink::unlocked(home, None)?;
     let entries = vault.ask(|vault| vault.list())?;
     let subject = Subject::Channel(channel.clone());
     match entries.iter().find(|entry| entry.name == telegram.token) {
@@ -152,7 +151,7 @@ fn remove(home: &Home, platform: Platform, json: bool) -> Result<(), Fault> {
     }
     text.save(home)?;
     if let Some(token) = token {
-        let mut vault = VaultLink::open(home)?;
+        let mut vault = VaultLink::unlocked(home, None)?;
         let entries = vault.ask(|vault| vault.list())?;
         if entries.iter().any(|entry| entry.name == token) {
             vault.ask(|vault| vault.remove(token))?;

@@ -4,6 +4,7 @@ mod approvals;
 mod ask;
 mod audit;
 mod bench;
+mod blast_radius;
 pub(crate) mod channel;
 mod chat;
 mod demo;
@@ -23,7 +24,7 @@ mod status;
 mod supervise;
 mod undo;
 pub(crate) mod up;
-mod vault;
+pub(crate) mod vault;
 
 use clap::Subcommand;
 use config::Home;
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     Passkey(passkey::Arguments),
     /// Remembered approvals: list, revoke.
     Grants(grants::Arguments),
-    /// Secrets: add, list, rotate, remove. No command shows one.
+    /// Secrets: add, list, rotate, remove, lock, back up. No command shows one.
     Vault(vault::Arguments),
     /// The rules: what they say of a call, and whether the configuration is sound.
     Policy(policy::Arguments),
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Sandbox(sandbox::Arguments),
     /// See what a model turned against its owner can do: nothing. Needs no model.
     Demo(demo::Arguments),
+    /// Put an attacker into each program in turn, and see what it reaches. Needs no model.
+    BlastRadius(blast_radius::Arguments),
     /// Measure what the line costs on this machine, the model excluded.
     Bench(bench::Arguments),
     /// Become the supervisor, in a session of its own. `up --detach` uses it.
@@ -120,6 +123,7 @@ impl Command {
             Self::Undo(arguments) => undo::run(&arguments, home),
             Self::Sandbox(arguments) => sandbox::run(&arguments, home),
             Self::Demo(arguments) => demo::run(&arguments),
+            Self::BlastRadius(arguments) => blast_radius::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Supervise => supervise::run(context),
         }

@@ -7,6 +7,7 @@ use config::{Config, ConfigError, Home};
 use policy::Rules;
 use protocol::call::Verdict;
 use protocol::rules::OwnerRules;
+use protocol::time::Millis;
 use serde_json::{Value, json};
 
 use super::audit::habits;
@@ -84,9 +85,20 @@ fn check(home: &Home, json: bool) -> Result<(), Fault> {
     match read.and_then(|config| Ok(Rules::load(&config.rules)?)) {
         Ok(rules) => {
             let sha256 = rules.digest();
-            let facts = json!({ "ok": true, "file": file, "rules": sha256, "problems": [] });
-            let words =
+            let expired: Vec<String> = rules
+                .egress()
+                .expired(Millis::now())
+                .map(|rule| rule.name.to_string())
+                .collect();
+            let facts = json!({ "ok": true, "file": file, "rules": sha256, "problems": [], "expired": expired });
+            let mut words =
                 format!("{file:?} and its rules are sound; the rules have SHA-256 {sha256}");
+            if !expired.is_empty() {
+                words += &format!(
+                    "\nexpired egress rules, which count for nothing: {}",
+                    expired.join(", ")
+                );
+            }
             output::done(json, &words, &facts)
         }
         Err(error) if json => {
@@ -142,7 +154,7 @@ fn rules(home: &Home) -> Result<Rules, Fault> {
 /// What is no line of text is denied like everything that is not understood.
 fn explain(rules: &Rules, line: &Line<'_>) -> String {
     match line {
-        Line::Text(text) => policy::explain(rules, text),
+        Line::Text(text) => policy::explain(rules, text, Millis::now()),
         Line::Unreadable(why) => denied(why),
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use config::Home;
+use protocol::ids::SecretName;
 use protocol::operator::{
     ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
 };
@@ -9,12 +10,15 @@ use protocol::supervisor::{
     FreezeStatus, ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest,
 };
 use protocol::time::Millis;
+use protocol::vault::{LockState, VaultState};
 use serde::Serialize;
 
+use super::vault::{in_words, reminders};
 use crate::cards::{shown, until};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
 use crate::terminal::harmless_line;
+use crate::vault_link::VaultLink;
 use crate::{frozen, output};
 
 /// What can be said with `status`.
@@ -46,6 +50,19 @@ struct Status {
     programs: Vec<ProgramStatus>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault: Option<VaultStatus>,
+}
+
+/// What is to be known of the vault.
+#[derive(Debug, Serialize)]
+struct VaultStatus {
+    #[serde(flatten)]
+    state: VaultState,
+    /// Names of what has expired.
+    expired: Vec<SecretName>,
+    /// Names of what is to be rotated.
+    due: Vec<SecretName>,
 }
 
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
@@ -58,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
                 frozen: None,
                 programs: Vec::new(),
                 inside: None,
+                vault: None,
             })?;
             return Err(Fault::Said);
         }
@@ -82,6 +100,8 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
         frozen,
         programs,
         inside,
+        // One that is being started again is missing likewise; its row says so.
+        vault: vault_status(home).ok(),
     };
     match arguments.json {
         true => output::json(&status)?,
@@ -103,6 +123,34 @@ impl Status {
             && !self.programs.iter().any(failed)
             && self.inside.as_ref().is_some_and(recorded)
     }
+}
+
+fn vault_status(home: &Home) -> Result<VaultStatus, Fault> {
+    let mut link = VaultLink::running(home)?;
+    let state = link.state()?;
+    let entries = match state.lock {
+        LockState::Open => link.ask(|vault| vault.list())?,
+        LockState::Locked => Vec::new(),
+    };
+    let (expired, due) = reminders(&entries);
+    Ok(VaultStatus {
+        state,
+        expired,
+        due,
+    })
+}
+
+fn print_vault(vault: &VaultStatus) -> Result<(), Fault> {
+    for line in in_words(&vault.state) {
+        output::line(format!("vault      {line}"))?;
+    }
+    for name in &vault.expired {
+        output::line(format!("vault      {name} has expired; rotate it"))?;
+    }
+    for name in &vault.due {
+        output::line(format!("vault      {name} is due for rotation"))?;
+    }
+    Ok(())
 }
 
 fn inside(home: &Home) -> Result<Inside, Fault> {
@@ -132,12 +180,16 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
     }
     let rows: Vec<_> = status.programs.iter().map(program_row).collect();
     output::table(["PROGRAM", "STATE", "RESTARTS", "DETAIL"], &rows)?;
+    if let Some(vault) = &status.vault {
+        output::line("")?;
+        print_vault(vault)?;
+    }
     let Some(inside) = &status.inside else {
         let why = silence.map(|fault| fault.to_string()).unwrap_or_default();
         return output::line(format!("\nThe gateway does not answer: {why}"));
     };
     let channels: Vec<String> = inside.channels.iter().map(channel_word).collect();
-    output::line(format!("\nchannels   {}", channels.join(", ")))?;
+    output::line(format!("channels   {}", channels.join(", ")))?;
     let record = match inside.record {
         RecordStatus::Ok => "takes rows",
         RecordStatus::Unavailable => {
@@ -153,6 +205,15 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
         ),
     };
     output::line(format!("rules      {rules}"))?;
+    if !inside.rules.expired.is_empty() {
+        let expired: Vec<String> = (inside.rules.expired.iter())
+            .map(ToString::to_string)
+            .collect();
+        output::line(format!(
+            "           expired egress rules, which count for nothing: {}",
+            expired.join(", ")
+        ))?;
+    }
     let approvals = match inside.approvals {
         0 => "nothing waits for your answer".to_owned(),
         count => format!("{count} waiting; see `bulkhead approvals`"),
@@ -233,6 +294,7 @@ mod tests {
             frozen: None,
             programs: Vec::new(),
             inside: None,
+            vault: None,
         };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
@@ -248,6 +310,7 @@ mod tests {
                 rules: RulesStatus {
                     sha256: protocol::ids::Digest([0; 32]),
                     problem: String::new(),
+                    expired: Vec::new(),
                 },
             }),
             ..status

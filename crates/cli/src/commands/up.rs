@@ -14,11 +14,14 @@ use clap::Args;
 use config::{Config, FreezeMark, Home, IDENTITIES, ensure_key};
 use protocol::ids::ChannelId;
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
+use protocol::vault::{KeySource, LockState};
 
+use super::vault::{in_words, reminders};
 use super::{Context, login, status};
 use crate::connect::{Operator, Supervisor};
 use crate::fault::Fault;
-use crate::terminal::harmless;
+use crate::terminal::{can_ask, harmless};
+use crate::vault_link::{VaultLink, unlocking};
 use crate::{frozen, interrupt, output, programs};
 
 /// How long the programs may take to be ready.
@@ -27,16 +30,21 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How often the supervisor is asked meanwhile.
 const GLANCE: Duration = Duration::from_millis(4);
 
+/// How often a passphrase may be typed before the rest starts with a locked vault.
+const TRIES: u32 = 3;
+
 /// How much of the log is shown when the start fails, in bytes.
 const LOG_TAIL: u64 = 4096;
 
 /// What the programs inherit. Nothing else of the environment reaches them.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 9] = [
     "HOME",
     "BULKHEAD_HOME",
     "XDG_CONFIG_HOME",
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
+    // Where systemd puts credentials: a path, not what is in it.
+    "CREDENTIALS_DIRECTORY",
     "PATH",
     "LANG",
     "TZ",
@@ -48,6 +56,9 @@ pub(crate) struct Arguments {
     /// Come back when everything is ready, and leave it running.
     #[arg(long)]
     detach: bool,
+    /// Read the passphrase of a locked vault from this file (`-`: standard input) instead of asking for it.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault> {
@@ -65,9 +76,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault>
     match arguments.detach {
         true => {
             start(context)?;
+            look_at_vault(home, arguments.passphrase_file.as_deref());
             welcome(home, &config)
         }
-        false => in_foreground(context, &config),
+        false => in_foreground(context, &config, arguments.passphrase_file.as_deref()),
     }
 }
 
@@ -106,6 +118,12 @@ fn clean_environment(command: &mut Command) {
 
 /// Starts everything in the background and comes back when it is ready. Its words go to the log.
 pub(crate) fn start(context: &Context) -> Result<(), Fault> {
+    let own = std::env::current_exe().map_err(Fault::io("find out where this program lies"))?;
+    start_from(&own, context)
+}
+
+/// The same with the programs that lie beside this `bulkhead`.
+pub(crate) fn start_from(own: &Path, context: &Context) -> Result<(), Fault> {
     let log = log_file(&context.home);
     let mut log_end = OpenOptions::new()
         .append(true)
@@ -116,7 +134,6 @@ pub(crate) fn start(context: &Context) -> Result<(), Fault> {
     let began = log_end
         .seek(SeekFrom::End(0))
         .map_err(Fault::io(format!("read the log {log:?}")))?;
-    let own = std::env::current_exe().map_err(Fault::io("find out where this program lies"))?;
     let mut command = Command::new(own);
     if let Some(folder) = &context.chosen {
         command.arg("--home").arg(folder);
@@ -169,7 +186,11 @@ enum End {
     Stop,
 }
 
-fn in_foreground(context: &Context, config: &Config) -> Result<(), Fault> {
+fn in_foreground(
+    context: &Context,
+    config: &Config,
+    passphrase: Option<&Path>,
+) -> Result<(), Fault> {
     let (tell, ends) = channel();
     let stops = tell.clone();
     interrupt::listen(move |_| {
@@ -196,6 +217,7 @@ fn in_foreground(context: &Context, config: &Config) -> Result<(), Fault> {
     });
     match ready {
         Ok(()) => {
+            look_at_vault(&context.home, passphrase);
             welcome(&context.home, config)?;
             eprintln!("Ctrl-C stops it.");
             stay(&context.home, &ends)
@@ -323,6 +345,56 @@ fn not_ready(programs: &[ProgramStatus]) -> String {
         true => format!("the supervisor did not answer within {seconds} s"),
         false => format!("not ready after {seconds} s: {}", waits.join(", ")),
     }
+}
+
+/// Unlocks the vault, and says what its owner has to know of it. Whatever comes of it, the rest runs.
+fn look_at_vault(home: &Home, passphrase: Option<&Path>) {
+    if let Err(fault) = open_vault(home, passphrase) {
+        eprintln!("bulkhead: the vault: {fault}");
+    }
+}
+
+fn open_vault(home: &Home, passphrase: Option<&Path>) -> Result<(), Fault> {
+    let mut link = VaultLink::running(home)?;
+    let mut state = link.state()?;
+    for attempt in 1.. {
+        if state.lock == LockState::Open {
+            break;
+        }
+        let with = unlocking(&state, passphrase)?;
+        match link.ask(|vault| vault.unlock(with)) {
+            Ok(()) => state = link.state()?,
+            // A person may mistype; a file does not change.
+            Err(fault) if attempt < TRIES && passphrase.is_none() && can_ask() => {
+                eprintln!("bulkhead: {fault}");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    if state.rolled_back.is_some() {
+        in_words(&state)
+            .iter()
+            .for_each(|line| eprintln!("bulkhead: the vault is {line}"));
+    }
+    let entries = link.ask(|vault| vault.list())?;
+    if state.key == KeySource::KeyFile && !entries.is_empty() {
+        eprintln!(
+            "bulkhead: the vault's key is kept under {}; `bulkhead vault protect` keeps it better",
+            state.key
+        );
+    }
+    let (expired, due) = reminders(&entries);
+    for name in expired {
+        eprintln!(
+            "bulkhead: the secret {name} has expired and stays closed; `bulkhead vault rotate {name}`"
+        );
+    }
+    for name in due {
+        eprintln!(
+            "bulkhead: the secret {name} is due for rotation; `bulkhead vault rotate {name}`"
+        );
+    }
+    Ok(())
 }
 
 /// Tells where to go from here.

@@ -7,7 +7,7 @@
 
 mod attempts;
 mod judge;
-mod relay;
+pub(crate) mod relay;
 mod show;
 
 use std::ffi::OsStr;

@@ -96,14 +96,14 @@ pub(super) fn occurrences(whole: &[u8], part: &[u8]) -> u64 {
 }
 
 /// A host that would take whatever is sent to it, and give a script to whoever asks.
-pub(super) struct Canary {
+pub(crate) struct Canary {
     port: u16,
     connections: Arc<AtomicU64>,
 }
 
 impl Canary {
     /// Listens from now on, until the process ends.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let connections = Arc::new(AtomicU64::new(0));
@@ -119,17 +119,17 @@ impl Canary {
     }
 
     /// Where it listens.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// How many connections there were so far.
-    pub(super) fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// Connects, and tells whether that was counted: what counts nothing proves nothing.
-    pub(super) fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         let before = self.connections();
         let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else {
             return false;

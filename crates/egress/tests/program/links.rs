@@ -285,7 +285,7 @@ fn an_answer_whose_end_is_not_recorded_is_not_complete() {
 #[test]
 fn links_that_have_no_business_here_are_closed() {
     let (egress, _agent, _events) = Egress::with_model(1);
-    for peer in [Peer::Sandbox, Peer::Workspace, Peer::Egress] {
+    for peer in [Peer::Workspace, Peer::Egress] {
         let link: UnixStream = egress.link(peer);
         assert!(matches!(
             frame::read::<ModelReply>(&link),

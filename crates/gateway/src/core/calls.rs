@@ -327,10 +327,13 @@ impl Gateway {
     pub(super) fn executor_gone(&mut self, by: By, link: LinkId) -> Result<(), Fatal> {
         match self.runner.lost(by, link) {
             Some(calls) => {
-                self.unlinked.push(match by {
-                    By::Boxes => Peer::Sandbox,
-                    By::Door => Peer::Egress,
-                });
+                // One that a freeze killed comes with its link when the freeze is over.
+                if !self.is_frozen() {
+                    self.unlinked.push(match by {
+                        By::Boxes => Peer::Sandbox,
+                        By::Door => Peer::Egress,
+                    });
+                }
                 self.unknown(calls)
             }
             None => Ok(()),

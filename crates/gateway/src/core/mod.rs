@@ -56,6 +56,9 @@ use workspace::Workspace;
 /// How often the loop looks at its clocks when nothing comes in.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How long no other link to the ledger is asked for; less than after what the record is tried again.
+const RELINK_AGAIN: Duration = Duration::from_millis(1500);
+
 /// Events that may wait. A peer that speaks faster than it is heard has to wait itself, and
 /// the others get their turn.
 const MAX_EVENTS: usize = 16;
@@ -134,6 +137,8 @@ struct Gateway {
     frozen: Option<panic::Freeze>,
     /// Browsers that wait for a freeze, with the numbers of their requests.
     freezing: Vec<(LinkId, u64)>,
+    /// When a new link to the ledger was last asked for.
+    ledger_asked: Option<Instant>,
     /// Peers whose link is gone; they get a new one unless they are gone themselves.
     unlinked: Vec<Peer>,
     last_link: LinkId,
@@ -182,6 +187,7 @@ impl Gateway {
             rules,
             frozen: None,
             freezing: Vec::new(),
+            ledger_asked: None,
             unlinked: Vec::new(),
             last_link: 0,
         }
@@ -363,8 +369,16 @@ impl Gateway {
 
     /// Asks for a new link to the ledger if the one there was has been given up: an answer
     /// that is late would be taken for that of another request.
-    fn ask_for_ledger(&self) -> Result<(), Fatal> {
-        if !self.record.is_linked() {
+    ///
+    /// Not again and again: the ledger has one link to this program, so that of two new ones the first
+    /// is closed when it comes here. The other one follows; asking for a third would close that too.
+    /// Where none comes, [`recovery`] asks again.
+    fn ask_for_ledger(&mut self) -> Result<(), Fatal> {
+        let asked = self
+            .ledger_asked
+            .is_some_and(|at| at.elapsed() < RELINK_AGAIN);
+        if !self.record.is_linked() && !asked {
+            self.ledger_asked = Some(Instant::now());
             self.control.send(&Report::Relink { peer: Peer::Ledger })?;
         }
         Ok(())

@@ -203,7 +203,7 @@ impl Gateway {
             sessions,
             approvals: u32::try_from(self.pending.len()).unwrap_or(u32::MAX),
             record: self.record.status(),
-            rules: self.rules.status(),
+            rules: self.rules.status(Millis::now()),
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::channel::ChannelEvent;
-use protocol::control::Report;
+use protocol::control::{Peer, Report};
 use protocol::event::{Event as Fact, TurnEnd};
 use protocol::freeze::{By, Frozen, How};
 use protocol::ids::{PublicKey, SenderId, SessionId, TurnId};
@@ -230,6 +230,8 @@ impl Gateway {
             return self.ask_for_ledger();
         }
         self.frozen = None;
+        // It is started anew with a link; a second one would end what runs over the first.
+        self.unlinked.retain(|peer| *peer != Peer::Sandbox);
         self.control.send(&Report::Resumed { since })?;
         self.notice(&page(), None, texts::RESUMED.to_owned())?;
         self.recover()

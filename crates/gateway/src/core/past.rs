@@ -131,6 +131,10 @@ pub(super) fn past(rows: &[Row]) -> Past {
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
             | Event::LeakStopped { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }

@@ -5,6 +5,7 @@ use protocol::event::{Answer, Event as Fact};
 use protocol::operator::RulesStatus;
 use protocol::record::system_session;
 use protocol::rules::{OwnerRules, RulesNews};
+use protocol::time::Millis;
 
 use super::{Fatal, Gateway};
 
@@ -27,10 +28,16 @@ impl Governing {
     }
 
     /// For people.
-    pub(super) fn status(&self) -> RulesStatus {
+    pub(super) fn status(&self, now: Millis) -> RulesStatus {
         RulesStatus {
             sha256: self.in_force.digest(),
             problem: self.problem.clone(),
+            expired: self
+                .in_force
+                .egress()
+                .expired(now)
+                .map(|rule| rule.name.clone())
+                .collect(),
         }
     }
 }

@@ -108,6 +108,7 @@ impl Runner {
                     action: action.clone(),
                     limits: permit.limits().clone(),
                     leaves: permit.leaves(),
+                    network: permit.network(),
                 },
             ),
         }

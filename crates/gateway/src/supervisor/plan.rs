@@ -135,6 +135,13 @@ pub(super) fn plans(
         "--operator-key-pub".into(),
         home.keys().join("operator.pub").into(),
     ]);
+    // systemd.exec(5): the path of a folder with credentials. The vault reads the file itself.
+    if let Some(folder) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        let credential = Path::new(&folder).join("bulkhead-vault");
+        if credential.is_file() {
+            vault_arguments.extend(["--credential".into(), credential.into()]);
+        }
+    }
     let mut plans = vec![
         Plan {
             arguments: dir(home.ledger()),
@@ -167,7 +174,7 @@ pub(super) fn plans(
         },
         Plan {
             arguments: runner_arguments(home, config)?,
-            links: vec![Peer::Workspace],
+            links: vec![Peer::Workspace, Peer::Egress],
             config: told(&SandboxConfig {
                 workspace: config.workspace.clone(),
                 tool_program: programs.join("bulkhead-tool"),

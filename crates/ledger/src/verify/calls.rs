@@ -118,6 +118,10 @@ impl Calls {
             | Event::EgressRequest { .. }
             | Event::EgressResponse { .. }
             | Event::LeakStopped { .. }
+            | Event::BoxTunnelOpened { .. }
+            | Event::BoxTunnelClosed { .. }
+            | Event::BoxRequest { .. }
+            | Event::BoxResponse { .. }
             | Event::EgressRefused { .. }
             | Event::SecretUsed { .. }
             | Event::VaultChanged { .. }

@@ -117,6 +117,7 @@ fn by_words(simple: &Simple, input: Input, workspace: &str) -> Finding {
             reads: vec![WORKSPACE.into()],
             writes: vec![WORKSPACE.into()],
             hosts: hosts(args),
+            requests: Vec::new(),
             opaque: false,
         },
     };
@@ -267,7 +268,7 @@ fn class(name: &str) -> Option<(&'static Class, Name)> {
 }
 
 /// Whether the program is the one that the box takes from the host's system.
-fn is_from_the_system(program: &str, name: &str) -> bool {
+pub(crate) fn is_from_the_system(program: &str, name: &str) -> bool {
     program == name
         || ["/bin/", "/usr/bin/", "/usr/local/bin/"]
             .iter()

@@ -7,6 +7,7 @@ use protocol::ids::{AgentId, ChannelId, PrincipalId};
 use protocol::rules::{Label, PolicyProfile, Role};
 
 use crate::judge::Effects;
+use crate::requests::HostRequest;
 
 /// Makes the kinds and their names.
 macro_rules! kinds {
@@ -62,6 +63,20 @@ kinds! {
     InterpreterCode = "interpreter-code",
     /// A command that is not understood.
     NotUnderstood = "not-understood",
+    /// A request that an egress rule lets out.
+    HostByRule = "host-by-rule",
+    /// One that a rule lets out after a yes.
+    HostAskedOnce = "host-asked-once",
+    /// One that a rule lets out after a yes each time, or that may be there to carry something out.
+    HostAskedAlways = "host-asked-always",
+    /// One to a host that no rule is about.
+    HostNotAllowed = "host-not-allowed",
+    /// A secret that goes with a request, where a rule sends it.
+    Credential = "credential",
+    /// A box from which programs reach hosts by egress rules.
+    BoxWithNetwork = "box-with-network",
+    /// A request that no yes lets out.
+    HostRefused = "host-refused",
     /// Nothing that could run.
     Malformed = "malformed",
 }
@@ -78,6 +93,12 @@ pub(crate) struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Whether something is another afterwards.
+    fn changes(&self) -> bool {
+        let mut requests = self.effects.requests.iter();
+        self.effects.opaque || !self.effects.writes.is_empty() || requests.any(HostRequest::changes)
+    }
+
     /// The attributes of the entity.
     pub(super) fn attributes(&self) -> HashMap<String, RestrictedExpression> {
         let text = RestrictedExpression::new_string;
@@ -85,9 +106,7 @@ impl Part<'_> {
             ("tool".to_owned(), text(self.tool.to_owned())),
             (
                 "changes".to_owned(),
-                RestrictedExpression::new_bool(
-                    self.effects.opaque || !self.effects.writes.is_empty(),
-                ),
+                RestrictedExpression::new_bool(self.changes()),
             ),
             (
                 "leaves".to_owned(),
@@ -99,6 +118,13 @@ impl Part<'_> {
             let name = name.rsplit('/').next().unwrap_or(name);
             attributes.insert("command".to_owned(), text(command(words)));
             attributes.insert("program".to_owned(), text(name.to_owned()));
+        }
+        if let Some(request) = self.effects.requests.first() {
+            attributes.insert("host".to_owned(), text(request.host.clone()));
+            attributes.insert("method".to_owned(), text(request.method.to_string()));
+            if let Some(rule) = &request.rule {
+                attributes.insert("egress_rule".to_owned(), text(rule.to_string()));
+            }
         }
         if let Some(path) = self.path {
             attributes.insert("path".to_owned(), text(path.to_owned()));

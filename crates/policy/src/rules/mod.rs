@@ -15,6 +15,7 @@ use cedar_policy::{
     Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
     PolicyId, PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
 };
+use outbound::RuleSet;
 use protocol::call::Verdict;
 use protocol::ids::{AgentId, ChannelId, Digest, PrincipalId};
 use protocol::rules::{Answers, Label, OwnerRules, PolicyProfile, Role};
@@ -55,6 +56,7 @@ pub struct Rules {
     profile: PolicyProfile,
     people: BTreeMap<PrincipalId, Role>,
     answers: Answers,
+    egress: RuleSet,
     version: String,
 }
 
@@ -148,6 +150,8 @@ impl Rules {
                 .map(|person| (person.name.clone(), person.role))
                 .collect(),
             answers: owner.answers,
+            egress: RuleSet::new(owner.egress.clone())
+                .map_err(|error| bad("bulkhead.toml: [[egress]]", error))?,
             version: version(owner),
         };
         rules.check_answers()?;
@@ -184,6 +188,11 @@ impl Rules {
     /// What was decided by: the rules that are not data, the table of programs and all rules.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Who may reach what.
+    pub fn egress(&self) -> &RuleSet {
+        &self.egress
     }
 
     /// SHA-256 of the version.

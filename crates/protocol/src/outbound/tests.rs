@@ -203,3 +203,15 @@ fn rule() -> EgressRule {
         inspect: Inspect::No,
     }
 }
+
+#[test]
+fn a_pattern_covers_its_own_host_or_what_is_below_it() {
+    let pattern = |text: &str| text.parse::<HostPattern>().unwrap();
+    assert!(pattern("api.example.com").covers("api.example.com"));
+    assert!(!pattern("api.example.com").covers("x.api.example.com"));
+    assert!(pattern("*.example.com").covers("a.b.example.com"));
+    assert!(!pattern("*.example.com").covers("example.com"));
+    assert!(!pattern("*.example.com").covers("notexample.com"));
+    assert!(pattern("127.0.0.1").covers("127.0.0.1"));
+    assert!(!pattern("127.0.0.1").covers("localhost"));
+}

@@ -35,6 +35,7 @@ use crate::native::init::{ADDRESS_SPACE, DESCRIPTORS};
 use crate::native::mounts::WORKSPACE;
 use crate::native::namespaces::INSIDE_ID;
 use crate::native::spec::{Failure, Kind};
+use crate::native::way::Way;
 use crate::run::{Refused, Start};
 use crate::{profiles, seccomp, sys};
 
@@ -280,6 +281,7 @@ fn receipt(facts: Facts, limits: &Limits) -> Receipt {
         no_new_privs: facts.no_new_privs,
         uid: facts.uids.first().copied().unwrap_or(u32::MAX),
         network: "none".to_owned(),
+        rules: Vec::new(),
         root: "read-only".to_owned(),
         workspace: "copy".to_owned(),
         memory: "best effort".to_owned(),
@@ -300,7 +302,7 @@ pub fn main() -> ExitCode {
     let report = ready.unwrap_or_else(Report::Failed);
     let told = link.send(&report);
     match (report, told) {
-        (Report::Ready(_), Ok(())) => crate::native::init::exec(&order.argv).into(),
+        (Report::Ready(_), Ok(())) => crate::native::init::exec(&order.argv, &Way::None).into(),
         (Report::Failed(_), _) | (_, Err(_)) => ExitCode::FAILURE,
     }
 }

@@ -16,6 +16,7 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 use super::mounts::{TOOL, WORKSPACE};
 use super::namespaces::Owner;
 use super::spec::{BoxEnd, BoxSpec, Count, End, Facts, Failure, Kind, Report, ToBox};
+use super::way::{self, Way};
 use super::{facts, mounts, namespaces};
 use crate::ablation::{self, Layer};
 use crate::cgroup::MYSELF;
@@ -71,7 +72,9 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
     sys::reset_all().map_err(Failure::at("resetting signals"))?;
     let (spec, stdio) = match link.receive_all() {
         Ok((ToBox::Build { spec }, fds)) => (spec, Stdio::of(enter_cgroups(fds)?)?),
-        Ok((ToBox::Go { .. }, _)) => return Err(Failure::because("told to go before it is built")),
+        Ok((ToBox::Go { .. } | ToBox::Served { .. }, _)) => {
+            return Err(Failure::because("told to go before it is built"));
+        }
         Err(error) => return Err(Failure::because(error)),
     };
     namespaces::map(owner)?;
@@ -92,17 +95,20 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
     let early = facts::Early::read(&spec.workspace)?;
     rustix::system::sethostname(b"box").map_err(Failure::at("naming the box"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    mounts::build(&spec)?;
+    let way = way::open(link, spec.kind)?;
+    mounts::build(&spec, &way)?;
     let abi = give_up(&spec)?;
     // Init needs the list of any program; the tools' own is shorter and goes on the command alone.
     let install = |filter: &seccomp::Program| filter.install().map_err(Failure::because);
     match spec.kind {
         Kind::Exec => install(&filters.exec)?,
+        Kind::Online => install(&filters.online)?,
         Kind::Tool => {}
     }
     let confine = || {
         let filter = match spec.kind {
             Kind::Exec => &filters.exec,
+            Kind::Online => &filters.online,
             Kind::Tool => {
                 install(&filters.tool)?;
                 &filters.tool
@@ -114,12 +120,12 @@ fn run(link: &BoxEnd, owner: Owner, filters: &Filters) -> Result<End, Failure> {
         }
         Ok(facts)
     };
-    let command = sys::start_sharing(|| become_command(link, &stdio, confine))
+    let command = sys::start_sharing(|| become_command(link, &stdio, &way, confine))
         .map_err(Failure::at("starting the command"))?;
     drop(stdio);
     close_stdio()?;
     match spec.kind {
-        Kind::Exec => {}
+        Kind::Exec | Kind::Online => {}
         Kind::Tool => install(&filters.exec)?,
     }
     let end = reap_until(command)?;
@@ -160,6 +166,7 @@ impl Stdio {
 #[derive(Debug)]
 pub(crate) struct Filters {
     exec: seccomp::Program,
+    online: seccomp::Program,
     tool: seccomp::Program,
 }
 
@@ -170,6 +177,7 @@ impl Filters {
             |kind| seccomp::Program::compile(&profiles::of_box(kind)).map_err(Failure::because);
         Ok(Self {
             exec: compile(Kind::Exec)?,
+            online: compile(Kind::Online)?,
             tool: compile(Kind::Tool)?,
         })
     }
@@ -193,15 +201,18 @@ fn give_up(spec: &BoxSpec) -> Result<u32, Failure> {
             .map_err(Failure::at("closing init"))?;
     }
     let abi = landlock_domain::abi().map_err(Failure::because)?;
-    Domain::of_paths(paths(spec.kind))
-        .enter(abi)
-        .map_err(Failure::because)?;
+    let files = Domain::of_paths(paths(spec.kind));
+    let domain = match spec.kind {
+        Kind::Exec | Kind::Tool => files,
+        Kind::Online => files.with_way_to_egress(),
+    };
+    domain.enter(abi).map_err(Failure::because)?;
     Ok(abi)
 }
 
 fn paths(kind: Kind) -> Vec<(PathBuf, Right)> {
     let (everywhere, work) = match kind {
-        Kind::Exec => (Right::ReadExecute, Right::Work),
+        Kind::Exec | Kind::Online => (Right::ReadExecute, Right::Work),
         Kind::Tool => (Right::Read, Right::WorkNoExecute),
     };
     let mut paths = vec![
@@ -213,7 +224,7 @@ fn paths(kind: Kind) -> Vec<(PathBuf, Right)> {
         ["/dev/null", "/dev/zero", "/dev/full"].map(|path| (path.into(), Right::ReadWrite)),
     );
     match kind {
-        Kind::Exec => {}
+        Kind::Exec | Kind::Online => {}
         Kind::Tool => {
             let loaders = LOADERS
                 .iter()
@@ -262,10 +273,11 @@ fn limits(spec: &BoxSpec) -> Result<(), Failure> {
 fn become_command(
     link: &BoxEnd,
     stdio: &Stdio,
+    way: &Way,
     confine: impl FnOnce() -> Result<Facts, Failure>,
 ) -> u8 {
     match prepare(link, stdio, confine) {
-        Ok(Some(argv)) => exec(&argv),
+        Ok(Some(argv)) => exec(&argv, way),
         // Nobody wants it any more.
         Ok(None) => 0,
         Err(failure) => {
@@ -276,7 +288,7 @@ fn become_command(
 }
 
 /// Becomes the command, with its own environment and nothing else of ours; the code to end with if that fails.
-pub(crate) fn exec(argv: &[String]) -> u8 {
+pub(crate) fn exec(argv: &[String], way: &Way) -> u8 {
     // A specification without a program is refused before it gets here.
     let (program, arguments) = argv
         .split_first()
@@ -285,7 +297,12 @@ pub(crate) fn exec(argv: &[String]) -> u8 {
     if ablation::on(Layer::Environment) {
         command.env_clear();
     }
-    let error = command.args(arguments).envs(ENVIRONMENT).exec();
+    let environment = ENVIRONMENT.iter().copied();
+    let error = command
+        .args(arguments)
+        .envs(environment)
+        .envs(way.environment())
+        .exec();
     // The codes of a shell: 127 for a program that is not there, 126 for one that cannot be run.
     eprintln!("{program}: {error}");
     match error.kind() {
@@ -313,7 +330,9 @@ fn prepare(
     match link.receive_all() {
         Ok((ToBox::Go { argv }, _)) => Ok(Some(argv)),
         Err(LinkError::Closed | LinkError::Io(_)) => Ok(None),
-        Ok((ToBox::Build { .. }, _)) => Err(Failure::because("told twice what to build")),
+        Ok((ToBox::Build { .. } | ToBox::Served { .. }, _)) => {
+            Err(Failure::because("told twice what to build"))
+        }
         Err(error) => Err(Failure::because(error)),
     }
 }

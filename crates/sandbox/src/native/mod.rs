@@ -15,5 +15,6 @@ pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub mod parts;
 pub(crate) mod spec;
+pub(crate) mod way;
 
 pub use builder::main;

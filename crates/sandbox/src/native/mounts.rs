@@ -16,6 +16,7 @@ use rustix::mount::{
 
 use super::parts;
 use super::spec::{BoxSpec, Failure};
+use super::way::{AUTHORITIES, Way};
 use crate::ablation::{self, Layer};
 use crate::sys;
 
@@ -49,7 +50,7 @@ const TMP_FILES: &str = "65536";
 
 /// Builds the root and makes it this process' root. Afterwards nothing else of the host is
 /// mounted in this namespace.
-pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
+pub(crate) fn build(spec: &BoxSpec, way: &Way) -> Result<(), Failure> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -78,6 +79,9 @@ pub(crate) fn build(spec: &BoxSpec) -> Result<(), Failure> {
     attach_new_folder(&workspace, relative(WORKSPACE))?;
     folder("run/bulkhead")?;
     attach_new_file(&tool, relative(TOOL))?;
+    if !way.authorities().is_empty() {
+        file(relative(AUTHORITIES), way.authorities().as_bytes(), 0o444)?;
+    }
     folder("var")?;
     link("/tmp", "var/tmp")?;
     link("/run", "var/run")?;

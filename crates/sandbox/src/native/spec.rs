@@ -42,6 +42,11 @@ pub(crate) enum ToBox {
         /// All about it but what it will run.
         spec: Box<BoxSpec>,
     },
+    /// Then, to a box that told that it listens: there is somebody to take its connections.
+    Served {
+        /// The certificate of who inspects them, PEM; empty if nobody does.
+        authority: String,
+    },
     /// Then, once: run this.
     Go {
         /// The program and its arguments; never empty.
@@ -88,6 +93,8 @@ pub(crate) enum Kind {
     Exec,
     /// The built-in tools, which start none.
     Tool,
+    /// Any program, with a way to egress: a port of the box' own loopback, and nothing else.
+    Online,
 }
 
 /// From a box.
@@ -101,6 +108,8 @@ pub(crate) enum Kind {
 pub(crate) enum Report {
     /// It could not be built; nothing ran.
     Failed(Failure),
+    /// With it comes the socket on which its own loopback is listened on. It waits for who takes its connections.
+    Listening,
     /// It is built, everything is given up, and the command waits to begin.
     Ready(Box<Facts>),
     /// The command ended.

@@ -24,6 +24,14 @@ pub(crate) fn of_box(kind: Kind) -> Calls {
                 (OPENAT2, libc::ENOSYS),
             ],
         },
+        Kind::Online => Calls::Only {
+            allowed: ONLINE,
+            absent: &[
+                (CLONE3, libc::ENOSYS),
+                (ABSENT, libc::ENOSYS),
+                (OPENAT2, libc::ENOSYS),
+            ],
+        },
         Kind::Tool => Calls::Only {
             allowed: TOOL,
             absent: &[(CLONE3, libc::ENOSYS), (ABSENT, libc::ENOSYS)],
@@ -44,6 +52,7 @@ pub(super) fn sandbox_service() -> Calls {
             FILES,
             CREATE,
             SOCKETS,
+            STREAMS,
             LIMITS,
             OLD,
             OPENAT2,
@@ -74,6 +83,8 @@ const BUILD: &[Rule] = calls![
     SYS_landlock_restrict_self,
     SYS_prctl(Is(0, libc::PR_CAPBSET_DROP as u32)),
     SYS_prctl(Is(0, libc::PR_CAP_AMBIENT as u32)),
+    // Switching the loopback of a box on.
+    SYS_ioctl(Is(1, libc::SIOCSIFFLAGS as u32)),
 ];
 
 /// Any program.
@@ -86,6 +97,21 @@ const EXEC: &[&[Rule]] = &[
     FILES,
     CREATE,
     SOCKETS,
+    LIMITS,
+    OLD,
+];
+
+/// Any program, with a way to egress.
+const ONLINE: &[&[Rule]] = &[
+    MEMORY,
+    PROCESSES,
+    SIGNALS,
+    TIME,
+    DESCRIPTORS,
+    FILES,
+    CREATE,
+    SOCKETS,
+    STREAMS,
     LIMITS,
     OLD,
 ];
@@ -410,6 +436,24 @@ const SOCKETS: &[Rule] = calls![
     SYS_getsockopt,
     SYS_setsockopt,
 ];
+
+/// TCP over IPv4, without the kinds of sockets that are TCP in name only. To where, Landlock says, and the
+/// network namespace: to one port of its own loopback. No datagrams, so no names are asked for.
+const STREAMS: &[Rule] = calls![
+    SYS_socket(
+        Is(0, libc::AF_INET as u32),
+        Bits(1, !SOCKET_FLAGS, libc::SOCK_STREAM as u32),
+        Is(2, 0)
+    ),
+    SYS_socket(
+        Is(0, libc::AF_INET as u32),
+        Bits(1, !SOCKET_FLAGS, libc::SOCK_STREAM as u32),
+        Is(2, libc::IPPROTO_TCP as u32)
+    ),
+];
+
+/// What may stand in the kind of a socket beside the kind itself.
+const SOCKET_FLAGS: u32 = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u32;
 
 const LIMITS: &[Rule] = calls![
     SYS_getrusage,

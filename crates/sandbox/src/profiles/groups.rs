@@ -188,6 +188,13 @@ pub(super) const NETWORK: &[Rule] = calls![
     SYS_socketpair(Is(0, libc::AF_UNIX as u32)),
 ];
 
+/// Bytes from one connection to another without a copy in between.
+pub(super) const SPLICE: &[Rule] = calls![
+    SYS_splice,
+    // The pipe between them holds more than the usual.
+    SYS_fcntl(Is(1, libc::F_SETPIPE_SZ as u32)),
+];
+
 /// Connecting to a socket by its path.
 pub(super) const UNIX: &[Rule] = calls![SYS_socket(Is(0, libc::AF_UNIX as u32)), SYS_connect];
 

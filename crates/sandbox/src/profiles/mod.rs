@@ -62,8 +62,10 @@ pub(crate) struct Limit(pub(crate) Resource, pub(crate) u64);
 pub(crate) enum Reach {
     /// No domain: children inherit it, and the supervisor's need everything in sum.
     Everything,
-    /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. No TCP.
-    AllFilesNoNetwork,
+    /// Files stay as they are, because boxes are built from mounts, which no domain that knows files allows. Of
+    /// TCP one port, [`protocol::box_link::PORT`]: on the loopback of a box the builder listens there, and what runs
+    /// in that box connects to it.
+    AllFilesAndTheBoxPort,
     /// The files it names, and these of the system as far as they exist, to read. No TCP.
     OwnFiles(&'static [&'static str]),
     /// The same, and TCP out.

@@ -6,7 +6,8 @@ use rustix::thread::CapabilitySet;
 use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
-    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, THREADS, UNIX, WRITE_FILES,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, SPLICE, THREADS, UNIX,
+    WRITE_FILES,
 };
 use super::{Apart, Calls, Lifetime, Limit, Profile, Reach, Rule};
 use crate::confine::Program;
@@ -60,6 +61,8 @@ pub(crate) fn of(program: Program) -> Profile {
                 ASYNC,
                 OLD_ASYNC,
                 NETWORK,
+                ACCEPT,
+                SPLICE,
                 READ_FILES,
                 OLD_READ_FILES,
                 SECRETS,
@@ -224,7 +227,7 @@ fn runner(apart: Apart) -> Profile {
         lifetime: Lifetime::OfParent,
         apart,
         limits: &[],
-        reach: Reach::AllFilesNoNetwork,
+        reach: Reach::AllFilesAndTheBoxPort,
         calls: sandbox_service(),
     }
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod memory;
+mod net;
 pub(crate) mod probe;
 mod process;
 mod signal;
@@ -14,7 +15,8 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-pub(crate) use memory::lock_memory;
+pub(crate) use memory::{lock_memory, page_size, unlock_memory};
+pub(crate) use net::switch_loopback_on;
 pub(crate) use process::{
     Below, Cloned, clone_into_namespaces, close_from, exit_now, reap_children_unasked,
     set_mount_flags, start_sharing, unshare,

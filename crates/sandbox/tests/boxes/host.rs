@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bulkhead_sandbox::boxes::{Boxes, Config};
 use bulkhead_sandbox::layers::{Layer, Layers};
 use bulkhead_sandbox::run::{Job, Killer, Refused, Then};
+use bulkhead_sandbox::way::Outside;
 use protocol::call::Action;
 use protocol::control::{BoxGroups, MemoryPolicy};
 use protocol::ids::CallRef;
@@ -84,6 +85,14 @@ impl Host {
         begun: impl FnOnce(Killer),
     ) -> Result<RunOutcome, Refused> {
         self.boxes.run_killable(job, begun)
+    }
+
+    pub(crate) fn run_online(
+        &self,
+        action: Action,
+        outside: &Outside,
+    ) -> Result<RunOutcome, Refused> {
+        self.boxes.run_online(self.job(action), outside, drop)
     }
 
     pub(crate) fn argv(&self, argv: &[&str]) -> RunOutcome {

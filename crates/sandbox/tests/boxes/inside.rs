@@ -24,6 +24,13 @@ pub(crate) fn main(act: &[&str]) {
             std::thread::sleep(std::time::Duration::from_secs(1));
             assert_eq!(held.len().to_string(), mebibytes);
         }
+        ["ask", address] => {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            io::Write::write_all(&mut stream, b"who is there?").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            println!("{answer}");
+        }
         ["allocate", mebibytes] => println!("{}", allocate(mebibytes.parse().unwrap()).len()),
         _ => match attempt(act) {
             Ok(()) => println!("allowed"),
@@ -60,6 +67,7 @@ fn attempt(act: &[&str]) -> io::Result<()> {
         ["read", path] => std::fs::File::open(path)?.read(&mut [0]).map(drop),
         ["start", path] => Command::new(path).stdout(Stdio::null()).status().map(drop),
         ["tcp", address] => std::net::TcpStream::connect(address).map(drop),
+        ["listen", address] => std::net::TcpListener::bind(address).map(drop),
         ["udp", address] => std::net::UdpSocket::bind("0.0.0.0:0")?
             .send_to(b"x", address)
             .map(drop),

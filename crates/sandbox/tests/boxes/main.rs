@@ -13,6 +13,7 @@ mod host;
 mod inside;
 mod layers;
 mod lifetime;
+mod online;
 mod script;
 mod service;
 mod view;
@@ -31,6 +32,7 @@ const TESTS: &[&[Test]] = &[
     groups::TESTS,
     layers::TESTS,
     lifetime::TESTS,
+    online::TESTS,
     script::TESTS,
     service::TESTS,
 ];

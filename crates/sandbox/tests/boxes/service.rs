@@ -15,7 +15,7 @@ use protocol::control::{
 use protocol::engine::EngineConfig;
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, Digest, SessionId, TurnId};
-use protocol::runner::{Backend, Fate, Leaves, Limits, RunEnd, RunReply, RunRequest};
+use protocol::runner::{Backend, Fate, Leaves, Limits, Network, RunEnd, RunReply, RunRequest};
 
 use protocol::workspace::{LayerReply, LayerRequest};
 
@@ -188,6 +188,7 @@ fn run_leaving(leaves: Leaves, number: u32, action: Action) -> RunRequest {
             ..Limits::default()
         },
         leaves,
+        network: Network::None,
     }
 }
 
@@ -235,6 +236,7 @@ fn the_service_runs_many_and_kills_one(host: &Host) {
             action,
             limits,
             leaves: Leaves::Changes,
+            network: Network::None,
         })
         .unwrap();
     match gateway.receive().unwrap() {

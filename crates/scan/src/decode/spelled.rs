@@ -106,7 +106,7 @@ fn groups(bytes: &[u8], start: usize, size: usize) -> Option<Vec<Range<usize>>> 
     {
         return None;
     }
-    let mut groups = vec![start..gap_start];
+    let mut groups = Vec::from([start..gap_start]);
     let mut at = gap_start;
     while bytes[at..].starts_with(gap) {
         let next = at + gap.len();

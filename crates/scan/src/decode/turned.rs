@@ -37,7 +37,7 @@ pub(super) fn rotated(view: &View<'_>, budget: &mut Budget) -> Option<View<'stat
 
 fn words(bytes: &[u8]) -> Vec<Range<usize>> {
     if position(bytes, "-----").is_some() {
-        return vec![0..bytes.len()];
+        return Vec::from([0..bytes.len()]);
     }
     let mut words = Vec::new();
     let mut start = 0;

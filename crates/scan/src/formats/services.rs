@@ -215,8 +215,6 @@ pub(super) const FORMATS: &[Format] = &[
         "e2{}b_a032d4a60dd0afcb17f02be0e4e05d797e44af5c"),
     row("jina_key", &[Lit("jina_"), Run(ALNUM, 60, 60)],
         "ji{}na_5VLu8I09yeAdOB63OsolPliRPquygud7DSRFtuDX93fGKjmrwOoKNTgFRNLX"),
-    row("brave_search_key", &[Lit("BSA"), Run(URL, 28, 28)],
-        "B{}SAI-ALODUz3m-nVc87UWyV-dQ17fza"),
     row("wandb_key", &[Lit("wandb_v1_"), Run(URL, 60, 90)],
         "wand{}b_v1_RhvUv4oXDhr4MVPyki9HhBqgHHjbHnvIPR1399AZYQYsuxU0hORe71gVRuSQTh8f"),
     row("newrelic_key", &[Lit("NRAK-"), Run(UPPER_ALNUM, 27, 27)],

@@ -48,8 +48,9 @@ pub(super) fn target(raw: &str) -> Option<Target> {
         }
         Some(scheme) if scheme.starts_with("hxxp") => None,
         Some("http" | "https" | "ftp" | "ws" | "wss") => {
-            let host = host(rest.trim_start_matches('/'));
-            (!host.is_empty()).then(|| out(address, host))
+            // With something that is no host in its place, it is no link to one that is allowed.
+            let rest = rest.trim_start_matches('/');
+            (!rest.is_empty()).then(|| out(address, host(rest)))
         }
         Some(_) => rest
             .strip_prefix("//")

@@ -105,7 +105,7 @@ impl Walk<'_> {
     /// `](address)`, `]: address`, or the end of something else.
     fn closed(&mut self, rest: &str) -> bool {
         let open = self.open.pop();
-        let after = rest[1..].trim_start_matches(|c: char| c == '\u{200b}');
+        let after = rest[1..].trim_start_matches('\u{200b}');
         let (inside, definition) = match after.chars().next() {
             Some('(') => (&after[1..], false),
             Some(':') => (&after[1..], true),

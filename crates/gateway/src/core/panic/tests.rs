@@ -9,7 +9,7 @@ use ledger::serve::Writer;
 use ledger::store::Store;
 use protocol::call::Action;
 use protocol::channel::{ChannelRequest, Retry};
-use protocol::control::{GatewayConfig, NoConfig, Peer, ProgramEnd, SupervisorEnd};
+use protocol::control::{GatewayConfig, NoConfig, ProgramEnd, SupervisorEnd};
 use protocol::event::{CallOutcome, Ground};
 use protocol::frame::Link;
 use protocol::freeze::PanicWord;
@@ -289,6 +289,21 @@ fn a_freeze_is_recorded_once_and_its_end_before_it_happens() {
 }
 
 #[test]
+fn however_often_the_record_is_missed_one_link_to_it_is_asked_for() {
+    let mut rig = Rig::start();
+    rig.gateway.freeze(a_freeze()).unwrap();
+    for _ in 0..5 {
+        rig.gateway.freeze(a_freeze()).unwrap();
+        let key = PublicKey([9; 32]);
+        rig.gateway.end_freeze(Millis(7), key, later()).unwrap();
+        rig.gateway.settle().unwrap();
+    }
+    let received = std::iter::from_fn(|| rig.supervisor.receive().ok());
+    let links = received.filter(|(report, _)| matches!(report, Report::Relink { .. }));
+    assert_eq!(links.count(), 1);
+}
+
+#[test]
 fn a_freeze_waits_for_no_record_and_its_end_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut rig = Rig::start();
@@ -415,4 +430,29 @@ fn without_a_freeze_the_same_would_be_taken_up() {
     let mut rig = Rig::start();
     rig.link_ledger(folder.path());
     assert_eq!(agents_asked_for(&rig.reports()), 1);
+}
+
+#[test]
+fn a_runner_that_a_freeze_killed_is_not_linked_twice_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rig = Rig::start();
+    rig.link_ledger(folder.path());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    rig.gateway.linked(Peer::Sandbox, ours).unwrap();
+    drop(theirs);
+    // Whichever is heard of first.
+    for hears_first in ["death", "freeze"] {
+        let id = rig.gateway.last_link;
+        if hears_first == "death" {
+            rig.gateway.runner_gone(id).unwrap();
+        }
+        rig.gateway.freeze(a_freeze()).unwrap();
+        rig.gateway.runner_gone(id).unwrap();
+        rig.gateway
+            .end_freeze(Millis(7), PublicKey([9; 32]), later())
+            .unwrap();
+        assert_eq!(rig.gateway.unlinked, []);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        rig.gateway.linked(Peer::Sandbox, ours).unwrap();
+    }
 }

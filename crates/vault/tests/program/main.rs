@@ -1,199 +1,48 @@
 //! The real `bulkhead-vault`, with the test as its supervisor, ledger, channel and operator.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+mod rig;
+mod rollback;
+mod terms;
+mod unlocking;
+
 use std::fs;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::{Child, Command};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulkhead_vault::{Store, VaultClient, VaultError, client};
-use protocol::control::{Control, NoConfig, Peer, Report, SupervisorEnd};
+use bulkhead_vault::{Store, VaultClient, client};
+use protocol::control::{Control, Peer};
 use protocol::event::Event;
 use protocol::frame::{self, Link};
 use protocol::identity::IdentityKey;
-use protocol::ids::{ChannelId, RowId, SecretName};
+use protocol::ids::{ChannelId, RowId};
 use protocol::record::{LedgerReply, LedgerRequest};
-use protocol::vault::{SecretText, Subject, VaultReply, VaultRequest};
-use tempfile::TempDir;
+use protocol::vault::{Protection, Purpose, Subject, Terms, Unlocking, VaultReply, VaultRequest};
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn name(text: &str) -> SecretName {
-    SecretName::parse(text).unwrap()
-}
-
-fn telegram() -> ChannelId {
-    ChannelId::parse("telegram").unwrap()
-}
-
-fn secret(text: &str) -> SecretText {
-    SecretText::new(text.to_owned())
-}
-
-/// The program, and everything that a supervisor would hold.
-struct Vault {
-    home: TempDir,
-    key: IdentityKey,
-    child: Child,
-    control: SupervisorEnd<NoConfig>,
-}
-
-impl Vault {
-    fn start() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let (key, _) = IdentityKey::generate().unwrap();
-        fs::write(
-            home.path().join("operator.pub"),
-            format!("{}\n", key.public()),
-        )
-        .unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(LIMIT)).unwrap();
-        let child = command(home.path())
-            .stdin(OwnedFd::from(theirs))
-            .spawn()
-            .unwrap();
-        let control = SupervisorEnd::new(ours);
-        Self {
-            home,
-            key,
-            child,
-            control,
-        }
-    }
-
-    fn ready() -> Self {
-        let vault = Self::start();
-        vault
-            .control
-            .send(&Control::Start {
-                config: NoConfig {},
-            })
-            .unwrap();
-        assert_eq!(vault.control.receive().unwrap().0, Report::Ready);
-        let path = vault.home.path().join("vault.sock");
-        let listener = UnixListener::bind(path).unwrap();
-        vault
-            .control
-            .send_with(&Control::Listener, listener.into())
-            .unwrap();
-        vault
-    }
-
-    fn link(&self, peer: Peer) -> UnixStream {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(LIMIT)).unwrap();
-        self.control
-            .send_with(&Control::Link { peer }, theirs.into())
-            .unwrap();
-        ours
-    }
-
-    fn operator(&self) -> VaultClient {
-        client::operator(self.connect(), &self.key).unwrap()
-    }
-
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.home.path().join("vault.sock")).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-    }
-
-    /// Adds two secrets as the operator.
-    fn fill(&self) {
-        let mut operator = self.operator();
-        operator
-            .add(name("bot"), Subject::Channel(telegram()), secret("token-1"))
-            .unwrap();
-        operator
-            .add(name("model-key"), Subject::Model, secret("sk-2"))
-            .unwrap();
-    }
-
-    fn stop(mut self) {
-        self.control.send(&Control::Stop).unwrap();
-        assert!(ended(&mut self.child).success());
-    }
-}
-
-impl Drop for Vault {
-    fn drop(&mut self) {
-        // Gone already where the test stopped it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead-vault"));
-    command.arg("--dir").arg(home.join("vault"));
-    command
-        .arg("--operator-key-pub")
-        .arg(home.join("operator.pub"));
-    command
-}
-
-fn ended(child: &mut Child) -> std::process::ExitStatus {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(start.elapsed() < LIMIT, "it did not end");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A ledger that takes rows and hands out their events.
-fn ledger(stream: UnixStream) -> std::sync::mpsc::Receiver<Event> {
-    let (sender, events) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let link = Link::<LedgerReply, LedgerRequest>::new(stream);
-        let mut next = 1;
-        while let Ok(LedgerRequest::Append { rows }) = link.receive() {
-            let first = RowId(next);
-            next += rows.len() as u64;
-            for row in rows {
-                assert_eq!(row.session.as_str(), "system");
-                sender.send(row.event).unwrap();
-            }
-            link.send(&LedgerReply::Appended { first }).unwrap();
-        }
-    });
-    events
-}
-
-fn refused<T: std::fmt::Debug>(result: Result<T, VaultError>) -> String {
-    match result {
-        Err(VaultError::Refused(reason)) => reason,
-        other => panic!("not refused: {other:?}"),
-    }
-}
+use rig::{LIMIT, SAME, Vault, ended, name, once, refused, second_vault, secret, telegram};
 
 #[test]
 fn a_secret_goes_to_its_subject_only_and_each_use_is_recorded_first() {
-    let vault = Vault::ready();
-    vault.fill();
-    let events = ledger(vault.link(Peer::Ledger));
-    let mut bot = VaultClient::new(vault.link(Peer::Channel(telegram())));
-    assert_eq!(bot.open(&name("bot")).unwrap().expose(), "token-1");
-    let used = Event::SecretUsed {
-        name: name("bot"),
-        subject: Subject::Channel(telegram()),
+    let vault = Vault::filled();
+    let before = vault.record.len();
+    let mut bot = vault.bot();
+    assert_eq!(bot.open(&name("bot")).unwrap().expose(), "token-1-token");
+    let mut egress = vault.egress();
+    let key = egress.open_for(&name("model-key"), Purpose::Model, "api.example.com");
+    assert_eq!(key.unwrap().expose(), "sk-2-secret");
+    let used = |what, subject| Event::SecretUsed {
+        name: name(what),
+        subject,
     };
-    assert_eq!(events.recv_timeout(LIMIT).unwrap(), used);
-    let mut egress = VaultClient::new(vault.link(Peer::Egress));
-    assert_eq!(egress.open(&name("model-key")).unwrap().expose(), "sk-2");
-    let used = Event::SecretUsed {
-        name: name("model-key"),
-        subject: Subject::Model,
-    };
-    assert_eq!(events.recv_timeout(LIMIT).unwrap(), used);
+    let rows = [
+        used("bot", Subject::Channel(telegram())),
+        used("model-key", Subject::Model),
+    ];
+    assert_eq!(vault.record.after(before), rows);
 
     let web = ChannelId::parse("web").unwrap();
     let mut web = VaultClient::new(vault.link(Peer::Channel(web)));
@@ -204,9 +53,13 @@ fn a_secret_goes_to_its_subject_only_and_each_use_is_recorded_first() {
         missing,
         "which names exist does not show"
     );
-    refused(egress.open(&name("bot")));
+    refused(egress.open_for(&name("bot"), Purpose::Model, "api.example.com"));
+    refused(egress.open_for(&name("model-key"), Purpose::Tool, "api.example.com"));
+    refused(egress.open(&name("model-key")));
     refused(bot.open(&name("model-key")));
-    assert!(events.try_recv().is_err(), "a refusal is no use");
+    refused(bot.open_for(&name("model-key"), Purpose::Model, "api.example.com"));
+    refused(bot.marks());
+    assert_eq!(vault.record.len(), before + 2, "a refusal is no use");
 
     let list = vault.operator().list().unwrap();
     let dates: Vec<_> = list
@@ -219,10 +72,11 @@ fn a_secret_goes_to_its_subject_only_and_each_use_is_recorded_first() {
 
 #[test]
 fn without_a_record_no_secret() {
-    let vault = Vault::ready();
-    vault.fill();
-    let mut bot = VaultClient::new(vault.link(Peer::Channel(telegram())));
+    let vault = Vault::filled();
+    vault.record.die();
+    let mut bot = vault.bot();
     refused(bot.open(&name("bot")));
+    assert!(refused(vault.operator().remove(name("bot"))).contains("record"));
 
     // A ledger that says no.
     let full = Link::<LedgerReply, LedgerRequest>::new(vault.link(Peer::Ledger));
@@ -265,38 +119,53 @@ fn without_a_record_no_secret() {
     drop(answering.join().unwrap());
 
     // A new one.
-    let events = ledger(vault.link(Peer::Ledger));
-    assert_eq!(bot.open(&name("bot")).unwrap().expose(), "token-1");
-    assert!(events.recv_timeout(LIMIT).is_ok());
+    vault.attach_record();
+    let before = vault.record.len();
+    assert_eq!(bot.open(&name("bot")).unwrap().expose(), "token-1-token");
+    assert_eq!(vault.record.len(), before + 1);
     vault.stop();
 }
 
 #[test]
 fn only_the_operator_manages_and_nobody_prints() {
-    let vault = Vault::ready();
-    vault.fill();
+    let vault = Vault::filled();
     let mut operator = vault.operator();
-    operator.rotate(name("bot"), secret("token-3")).unwrap();
-    assert!(refused(operator.add(name("bot"), Subject::Model, secret("x"))).contains("rotate"));
+    operator
+        .rotate(name("bot"), secret("token-3"), SAME, SAME)
+        .unwrap();
+    let terms = Terms::default();
+    let taken = operator.add(name("bot"), Subject::Model, terms, secret("x"));
+    assert!(refused(taken).contains("rotate"));
     assert!(refused(operator.remove(name("none"))).contains("bulkhead vault list"));
     refused(operator.open(&name("bot")));
+    refused(operator.open_for(&name("model-key"), Purpose::Model, "a.example"));
     operator.remove(name("model-key")).unwrap();
     assert_eq!(operator.list().unwrap().len(), 1);
 
-    let mut bot = VaultClient::new(vault.link(Peer::Channel(telegram())));
-    refused(bot.add(name("mine"), Subject::Channel(telegram()), secret("x")));
-    refused(bot.rotate(name("bot"), secret("x")));
-    refused(bot.remove(name("bot")));
-    refused(bot.list());
-    let _events = ledger(vault.link(Peer::Ledger));
+    for peer in [Peer::Channel(telegram()), Peer::Egress, Peer::Gateway] {
+        let mut link = VaultClient::new(vault.link(peer));
+        let (channel, terms) = (Subject::Channel(telegram()), Terms::default());
+        refused(link.add(name("mine"), channel, terms, secret("x")));
+        refused(link.rotate(name("bot"), secret("x"), SAME, SAME));
+        refused(link.remove(name("bot")));
+        refused(link.list());
+        refused(link.state());
+        refused(link.lock());
+        refused(link.accept());
+        refused(link.protect(Protection::KeyFile));
+        refused(link.backup(secret("a long passphrase")));
+        refused(link.restore("{}", secret("a long passphrase")));
+        let passphrase = secret("a long passphrase");
+        refused(link.unlock(Unlocking::Passphrase { passphrase }));
+    }
+    let mut bot = vault.bot();
     assert_eq!(bot.open(&name("bot")).unwrap().expose(), "token-3");
     vault.stop();
 }
 
 #[test]
 fn a_forged_proof_and_frames_out_of_order_end_the_connection() {
-    let vault = Vault::ready();
-    vault.fill();
+    let vault = Vault::filled();
     let (stranger, _) = IdentityKey::generate().unwrap();
     assert!(
         refused(client::operator(vault.connect(), &stranger).map(drop)).contains("operator key")
@@ -333,10 +202,17 @@ fn a_forged_proof_and_frames_out_of_order_end_the_connection() {
         VaultRequest::Rotate {
             name: name("bot"),
             value: secret("x"),
+            expires: SAME,
+            rotate_by: SAME,
         },
+        VaultRequest::State,
+        VaultRequest::Lock,
+        VaultRequest::Accept,
+        VaultRequest::Marks { after: 0 },
         VaultRequest::Add {
             name: name("x"),
             subject: Subject::Model,
+            terms: Terms::default(),
             value: secret("x"),
         },
     ] {
@@ -353,12 +229,14 @@ fn a_forged_proof_and_frames_out_of_order_end_the_connection() {
     let channel = vault.link(Peer::Channel(telegram()));
     frame::write(&channel, &VaultRequest::Prove { signature }).unwrap();
     assert!(frame::read::<VaultReply>(&channel).is_err());
-    let agent = vault.link(Peer::Gateway);
-    frame::write(&agent, &VaultRequest::Open { name: name("bot") }).unwrap_or_default();
-    assert!(
-        frame::read::<VaultReply>(&agent).is_err(),
-        "others have no business here"
-    );
+    for peer in [Peer::Sandbox, Peer::Workspace, Peer::Vault] {
+        let other = vault.link(peer);
+        frame::write(&other, &VaultRequest::Open { name: name("bot") }).unwrap_or_default();
+        assert!(
+            frame::read::<VaultReply>(&other).is_err(),
+            "others have no business here"
+        );
+    }
     assert_eq!(
         vault.operator().list().unwrap().len(),
         2,
@@ -392,8 +270,7 @@ fn silent_connections_do_not_use_it_up() {
 
 #[test]
 fn a_vault_that_cannot_be_opened_says_why() {
-    let vault = Vault::ready();
-    vault.fill();
+    let vault = Vault::filled();
     let dir = vault.home.path().join("vault");
     let second = second_vault(vault.home.path());
     assert!(
@@ -412,31 +289,6 @@ fn a_vault_that_cannot_be_opened_says_why() {
     assert!(reason.contains("chmod"), "{reason}");
 }
 
-/// Starts another vault over the same folder and returns what it complains about.
-fn second_vault(home: &Path) -> String {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut child = command(home).stdin(OwnedFd::from(theirs)).spawn().unwrap();
-    let control = SupervisorEnd::<NoConfig>::new(ours);
-    let report = control.receive().unwrap().0;
-    assert_eq!(ended(&mut child).code(), Some(1));
-    match report {
-        Report::Failed { reason } => reason,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Runs the program for one operator; returns its end of the link.
-fn once(home: &Path) -> (Child, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let child = command(home)
-        .arg("--once")
-        .stdin(OwnedFd::from(theirs))
-        .spawn()
-        .unwrap();
-    (child, ours)
-}
-
 #[test]
 fn once_serves_one_operator_and_ends() {
     let vault = Vault::ready();
@@ -450,7 +302,7 @@ fn once_serves_one_operator_and_ends() {
     let (mut child, stream) = once(home);
     let mut operator = client::operator(stream, &vault.key).unwrap();
     operator
-        .add(name("bot"), Subject::Channel(telegram()), secret("t"))
+        .add(name("bot"), Subject::Model, Terms::default(), secret("t"))
         .unwrap();
     drop(operator);
     assert!(ended(&mut child).success());
@@ -464,7 +316,7 @@ fn killed_at_any_moment_it_has_the_old_value_or_the_new() {
     let (mut child, stream) = once(home.path());
     let mut operator = client::operator(stream, &key).unwrap();
     operator
-        .add(name("n"), Subject::Model, secret("0"))
+        .add(name("n"), Subject::Model, Terms::default(), secret("0"))
         .unwrap();
     drop(operator);
     assert!(ended(&mut child).success());
@@ -481,7 +333,7 @@ fn killed_at_any_moment_it_has_the_old_value_or_the_new() {
         let mut tried = confirmed;
         for _ in 0..10_000 {
             tried += 1;
-            match operator.rotate(name("n"), secret(&tried.to_string())) {
+            match operator.rotate(name("n"), secret(&tried.to_string()), SAME, SAME) {
                 Ok(()) => confirmed = tried,
                 Err(_) => break,
             }

@@ -1,0 +1,104 @@
+//! A link, spoken badly.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::frame;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::report::Reporter;
+
+/// How long a peer may take for an answer, or to take what is sent.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// The most frames of a flood, and how long it lasts.
+const FLOOD: usize = 100_000;
+const FLOOD_TIME: Duration = Duration::from_millis(500);
+
+/// Announced, and begun.
+const HUGE: u32 = 16 * 1024 * 1024;
+
+/// A link whose answers are all looked at.
+pub(super) struct Wire {
+    stream: UnixStream,
+    name: String,
+    reporter: Arc<Reporter>,
+}
+
+impl Wire {
+    pub(super) fn new(stream: UnixStream, name: &str, reporter: &Arc<Reporter>) -> Self {
+        // Without limits it would only be slower.
+        let _ = stream.set_read_timeout(Some(MOMENT));
+        let _ = stream.set_write_timeout(Some(MOMENT));
+        Self {
+            stream,
+            name: name.to_owned(),
+            reporter: Arc::clone(reporter),
+        }
+    }
+
+    pub(super) fn send<T: Serialize>(&self, value: &T) -> io::Result<()> {
+        frame::write(&self.stream, value).map_err(io::Error::other)
+    }
+
+    /// The next frame, if one comes within a moment.
+    pub(super) fn receive(&self) -> io::Result<Value> {
+        let mut header = [0; 4];
+        (&self.stream).read_exact(&mut header)?;
+        let mut body = vec![0; frame::announced(header).map_err(io::Error::other)?];
+        (&self.stream).read_exact(&mut body)?;
+        self.reporter.look(&self.name, &body);
+        frame::decode(&body).map_err(io::Error::other)
+    }
+
+    /// All frames until none comes for a moment.
+    pub(super) fn rest(&self) -> Vec<Value> {
+        let until = Instant::now() + 5 * MOMENT;
+        let mut frames = Vec::new();
+        while let (Ok(frame), true) = (self.receive(), Instant::now() < until) {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Sends it and waits for an answer of this type, looking at all others that come.
+    pub(super) fn ask<T: Serialize>(&self, value: &T, wanted: &str) -> io::Result<Value> {
+        self.send(value)?;
+        let frames = self.rest();
+        let mut answers = frames.into_iter();
+        answers
+            .find(|frame| frame["type"] == wanted)
+            .ok_or_else(|| io::Error::other(format!("no {wanted} came")))
+    }
+
+    /// A frame that is far over the limit.
+    pub(super) fn huge(&self) {
+        let piece = vec![b'x'; 64 * 1024];
+        let mut sent = (&self.stream).write_all(&HUGE.to_be_bytes());
+        for _ in 0..HUGE as usize / piece.len() {
+            sent = sent.and_then(|()| (&self.stream).write_all(&piece));
+        }
+        // The peer ends the link at some point, which is as it should be.
+        drop(sent);
+    }
+
+    /// A frame that begins and never ends. The link stays open as long as this lives.
+    pub(super) fn half(&self) {
+        let begun = (&self.stream).write_all(&100_u32.to_be_bytes());
+        // As above.
+        drop(begun.and_then(|()| (&self.stream).write_all(b"{\"type\":")));
+    }
+
+    /// The same frame over and over, reading nothing.
+    pub(super) fn flood(&self, frame: &Value) {
+        let until = Instant::now() + FLOOD_TIME;
+        for _ in 0..FLOOD {
+            if self.send(frame).is_err() || Instant::now() > until {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What a program can reach when it is taken over: what is meant to be so.
+
+use sandbox::Program;
+use serde::{Deserialize, Serialize};
+
+/// What there is to lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asset {
+    /// The token of a channel that the program does not serve.
+    OtherToken,
+    /// The key of a model on another machine.
+    ProviderKey,
+    /// The file of sealed secrets.
+    VaultFile,
+    /// What it is sealed with.
+    MasterKey,
+    /// The record's rows.
+    History,
+    /// What signs the record.
+    SigningKey,
+    /// What somebody said in a session that the program does not serve.
+    OtherSession,
+    /// A yes that nobody said to a call of tier 3, or what says it.
+    ForgedApproval,
+    /// The configuration and the owner's rules, written.
+    PolicyChange,
+    /// Files of the user outside of the workspace, read.
+    HostFiles,
+    /// The same, written.
+    HostFilesWritten,
+    /// Files of the workspace.
+    WorkspaceFiles,
+    /// A connection to a host.
+    NetworkHost,
+    /// Another process: its memory, its descriptors, a signal to it.
+    OtherProcess,
+    /// The supervisor: what it is asked, and what it does.
+    Supervisor,
+}
+
+/// All assets, in the order of the table's columns.
+pub const ASSETS: [Asset; 15] = [
+    Asset::OtherToken,
+    Asset::ProviderKey,
+    Asset::VaultFile,
+    Asset::MasterKey,
+    Asset::History,
+    Asset::SigningKey,
+    Asset::OtherSession,
+    Asset::ForgedApproval,
+    Asset::PolicyChange,
+    Asset::HostFiles,
+    Asset::HostFilesWritten,
+    Asset::WorkspaceFiles,
+    Asset::NetworkHost,
+    Asset::OtherProcess,
+    Asset::Supervisor,
+];
+
+impl Asset {
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::OtherToken => "another channel's token",
+            Self::ProviderKey => "a provider key",
+            Self::VaultFile => "the vault file",
+            Self::MasterKey => "the master key",
+            Self::History => "history",
+            Self::SigningKey => "the signing key",
+            Self::OtherSession => "another session's text",
+            Self::ForgedApproval => "a forged approval",
+            Self::PolicyChange => "a policy change",
+            Self::HostFiles => "host files",
+            Self::HostFilesWritten => "host files, written",
+            Self::WorkspaceFiles => "workspace files",
+            Self::NetworkHost => "a host on the network",
+            Self::OtherProcess => "another process' memory",
+            Self::Supervisor => "the supervisor",
+        }
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The program's file.
+    pub name: &'static str,
+    /// Its confinement.
+    pub program: Program,
+    /// What it reaches by design; everything else it must not.
+    pub yes: &'static [Asset],
+    /// Why, for people.
+    pub why: &'static str,
+}
+
+/// All programs that an attacker may get into. The supervisor reads nothing of anybody and is not among them;
+/// `bulkhead-engine` lives for one call and holds a container engine, which is what whoever chooses it trusts.
+pub const ROWS: [Row; 9] = [
+    Row {
+        name: "bulkhead-channel-web",
+        program: Program::ChannelWeb,
+        yes: &[],
+        why: "",
+    },
+    Row {
+        name: "bulkhead-channel-telegram",
+        program: Program::ChannelTelegram,
+        yes: &[],
+        why: "",
+    },
+    Row {
+        name: "bulkhead-agent",
+        program: Program::Agent,
+        yes: &[],
+        why: "",
+    },
+    Row {
+        name: "bulkhead-gateway",
+        program: Program::Gateway,
+        yes: &[
+            Asset::History,
+            Asset::OtherSession,
+            Asset::ForgedApproval,
+            Asset::WorkspaceFiles,
+        ],
+        why: "it decides, and has boxes run what it decided",
+    },
+    Row {
+        name: "bulkhead-egress",
+        program: Program::Egress,
+        yes: &[Asset::ProviderKey, Asset::OtherSession, Asset::NetworkHost],
+        why: "all that is said to models passes through it, with the key that they want",
+    },
+    Row {
+        name: "bulkhead-vault",
+        program: Program::Vault,
+        yes: &[
+            Asset::OtherToken,
+            Asset::ProviderKey,
+            Asset::VaultFile,
+            Asset::MasterKey,
+        ],
+        why: "it keeps them",
+    },
+    Row {
+        name: "bulkhead-ledger",
+        program: Program::Ledger,
+        yes: &[Asset::History, Asset::SigningKey, Asset::OtherSession],
+        why: "it writes and signs the record, in which everything stands",
+    },
+    Row {
+        name: "bulkhead-sandbox",
+        program: Program::Sandbox,
+        yes: &[Asset::HostFiles, Asset::WorkspaceFiles],
+        why: "it lays the host's programs and the workspace into boxes",
+    },
+    Row {
+        name: "bulkhead-workspace",
+        program: Program::Workspace,
+        yes: &[Asset::WorkspaceFiles],
+        why: "it keeps them",
+    },
+];
+
+/// Where an attacker is who holds all rights of the user, under no confinement at all: what it reaches shows that
+/// the attempts can see. The rest is shown by the rows in which it is meant to be reached.
+pub const CONTROL: &str = "unconfined";
+
+/// What [`CONTROL`] has to reach.
+pub const CONTROL_REACHES: &[Asset] = &[
+    Asset::VaultFile,
+    Asset::MasterKey,
+    Asset::History,
+    Asset::SigningKey,
+    Asset::OtherSession,
+    Asset::ForgedApproval,
+    Asset::PolicyChange,
+    Asset::HostFiles,
+    Asset::HostFilesWritten,
+    Asset::WorkspaceFiles,
+    Asset::NetworkHost,
+    Asset::OtherProcess,
+    Asset::Supervisor,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_never_seen_anywhere_would_prove_nothing() {
+        for asset in ASSETS {
+            let seen = ROWS.iter().any(|row| row.yes.contains(&asset));
+            assert!(seen || CONTROL_REACHES.contains(&asset), "{asset:?}");
+        }
+    }
+
+    #[test]
+    fn each_asset_is_one_column() {
+        for (at, asset) in ASSETS.iter().enumerate() {
+            assert_eq!(ASSETS.iter().position(|other| other == asset), Some(at));
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! A search for secrets in everything that must not have them: the memory of every program, its
+//! environment and command line, files, names of sockets, logs, the record, what crashes leave.
+//!
+//! Takes root, as CI has it: no program lets its memory be read by its own user.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use testkit::model::{Rule, Script, ScriptedModel, Step};
+use testkit::system::{System, processes_with, said, wait_for};
+use testkit::telegram::{BotMessage, Chat, TelegramServer};
+
+const OWNER: i64 = 7;
+const CHANNEL: &str = "bulkhead-channel-telegram";
+
+/// A secret that is searched for: invented, and different in each run.
+struct Canary {
+    name: &'static str,
+    value: String,
+    /// Plain, in base64 at each offset, in hexadecimal.
+    needles: Vec<Vec<u8>>,
+}
+
+impl Canary {
+    fn new(name: &'static str, value: String) -> Self {
+        // Whoever uses a token sends its second half in many forms; that half is what has to be nowhere.
+        let core = value
+            .rsplit(':')
+            .next()
+            .expect("a value")
+            .as_bytes()
+            .to_vec();
+        let mut needles = vec![core.clone()];
+        needles.extend((0..3).map(|offset| base64_at(&core, offset)));
+        let hex: String = core.iter().map(|byte| format!("{byte:02x}")).collect();
+        needles.push(hex.to_uppercase().into_bytes());
+        needles.push(hex.into_bytes());
+        Self {
+            name,
+            value,
+            needles,
+        }
+    }
+
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.needles.iter().any(|needle| find(bytes, needle))
+    }
+}
+
+/// Whether the needle is there; its rarest sign first, as memory is mostly zeros.
+fn find(bytes: &[u8], needle: &[u8]) -> bool {
+    let first = needle[0];
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|byte| *byte == first) {
+        if rest[at..].starts_with(needle) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+/// What base64 of any text with these bytes in it holds, if they begin at this offset of three.
+fn base64_at(bytes: &[u8], offset: usize) -> Vec<u8> {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // The signs before the first and after the last whole group depend on what is around.
+    let skipped = (3 - offset) % 3;
+    let whole = &bytes[skipped..];
+    let mut text = Vec::new();
+    for group in whole.chunks_exact(3) {
+        let number = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
+        for shift in [18, 12, 6, 0] {
+            text.push(SIGNS[(number >> shift & 63) as usize]);
+        }
+    }
+    text
+}
+
+/// Letters and digits from the kernel's random numbers.
+fn invented(len: usize) -> String {
+    let mut text = String::new();
+    while text.len() < len {
+        let id = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("random numbers");
+        text.extend(id.chars().filter(char::is_ascii_alphanumeric));
+    }
+    text.truncate(len);
+    text
+}
+
+/// Everything of a process that can be read and that could hold a secret.
+fn of_process(pid: u32) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for name in ["environ", "cmdline"] {
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        found.push((name.to_owned(), bytes));
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
+        return found;
+    };
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(mode)) = (words.next(), words.next()) else {
+            continue;
+        };
+        // Images of programs are the same for all; what is written to is what can hold something.
+        if !mode.starts_with("rw") {
+            continue;
+        }
+        let ends = range.split_once('-').and_then(|(start, end)| {
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            Some((number(start)?, number(end)?))
+        });
+        let Some((start, end)) = ends else { continue };
+        if let Some(bytes) = read_range(&memory, start, end) {
+            found.push((format!("memory {line}"), bytes));
+        }
+    }
+    found
+}
+
+/// The pages of a range; those that are not there read as zeros.
+fn read_range(memory: &File, start: u64, end: u64) -> Option<Vec<u8>> {
+    let len = usize::try_from(end - start)
+        .ok()
+        .filter(|len| *len <= 512 << 20)?;
+    let mut bytes = vec![0; len];
+    let mut have = 0;
+    while have < len {
+        match memory.read_at(&mut bytes[have..], start + have as u64) {
+            Ok(got @ 1..) => have += got,
+            // A hole, or what the kernel does not give: the next page.
+            Ok(0) | Err(_) => have = (have / 4096 + 1) * 4096,
+        }
+    }
+    Some(bytes)
+}
+
+struct Rig {
+    system: System,
+    server: TelegramServer,
+    _model: ScriptedModel,
+    canaries: Vec<Canary>,
+    decoy: PathBuf,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let token = Canary::new("telegram-token", format!("4242:{}", invented(35)));
+        let canaries = vec![
+            token,
+            Canary::new("model-key", invented(40)),
+            Canary::new("hub", invented(40)),
+        ];
+        let rule = Rule {
+            contains: "make one".to_owned(),
+            steps: vec![
+                Step::call("exec", json!({ "command": "touch one" })),
+                Step::text("That was one."),
+            ],
+        };
+        let script = Script {
+            rules: vec![rule],
+            ..Script::echo()
+        };
+        let model = ScriptedModel::start(script).expect("a scripted model");
+        let server = TelegramServer::start(&canaries[0].value).expect("a Telegram server");
+        let api = format!(
+            "[channel.telegram]\napi = \"http://{}\"\n",
+            server.address()
+        );
+        let system = System::prepare(model.port(), &api);
+        let folder = tempfile::Builder::new()
+            .prefix("bulkhead-decoy-")
+            .tempdir()
+            .expect("a folder");
+        let decoy = folder.keep().join("credentials");
+        let mut rig = Self {
+            system,
+            server,
+            _model: model,
+            canaries,
+            decoy,
+        };
+        rig.fill();
+        rig.system.up();
+        rig.turn();
+        rig
+    }
+
+    fn fill(&mut self) {
+        let subjects: [&[&str]; 3] = [
+            &["--for", "channel:telegram"],
+            &["--for", "model", "--host", "models.example.com"],
+            &["--for", "tool", "--host", "api.example.com"],
+        ];
+        for (canary, subject) in self.canaries.iter().zip(subjects) {
+            let words = [&["vault", "add", canary.name], subject].concat();
+            let added = self.system.bulkhead_with(&words, &canary.value);
+            assert!(added.status.success(), "{}", said(&added));
+        }
+        let decoy = self.decoy.display().to_string();
+        let added = self.system.bulkhead(&[
+            "vault",
+            "add",
+            "aws-root",
+            "--honeytoken",
+            "--plant",
+            &decoy,
+        ]);
+        assert!(added.status.success(), "{}", said(&added));
+        let text = fs::read_to_string(&self.decoy).expect("the decoy");
+        let value = text
+            .rsplit(' ')
+            .next()
+            .expect("its value")
+            .trim()
+            .to_owned();
+        self.canaries.push(Canary::new("aws-root", value));
+    }
+
+    /// A turn over Telegram with a call that is asked about and runs in a box.
+    fn turn(&self) {
+        let writes = |text: &str| self.server.user_writes(OWNER, &Chat::private(OWNER), text);
+        writes("hello");
+        let asked = self.told("pair approve");
+        let code: String = (asked.split("pair approve ").nth(1).expect("a code").chars())
+            .take_while(char::is_ascii_alphanumeric)
+            .collect();
+        let paired = self
+            .system
+            .bulkhead(&["pair", "approve", &code, "--as", "owner"]);
+        assert!(paired.status.success(), "{}", said(&paired));
+        writes("make one");
+        let question = wait_for("a question", || {
+            let asks = |message: &BotMessage| message.buttons.iter().any(|b| b.text == "Approve");
+            self.server.messages().into_iter().rfind(asks)
+        });
+        let yes = question
+            .buttons
+            .iter()
+            .find(|button| button.text == "Approve");
+        self.server
+            .user_presses(OWNER, question.id, &yes.expect("a button").callback_data);
+        self.told("That was one.");
+        assert!(self.system.workspace().join("one").exists());
+    }
+
+    fn told(&self, part: &str) -> String {
+        wait_for(part, || {
+            let texts = self.server.texts(OWNER).into_iter();
+            texts.filter(|text| text.contains(part)).next()
+        })
+    }
+
+    /// Which programs have which secret, and where else one is.
+    fn search(&self) -> BTreeSet<(String, &'static str)> {
+        let mut hits = BTreeSet::new();
+        for (program, pid) in self.programs() {
+            let held = of_process(pid);
+            assert!(
+                held.iter().any(|(place, _)| place.starts_with("memory")),
+                "{program} cannot be searched"
+            );
+            for (place, bytes) in held {
+                for canary in self.canaries.iter().filter(|canary| canary.is_in(&bytes)) {
+                    eprintln!("{} is in {program}: {place}", canary.name);
+                    hits.insert((program.clone(), canary.name));
+                }
+            }
+        }
+        each_file(self.system.home(), &mut |path| {
+            let mut bytes = path.display().to_string().into_bytes();
+            // Sockets have a name and no bytes.
+            bytes.extend(fs::read(path).unwrap_or_default());
+            for canary in self.canaries.iter().filter(|canary| canary.is_in(&bytes)) {
+                hits.insert((path.display().to_string(), canary.name));
+            }
+        });
+        hits
+    }
+
+    /// All processes of this home by the name of their program.
+    fn programs(&self) -> Vec<(String, u32)> {
+        let home = self.system.home().display().to_string();
+        let pids: BTreeSet<u32> = (self.system.pids().into_iter())
+            .chain(processes_with(&home))
+            .collect();
+        let name = |pid: u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let path = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let path = String::from_utf8_lossy(path).into_owned();
+            path.rsplit('/').next().unwrap_or_default().to_owned()
+        };
+        let own = std::process::id();
+        pids.into_iter()
+            .filter(|pid| *pid != own)
+            .map(|pid| (name(pid), pid))
+            .collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Left behind it would only be untidy.
+        if let Some(folder) = self.decoy.parent() {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+fn each_file(folder: &Path, each: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().expect("its kind");
+        if kind.is_dir() {
+            each_file(&path, each);
+        } else if !kind.is_symlink() {
+            each(&path);
+        }
+    }
+}
+
+#[test]
+fn no_program_file_or_record_has_a_secret_that_is_not_its_own() {
+    let rig = Rig::start();
+    let names: BTreeMap<String, u32> = rig.programs().into_iter().collect();
+    for name in [
+        "supervisor",
+        "gateway",
+        "agent",
+        "egress",
+        "vault",
+        "ledger",
+        "sandbox",
+        "workspace",
+        "channel-web",
+    ] {
+        assert!(
+            names.contains_key(&format!("bulkhead-{name}")),
+            "{name}: {names:?}"
+        );
+    }
+    // That the search sees: the channel has its own token. Egress carries its bytes, which the stand-in wants
+    // in the clear; a real server gets them by TLS, which ends in the channel.
+    let own = (CHANNEL.to_owned(), "telegram-token");
+    let carried = ("bulkhead-egress".to_owned(), "telegram-token");
+    let hits = rig.search();
+    assert!(hits.contains(&own), "the search is blind: {hits:?}");
+    let more: Vec<_> = hits
+        .iter()
+        .filter(|hit| **hit != own && **hit != carried)
+        .collect();
+    assert!(more.is_empty(), "{more:?}");
+
+    // What is left when programs die in the middle: no core, nothing in the log.
+    for name in [
+        "bulkhead-vault",
+        CHANNEL,
+        "bulkhead-egress",
+        "bulkhead-gateway",
+    ] {
+        rig.system.signal(name, "SEGV");
+    }
+    rig.server
+        .user_writes(OWNER, &Chat::private(OWNER), "are you there?");
+    rig.told("You said: are you there?");
+    let hits = rig.search();
+    let more: Vec<_> = hits
+        .iter()
+        .filter(|hit| **hit != own && **hit != carried)
+        .collect();
+    assert!(more.is_empty(), "after crashes: {more:?}");
+    let log = fs::read_to_string(rig.system.home().join("log/bulkhead.log")).expect("the log");
+    assert!(log.contains("signal 11"), "nothing crashed: {log}");
+    let record: Vec<Value> = rig.system.record();
+    let text = serde_json::to_string(&record).expect("JSON");
+    assert!(
+        text.contains("secret_used") && text.contains("telegram-token"),
+        "names are on the record"
+    );
+    assert!(
+        rig.canaries
+            .iter()
+            .all(|canary| !canary.is_in(text.as_bytes()))
+    );
+    rig.system.assert_record_is_sound();
+}
+
+#[test]
+fn the_search_finds_each_form_of_a_secret() {
+    let canary = Canary::new("x", "abcdefghijklmnopqrstuvwxyz0123456789".to_owned());
+    assert!(canary.is_in(b"..abcdefghijklmnopqrstuvwxyz0123456789.."));
+    assert!(canary.is_in(b"token=YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU2Nzg5Cg=="));
+    // One and two bytes before it.
+    assert!(canary.is_in(b"eGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6MDEyMzQ1Njc4OQ=="));
+    assert!(canary.is_in(b"eHhhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0NTY3ODk="));
+    assert!(
+        canary.is_in(b"6162636465666768696a6b6c6d6e6f707172737475767778797a30313233343536373839")
+    );
+    assert!(!canary.is_in(b"abcdefghijklmnopqrstuvwxyz012345678"));
+}
