@@ -77,10 +77,10 @@ fn unit(text: &str, at: usize, place: Place) -> usize {
 mod tests {
     use super::*;
 
-    fn cut(text: &str, ranges: &[Range<usize>]) -> String {
+    fn cut(text: &str, ranges: &[(usize, usize)]) -> String {
         let cuts: Vec<_> = ranges
             .iter()
-            .map(|r| (r.clone(), "[cut]".to_owned()))
+            .map(|r| (r.0..r.1, "[cut]".to_owned()))
             .collect();
         without(text, &cuts)
     }
@@ -89,10 +89,10 @@ mod tests {
     fn what_is_cut_out_leaves_the_rest_as_it_was() {
         let text = r#"{"a":"say hush now","b":1}"#;
         let at = text.find("hush").unwrap();
-        assert_eq!(cut(text, &[at..at + 4]), r#"{"a":"say [cut] now","b":1}"#);
+        assert_eq!(cut(text, &[(at, at + 4)]), r#"{"a":"say [cut] now","b":1}"#);
         assert_eq!(cut(text, &[]), text);
         let twice = r#"["hush hush"]"#;
-        assert_eq!(cut(twice, &[2..6, 7..11]), r#"["[cut] [cut]"]"#);
+        assert_eq!(cut(twice, &[(2, 6), (7, 11)]), r#"["[cut] [cut]"]"#);
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
         serde_json::from_str::<serde_json::Value>(text).unwrap();
         for start in 0..text.len() {
             for end in start + 1..=text.len() {
-                let left = cut(text, &[start..end]);
+                let left = cut(text, &[(start, end)]);
                 let read = serde_json::from_str::<serde_json::Value>(&left);
                 assert!(read.is_ok(), "{start}..{end}: {left}");
                 let inside = text.get(start..end).unwrap_or_default();

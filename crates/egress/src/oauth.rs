@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::body::Bytes;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use outbound::{Allowed, Terms, Url};
 use protocol::egress::FetchFault;
@@ -199,6 +198,6 @@ fn draft(client: &Client, rotated: Option<&SecretText>, url: &Url) -> Result<Dra
         path: url.path().to_owned(),
         query: None,
         headers,
-        body: Bytes::from(wiped(form)),
+        body: wiped(form),
     })
 }

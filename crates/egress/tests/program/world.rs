@@ -280,7 +280,7 @@ impl World {
                 let (acceptor, bytes) = (acceptor.clone(), bytes.clone());
                 tokio::spawn(async move {
                     let mut stream = acceptor.accept(stream).await.unwrap();
-                    stream.read(&mut [0; 1024]).await.unwrap();
+                    stream.read_exact(&mut [0; 16]).await.unwrap();
                     // Whoever has enough of it hangs up.
                     let _ = stream.write_all(&bytes).await;
                     let _ = stream.shutdown().await;
