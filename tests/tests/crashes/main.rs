@@ -16,6 +16,10 @@ use testkit::system::{Running, System, is_alive, wait_for};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The end of what is said is held back while it could be the beginning of a secret.
+const THINKING: &str = "hm, let me think about this for a while, since there is a lot to look at before \
+    anything can be said about it at all, and ";
+
 /// A model that takes these steps, and then repeats what the person wrote.
 pub(crate) fn model(steps: impl IntoIterator<Item = Step>) -> ScriptedModel {
     let script = Script {
@@ -32,7 +36,7 @@ pub(crate) fn exec(command: &str) -> Step {
 /// An answer that has begun and does not end by itself in the time of a test.
 pub(crate) fn endless() -> Step {
     Step::Stall {
-        tokens: vec!["hm ".to_owned()],
+        tokens: vec![THINKING.to_owned()],
         ms: 60_000,
     }
 }
@@ -69,7 +73,9 @@ pub(crate) fn session(system: &System) -> String {
 /// Asks something whose answer has begun and does not end.
 pub(crate) fn ask_in_mid_stream(system: &System, model: &ScriptedModel) -> (Running, String) {
     let ask = system.spawn(&["ask", "first"]);
-    wait_for("the first word", || (ask.out() == "hm ").then_some(()));
+    wait_for("the first word", || {
+        ask.out().starts_with("hm, ").then_some(())
+    });
     assert_eq!(model.requests().len(), 1);
     let session = session(system);
     (ask, session)

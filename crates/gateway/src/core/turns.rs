@@ -258,12 +258,15 @@ impl Gateway {
                     self.misbehaved(id, "it ended a turn with calls still open")
                 }
             }
-            AgentRequest::Failed { fault, .. } => self.end_turn(
-                id,
-                Ended::Failed(TurnEnd::Fault {
-                    fault: bounded(fault),
-                }),
-            ),
+            AgentRequest::Failed { fault, .. } => {
+                self.speak_out(id, turn)?;
+                self.end_turn(
+                    id,
+                    Ended::Failed(TurnEnd::Fault {
+                        fault: bounded(fault),
+                    }),
+                )
+            }
             AgentRequest::Token { .. } | AgentRequest::Finished { .. } => {
                 self.misbehaved(id, "it sent more text than fits")
             }

