@@ -123,7 +123,10 @@ fn every_command_about_people_keys_secrets_and_the_whole_has_a_json_form() {
 
     let keep = ["vault", "add", "key", "--for", "model", "--json"];
     let kept = system.bulkhead_with(&keep, "the value");
-    assert_eq!(values(&kept), [json!({ "done": "kept", "name": "key" })]);
+    assert_eq!(
+        values(&kept),
+        [json!({ "done": "kept", "name": "key", "kind": "secret" })]
+    );
     one(
         &run(&system, "vault list"),
         &["name", "subject", "created", "last_used"],

@@ -131,7 +131,7 @@ fn resolved(path: &str) -> Result<String, BadPath> {
         return Err(BadPath::OddDots((*odd).to_owned()));
     }
     let last = segments.len().saturating_sub(1);
-    let empty_inside = segments[..last].iter().any(|segment| segment.is_empty());
+    let empty_inside = segments[..last].contains(&"");
     if empty_inside && segments.iter().any(|segment| is_dots(segment)) {
         return Err(BadPath::OddDots("//".to_owned()));
     }

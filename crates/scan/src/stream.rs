@@ -7,13 +7,13 @@ use crate::scanner::Scanner;
 const MEMORY: usize = 4 * 1024;
 
 /// At least so much of a message's end is held back.
-const LEAST_HELD: usize = 48;
+const LEAST_HELD: usize = 32;
 
 /// Never is more held back than this: a private key is longer than any other secret.
 const MOST_HELD: usize = 16 * 1024;
 
 /// With less that is new a scan is not worth its time.
-const STEP: usize = 32;
+const STEP: usize = 8;
 
 /// Text that may go on, and what was found in it.
 #[derive(Debug, Default, PartialEq, Eq)]
