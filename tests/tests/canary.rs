@@ -251,8 +251,8 @@ impl Rig {
 
     fn told(&self, part: &str) -> String {
         wait_for(part, || {
-            let texts = self.server.texts(OWNER).into_iter();
-            texts.filter(|text| text.contains(part)).next()
+            let mut texts = self.server.texts(OWNER).into_iter();
+            texts.find(|text| text.contains(part))
         })
     }
 

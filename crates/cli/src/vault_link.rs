@@ -32,7 +32,6 @@ impl VaultLink {
             other => return other,
         }
         home.create()?;
-        refuse_while_frozen(home, "the vault stays closed")?;
         ensure_key(home, &operator()?)?;
         let (stream, program) = start(home)?;
         Self::prove(home, stream, Some(program))
@@ -40,6 +39,8 @@ impl VaultLink {
 
     /// Connects to the vault that runs; [`Fault::NotUp`] if none does.
     pub(crate) fn running(home: &Home) -> Result<Self, Fault> {
+        // The socket is there, and whoever listens on it is not.
+        refuse_while_frozen(home, "the vault stays closed")?;
         let stream = connect::socket(home, "vault.sock")?;
         Self::prove(home, stream, None)
     }

@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn each_odd_form_is_refused_by_name() {
-        let table: &[(fn(&BadHost) -> bool, &[&str])] = &[
+        type Row<'a> = (fn(&BadHost) -> bool, &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             (|bad| *bad == BadHost::Empty, &[""]),
             (
                 |bad| matches!(bad, BadHost::OddAddress(_)),

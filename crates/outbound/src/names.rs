@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn names_that_are_no_hosts_of_the_internet_are_refused_with_the_reason() {
-        let table: &[(fn(&BadName) -> bool, &[&str])] = &[
+        type Row<'a> = (fn(&BadName) -> bool, &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             (
                 |bad| matches!(bad, BadName::Localhost(_)),
                 &["localhost", "a.localhost", "ip6-localhost"],

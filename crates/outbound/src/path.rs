@@ -132,7 +132,7 @@ fn resolved(path: &str) -> Result<String, BadPath> {
     }
     let last = segments.len().saturating_sub(1);
     let empty_inside = segments[..last].contains(&"");
-    if empty_inside && segments.iter().any(|segment| is_dots(segment)) {
+    if empty_inside && segments.iter().any(is_dots) {
         return Err(BadPath::OddDots("//".to_owned()));
     }
     let mut kept: Vec<&str> = Vec::new();

@@ -291,7 +291,8 @@ mod tests {
 
     #[test]
     fn what_two_readers_could_read_differently_is_refused() {
-        let table: &[(fn(&BadUrl) -> bool, &[&str])] = &[
+        type Row<'a> = (fn(&BadUrl) -> bool, &'a [&'a str]);
+        let table: &[Row<'_>] = &[
             (
                 |bad| matches!(bad, BadUrl::Scheme(_)),
                 &[

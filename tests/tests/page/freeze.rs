@@ -14,7 +14,9 @@ fn everything_is_frozen_by_two_clicks_and_by_no_single_one() {
     browser.click("#panic");
     browser.find("#freeze:not([hidden])");
     browser.click("#freeze-no");
-    browser.find("#freeze[hidden]");
+    wait_for("the question is gone", || {
+        (count(&browser, "#freeze[hidden]") == 1).then_some(())
+    });
     assert!(!frozen());
 
     browser.click("#panic");

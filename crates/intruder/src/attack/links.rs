@@ -150,7 +150,7 @@ fn sign_as_the_operator(attacker: &Attacker, wire: &Wire) {
 
 fn yes_of_the_operator(card: &ApprovalCard) -> OperatorRequest {
     OperatorRequest::Approve {
-        approval: card.approval.clone(),
+        approval: card.approval,
         digest: card.digest,
         nonce: card.nonce,
         signature: forged(card),
@@ -257,7 +257,7 @@ fn answer_with_everything(card: &ApprovalCard, sender: &SenderId, wire: &Wire) {
         out_of_order(
             wire,
             &ChannelRequest::Answer {
-                approval: card.approval.clone(),
+                approval: card.approval,
                 digest: card.digest,
                 nonce: card.nonce,
                 sender: sender.clone(),
