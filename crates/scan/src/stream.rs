@@ -148,7 +148,7 @@ fn held_back(held: &str) -> usize {
             start = at;
         }
     }
-    let spelled = words >= 4 && average_word(&bytes[start..]) <= 4;
+    let spelled = words >= 4 && average_word(&bytes[start..]) <= 2;
     let word = bytes
         .iter()
         .rev()
@@ -161,12 +161,15 @@ fn held_back(held: &str) -> usize {
     least.min(MOST_HELD).min(held.len())
 }
 
+/// The length of the words, blanks aside. Words of a language have three letters and more.
 fn average_word(bytes: &[u8]) -> usize {
-    let words = bytes
-        .split(u8::is_ascii_whitespace)
-        .filter(|w| !w.is_empty())
-        .count();
-    bytes.len() / words.max(1)
+    let words = bytes.split(u8::is_ascii_whitespace);
+    let (words, letters) = words
+        .filter(|word| !word.is_empty())
+        .fold((0, 0), |(words, letters), word| {
+            (words + 1, letters + word.len())
+        });
+    letters / words.max(1_usize)
 }
 
 #[cfg(test)]

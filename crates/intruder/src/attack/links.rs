@@ -19,7 +19,7 @@ use protocol::operator::OperatorRequest;
 use protocol::passkey::Proof;
 use protocol::record::{LedgerRequest, system_session};
 use protocol::runner::{Leaves, Limits, RunRequest};
-use protocol::vault::VaultRequest;
+use protocol::vault::{Purpose, Purpose, VaultRequest};
 use protocol::workspace::{HistoryRequest, LayerKind, LayerRequest};
 use sandbox::Program;
 use serde_json::{Value, json};
@@ -281,6 +281,9 @@ fn as_an_agent(attacker: &Attacker, wire: &Wire) {
     sign_as_the_operator(attacker, wire);
 }
 
+/// The host that the model's key of the scene is for.
+const MODEL_HOST: &str = "models.invalid";
+
 /// To a host that no rule names, and the secrets by every name there is.
 fn tunnels(place: &Place, attacker: &Attacker, peer: &Peer) {
     for host in ["127.0.0.1", "localhost", "2130706433", "::ffff:127.0.0.1"] {
@@ -315,8 +318,12 @@ fn secrets(place: &Place, attacker: &Attacker, peer: &Peer) {
             continue;
         };
         let probe = format!("ask the vault for {name}");
-        let opened = vault.open(&name);
-        if let Ok(value) = &opened {
+        let ways = [
+            vault.open_for(&name, Purpose::Model, MODEL_HOST),
+            vault.open_for(&name, Purpose::Tool, MODEL_HOST),
+            vault.open(&name),
+        ];
+        for value in ways.iter().flatten() {
             place.reporter.look(&probe, value.expose().as_bytes());
         }
     }
