@@ -19,7 +19,7 @@ use protocol::operator::OperatorRequest;
 use protocol::passkey::Proof;
 use protocol::record::{LedgerRequest, system_session};
 use protocol::runner::{Leaves, Limits, RunRequest};
-use protocol::vault::{Purpose, Purpose, VaultRequest};
+use protocol::vault::{Purpose, VaultRequest};
 use protocol::workspace::{HistoryRequest, LayerKind, LayerRequest};
 use sandbox::Program;
 use serde_json::{Value, json};
