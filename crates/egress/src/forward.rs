@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::dial;
+use crate::fetch::Rules;
 use crate::forward_budget::{Budgets, Direction, Meter};
 use crate::forward_copy::{Pipes, carry};
 use crate::inspect::{self, Origin};
@@ -47,6 +48,8 @@ const MAX_REFUSALS: u32 = 500;
 
 /// What the ways out of all boxes have in common.
 pub(crate) struct BoxDoor {
+    /// All rules there are.
+    owners: Rules,
     pub(crate) tls: TlsConnector,
     record: Record,
     pub(crate) budgets: Budgets,
@@ -57,8 +60,9 @@ pub(crate) struct BoxDoor {
 
 impl BoxDoor {
     /// With the roots of this connector for what is inspected.
-    pub(crate) fn new(tls: TlsConnector, record: Record) -> Self {
+    pub(crate) fn new(tls: TlsConnector, record: Record, owners: Rules) -> Self {
         Self {
+            owners,
             tls,
             record,
             budgets: Budgets::default(),
@@ -136,8 +140,13 @@ impl Run {
         if rules.is_empty() {
             return Err("a box without rules reaches nothing".to_owned());
         }
+        let owners = door.owners.now();
         let mut subjects = Vec::new();
         for rule in &rules {
+            // Whoever asks may be taken over; what a box may reach the owner has written.
+            if !owners.rules().contains(rule) {
+                return Err(format!("rule `{}` is not one of the owner's", rule.name));
+            }
             match &rule.subject {
                 subject @ Subject::Exec(_) if subjects.contains(subject) => {}
                 subject @ Subject::Exec(_) => subjects.push(subject.clone()),

@@ -82,7 +82,9 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     let tls = |error| format!("TLS: {error}");
     let (record, vault) = (Record::new(), VaultLink::default());
     let leaks = Leaks::new(vault.clone(), record.clone());
-    let boxes = BoxDoor::new(dial::tls(roots.clone()).map_err(tls)?, record.clone());
+    let rules = Rules::new(rules);
+    let box_tls = dial::tls(roots.clone()).map_err(tls)?;
+    let boxes = BoxDoor::new(box_tls, record.clone(), rules.clone());
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
@@ -92,7 +94,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             leaks: leaks.clone(),
         }),
         tools: Arc::new(FetchDoor {
-            rules: Rules::new(rules),
+            rules,
             tls: dial::tls_for_tools(roots).map_err(tls)?,
             record: record.clone(),
             vault: vault.clone(),

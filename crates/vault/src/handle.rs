@@ -164,6 +164,9 @@ impl Vault {
         self.check(&mut self.seen())?;
         // Not under the store's lock: the record may take its time, the operator need not wait.
         record.secret_used(name, subject)?;
+        // An older copy may have been put in its place meanwhile.
+        let mut seen = self.seen();
+        self.check(&mut seen)?;
         let mut store = self.store();
         // The operator may have removed it, or bound it otherwise, while the row was written.
         may_have(store.entry(name)?.as_ref(), subject, name, host)?;

@@ -189,7 +189,7 @@ impl Door {
             .spawn()
             .map_err(failed("start bulkhead-egress"))?;
         let control = SupervisorEnd::<EgressConfig>::new(ours);
-        let config = config();
+        let config = config(rule(places)?);
         let started = control
             .send(&Control::Start { config })
             .and_then(|()| control.receive());
@@ -256,7 +256,7 @@ fn opened_by(mut stream: TcpStream) -> std::io::Result<TcpStream> {
     }
 }
 
-fn config() -> EgressConfig {
+fn config(rule: EgressRule) -> EgressConfig {
     EgressConfig {
         model: ModelRoute {
             name: "none".to_owned(),
@@ -268,7 +268,7 @@ fn config() -> EgressConfig {
             idle_seconds: 1,
         },
         tunnels: Vec::new(),
-        rules: Vec::new(),
+        rules: vec![rule],
         extra_roots: Vec::new(),
     }
 }

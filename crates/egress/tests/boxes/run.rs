@@ -20,6 +20,7 @@ use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, ChannelId, RowId, SessionId, TurnId};
 use protocol::outbound::EgressRule;
 use protocol::record::{LedgerReply, LedgerRequest};
+use protocol::rules::{OwnerRules, RulesNews};
 use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
 use protocol::workspace::{Base, GitFolders, LayerFolders, LayerId, LayerKind};
 use sandbox::boxes::{Boxes, Config};
@@ -153,6 +154,18 @@ impl System {
         self.child.id()
     }
 
+    /// What is in bulkhead.toml from now on.
+    pub(crate) fn owner_writes(&self, rules: &[EgressRule]) {
+        let rules = OwnerRules {
+            egress: rules.to_vec(),
+            ..OwnerRules::default()
+        };
+        let news = RulesNews::Changed { rules };
+        self.control.send(&Control::Rules { news }).unwrap();
+        // It comes over another link than boxes do.
+        thread::sleep(Duration::from_millis(100));
+    }
+
     /// Runs it in a box with these rules.
     pub(crate) fn run(&self, rules: &[EgressRule], argv: &[&str]) -> RunOutcome {
         self.run_killable(rules, argv, drop)
@@ -164,6 +177,7 @@ impl System {
         argv: &[&str],
         begun: impl FnOnce(Killer),
     ) -> RunOutcome {
+        self.owner_writes(rules);
         let outside = match rules {
             [] => Outside::Nothing,
             _ => Outside::Through {
