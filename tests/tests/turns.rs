@@ -39,7 +39,7 @@ fn last_result(model: &ScriptedModel) -> String {
 
 #[test]
 fn an_answer_streams_in_order_while_the_model_still_writes() {
-    let text = "one two three four five";
+    let text = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen";
     let model = model(Script::steps([
         Step::Text {
             tokens: vec![text[..8].to_owned()],
@@ -50,7 +50,7 @@ fn an_answer_streams_in_order_while_the_model_still_writes() {
         Step::Stall {
             tokens: text
                 .split_inclusive(' ')
-                .take(3)
+                .take(13)
                 .map(str::to_owned)
                 .collect(),
             ms: 60_000,
@@ -61,7 +61,7 @@ fn an_answer_streams_in_order_while_the_model_still_writes() {
     let mut ask = system.spawn(&["ask", "second"]);
     // The model is far from done, and yet what it wrote is there.
     wait_for("the first words", || {
-        (ask.out() == "one two three ").then_some(())
+        ask.out().starts_with("one two three ").then_some(())
     });
     assert!(!ask.is_over());
     interrupt(&ask);

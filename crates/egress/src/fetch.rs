@@ -16,6 +16,7 @@ use protocol::event::Event;
 use protocol::ids::CallRef;
 use protocol::outbound::{Method, Subject};
 use protocol::time::Millis;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -135,7 +136,11 @@ impl FetchDoor {
             hop = next;
         }
         trail.passed(&done);
-        trail.outcome(&hop, done, started.elapsed())
+        let (url, took) = (hop.url.to_string(), started.elapsed());
+        // A long answer takes a while to look through, and nobody else is to wait for it.
+        let looked_through = spawn_blocking(move || trail.outcome(url, done, took)).await;
+        looked_through
+            .map_err(|_| not_allowed("its answer could not be looked through".to_owned()))?
     }
 
     fn judge(&self, subject: &Subject, hop: &Hop) -> Verdict {
@@ -278,7 +283,7 @@ impl Trail {
         self.bytes_down += done.answer.body.len() as u64;
     }
 
-    fn outcome(self, hop: &Hop, done: Done, took: Duration) -> Result<FetchOutcome, FetchFault> {
+    fn outcome(self, url: String, done: Done, took: Duration) -> Result<FetchOutcome, FetchFault> {
         let Done {
             answer,
             vault,
@@ -293,7 +298,7 @@ impl Trail {
         let headers = headers::passed(&answer.headers);
         Ok(FetchOutcome {
             status: answer.status.as_u16(),
-            final_url: sought.out_of(hop.url.to_string()),
+            final_url: sought.out_of(url),
             headers: headers
                 .into_iter()
                 .map(|(name, value)| (name, sought.out_of(value)))

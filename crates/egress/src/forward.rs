@@ -228,6 +228,7 @@ impl Run {
 
     /// The terms of the first program whose rules allow a connection. Programs of one box are not told apart.
     fn judge_tunnel(&self, host: &Host, port: u16) -> Result<Terms, No> {
+        self.stand()?;
         let now = Millis::now();
         let mut strictest: Option<Terms> = None;
         let mut refusal = None;
@@ -261,6 +262,7 @@ impl Run {
 
     /// The same for a request that was seen.
     pub(crate) fn judge(&self, method: Method, url: &outbound::Url) -> Result<Terms, No> {
+        self.stand()?;
         let now = Millis::now();
         let mut refusal = None;
         for subject in &self.subjects {
@@ -279,6 +281,16 @@ impl Run {
             }
         }
         Err(said(refusal))
+    }
+
+    /// Whether the owner still has the rules that the box was made with.
+    fn stand(&self) -> Result<(), No> {
+        let owners = self.door.owners.now();
+        let gone = |rule: &&EgressRule| !owners.rules().contains(rule);
+        match self.rules.rules().iter().find(gone) {
+            None => Ok(()),
+            Some(rule) => Err(No::Refused(format!("rule `{}` was taken back", rule.name))),
+        }
     }
 
     /// The rule of these terms, and what is counted by it from now on.

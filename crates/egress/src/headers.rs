@@ -76,6 +76,16 @@ const PASSED: &[&str] = &[
     "retry-after",
 ];
 
+/// Whether a header makes another request of one than that which was judged by its first line.
+/// Programs behind CGI read `_` in a name as `-`.
+pub(crate) fn says_another(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let is_own = OWN.contains(&name.as_str());
+    name == "forwarded"
+        || name.starts_with("x-forwarded-")
+        || (is_own && name.starts_with("x-") && !name.starts_with("x-amz-"))
+}
+
 /// The headers that a tool may send, or what is wrong with them.
 pub(crate) fn requested(wanted: &[(String, String)]) -> Result<HeaderMap, String> {
     if wanted.len() > MAX_HEADERS {

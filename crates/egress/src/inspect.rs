@@ -27,6 +27,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::dial;
 use crate::forward::{IDLE, No, Place, Run, answer};
 use crate::forward_budget::{Direction, Meter};
+use crate::headers;
 use crate::inspect_head::{Bad, Body, Framing, Head, Reading, Version, is_of_one_hop};
 use crate::tunnel::target;
 
@@ -201,6 +202,10 @@ impl Served<'_> {
         };
         let waits = head.waits().map_err(bad)?;
         let framing = head.framing().map_err(bad)?;
+        if let Some((name, _)) = head.lasting().find(|(name, _)| headers::says_another(name)) {
+            let why = format!("`{name}` can make another request of it than its rule allows");
+            return Err(No::Refused(why));
+        }
         let method = head.method.parse::<Method>();
         let method = method.map_err(|error| No::Refused(error.to_string()))?;
         let terms = self.run.judge(method, &url)?;

@@ -133,7 +133,8 @@ fn kind_v4(address: Ipv4Addr) -> Kind {
     match address.octets() {
         [127, ..] => Kind::Loopback,
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Kind::Private,
-        [169, 254, ..] => Kind::LinkLocal,
+        // The last is a cloud's own services to the machines in it, by an address that looks public.
+        [169, 254, ..] | [168, 63, 129, 16] => Kind::LinkLocal,
         [224..=239, ..] | [255, 255, 255, 255] => Kind::Multicast,
         [0, ..]
         | [192, 0, 0 | 2, _]

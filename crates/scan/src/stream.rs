@@ -50,7 +50,9 @@ impl Stream {
     #[must_use]
     pub fn push(&mut self, scanner: &Scanner, piece: &str) -> Passed {
         self.held.push_str(piece);
-        if self.held.len() < LEAST_HELD + STEP || self.held.len() < self.seen + STEP {
+        // What is long is not looked through anew for every letter.
+        let step = STEP.max(self.held.len() / 8);
+        if self.held.len() < LEAST_HELD + STEP || self.held.len() < self.seen + step {
             return Passed::default();
         }
         let end = self.held.len() - held_back(&self.held);

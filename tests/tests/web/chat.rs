@@ -11,7 +11,10 @@ use crate::{Browser, deleting, next, question, with_files};
 
 #[test]
 fn an_answer_comes_word_by_word_while_the_model_still_writes() {
-    let slow = Step::slow_text("one two three four five six", 150);
+    // The end of what is said is held back while it could be the beginning of a secret.
+    let counted =
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen";
+    let slow = Step::slow_text(counted, 150);
     let model = ScriptedModel::start(Script::steps([slow])).expect("a scripted model");
     let system = System::start(model.port(), "");
     let browser = Browser::log_in(&system);
@@ -34,10 +37,10 @@ fn an_answer_comes_word_by_word_while_the_model_still_writes() {
             _ => {}
         }
     };
-    assert_eq!(reply["text"], "one two three four five six");
+    assert_eq!(reply["text"], counted);
     let all: String = pieces.iter().map(|(text, _)| text.as_str()).collect();
-    assert_eq!(all, "one two three four five six");
-    // Six words, 150 ms apart: the first was there long before the last.
+    assert_eq!(all, counted);
+    // Fourteen words, 150 ms apart: the first was there long before the last.
     let (first, last) = (pieces[0].1, pieces[pieces.len() - 1].1);
     assert!(
         last.duration_since(first) > Duration::from_millis(400),
@@ -277,7 +280,8 @@ fn stopping_ends_the_turn_and_the_model_s_stream() {
 
 #[test]
 fn the_answer_is_there_although_the_page_s_server_was_killed_in_the_middle_of_it() {
-    let slow = Step::slow_text("it is here all the same", 150);
+    let said = "it is here all the same, whatever became of the page while it was being said, word by word";
+    let slow = Step::slow_text(said, 150);
     let model = ScriptedModel::start(Script::steps([slow])).expect("a scripted model");
     let system = System::start(model.port(), "");
     let browser = Browser::log_in(&system);
@@ -290,7 +294,7 @@ fn the_answer_is_there_although_the_page_s_server_was_killed_in_the_middle_of_it
     wait_for("the page is served again", || {
         std::net::TcpStream::connect(("127.0.0.1", system.web_port())).ok()
     });
-    browser.wait_for_answer("it is here all the same");
+    browser.wait_for_answer(said);
     assert_eq!(model.requests().len(), 1);
     let kinds: Vec<_> = browser
         .transcript()

@@ -121,7 +121,8 @@ fn there_is_no_way_past_the_proxy_and_no_names_in_the_box(world: &World) {
 
 fn forms_that_could_be_read_in_two_ways_are_refused(world: &World) {
     let system = System::start(world);
-    let clear = json!({"ports": [80, 443], "cleartext": "allowed", "paths": ["/me/*"]});
+    let clear =
+        json!({"ports": [80, 443], "cleartext": "allowed", "paths": ["/me/*"], "inspect": "yes"});
     let rules = vec![rule("clear", "curl", "plain.acme-widgets.com", clear)];
     let host = r"Host: plain.acme-widgets.com\r\n";
     let get = r"GET http://plain.acme-widgets.com/me/a HTTP/1.1\r\n";

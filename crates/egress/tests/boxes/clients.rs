@@ -296,8 +296,7 @@ fn npm_installs_from_its_registry_and_from_no_other_place(world: &World) {
 
 fn what_goes_in_the_clear_is_judged_too(world: &World) {
     let system = System::start(world);
-    let more =
-        json!({"ports": [80], "cleartext": "allowed", "methods": ["GET"], "paths": ["/me/*"]});
+    let more = json!({"ports": [80], "cleartext": "allowed", "methods": ["GET"], "paths": ["/me/*"], "inspect": "yes"});
     let rules = vec![rule("clear", "curl", "plain.acme-widgets.com", more)];
     let (curl, site) = ("curl -sS --max-time 20 -i", "http://plain.acme-widgets.com");
     let said = system.works(&rules, &format!("{curl} {site}/me/a {site}/me/b"));

@@ -11,6 +11,8 @@ use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use std::time::Duration;
 
+use scan::Finding;
+
 use policy::{Decision, Permit, Profile, Question, Request};
 
 use super::runner::By;
@@ -22,19 +24,36 @@ use super::{Fatal, Gateway, changes, labels, texts};
 /// The longest words of a model that are kept with a call, in bytes.
 const MAX_SAID: usize = 4096;
 
+/// The longest name of a tool that is kept, in bytes.
+const MAX_NAME: usize = 200;
+
 /// The longest name and arguments that are kept of a call, in bytes.
 const MAX_CALL: usize = 512 * 1024;
+
+/// What an agent wants, as it came.
+pub(super) struct Wanted {
+    pub(super) call: CallId,
+    pub(super) name: String,
+    pub(super) args: String,
+    pub(super) said: String,
+    /// What of the vault is in the arguments.
+    pub(super) own: Vec<Finding>,
+}
 
 impl Gateway {
     pub(super) fn call_tool(
         &mut self,
         id: &SessionId,
         turn: TurnId,
-        call: CallId,
-        name: String,
-        args: String,
-        said: String,
+        wanted: Wanted,
     ) -> Result<(), Fatal> {
+        let Wanted {
+            call,
+            name,
+            args,
+            said,
+            own,
+        } = wanted;
         let Some(running) = self
             .sessions
             .get_mut(id)
@@ -69,8 +88,10 @@ impl Gateway {
         {
             running.open.insert(call, OpenCall { title });
         }
-        let said = self.redacted(&texts::shortened(&said, MAX_SAID));
-        let own = self.vaults_own(&args);
+        // What is found may reach over where it is cut.
+        let said = self.redacted(&texts::shortened(&said, 4 * MAX_SAID));
+        let said = texts::shortened(&said, MAX_SAID);
+        let name = self.redacted(&texts::shortened(&name, MAX_NAME));
         if !own.is_empty() {
             let args = scan::redact(&args, &own);
             let intent = Fact::ToolIntent {
@@ -232,7 +253,6 @@ impl Gateway {
             turn,
             call,
         } = reference;
-        let outcome = self.without_secrets(session, outcome)?;
         let (state, result) = (texts::outcome_state(&outcome), texts::outcome(&outcome));
         let detail = texts::card_detail(&outcome);
         let mut facts = before;
@@ -288,11 +308,17 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) fn runner_reply(&mut self, link: LinkId, reply: RunReply) -> Result<(), Fatal> {
+    pub(super) fn runner_reply(
+        &mut self,
+        link: LinkId,
+        reply: RunReply,
+        found: &[Finding],
+    ) -> Result<(), Fatal> {
         let (RunReply::Finished { call, .. } | RunReply::Refused { call, .. }) = &reply;
         if !self.runner.is_over(By::Boxes, link, call) {
             return Ok(());
         }
+        self.leaked(&call.session.clone(), "what came of a call", found)?;
         match reply {
             RunReply::Finished { call, outcome } => {
                 let run = RunOutcome {
@@ -312,7 +338,12 @@ impl Gateway {
         }
     }
 
-    pub(super) fn door_reply(&mut self, link: LinkId, reply: FetchReply) -> Result<(), Fatal> {
+    pub(super) fn door_reply(
+        &mut self,
+        link: LinkId,
+        reply: FetchReply,
+        found: &[Finding],
+    ) -> Result<(), Fatal> {
         let (call, outcome) = match reply {
             FetchReply::Fetched { call, outcome } => {
                 (call, CallOutcome::Fetched { answer: outcome })
@@ -324,7 +355,10 @@ impl Gateway {
             } => return self.touched(&session, &honeytokens),
         };
         match self.runner.is_over(By::Door, link, &call) {
-            true => self.finish(&call, Vec::new(), outcome),
+            true => {
+                self.leaked(&call.session, "what came of a call", found)?;
+                self.finish(&call, Vec::new(), outcome)
+            }
             false => Ok(()),
         }
     }
@@ -380,7 +414,9 @@ impl Gateway {
             Ok(ToolCall::WebFetch { url }) => format!("read {url}"),
             Err(_) => format!("{name} {args}"),
         };
-        texts::shortened(&texts::visible(&self.redacted(&title)), MOST)
+        // What is found may reach over where it is cut.
+        let title = self.redacted(&texts::shortened(&title, 16 * MOST));
+        texts::shortened(&texts::visible(&title), MOST)
     }
 
     /// Shows where a call stands to whoever follows its conversation.

@@ -6,19 +6,19 @@
 //! through by egress.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use protocol::agent::AgentCommand;
+use protocol::agent::{AgentCommand, AgentRequest};
 use protocol::channel::ChannelEvent;
 use protocol::control::Peer;
-use protocol::egress::{FetchBody, FetchOutcome};
-use protocol::event::{CallOutcome, Event as Fact};
+use protocol::egress::{FetchBody, FetchOutcome, FetchReply};
+use protocol::event::Event as Fact;
 use protocol::frame::Link;
 use protocol::ids::{SecretName, SessionId, TurnId};
-use protocol::runner::RunOutcome;
+use protocol::runner::{RunOutcome, RunReply};
 use protocol::time::Millis;
 use protocol::vault::{VaultReply, VaultRequest};
 use scan::{Finding, Kind, Scanner, Stream, links, redact};
@@ -34,17 +34,92 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
 
+/// The longest word of an answer that is waited for, in bytes.
+const MAX_WORD: usize = 4096;
+
 /// What is looked for.
+#[derive(Default)]
 pub(super) struct Leaks {
-    scanner: Arc<Scanner>,
+    shared: Shared,
     link: LinkId,
 }
 
-impl Default for Leaks {
+/// What is looked for, also by the threads that read links: long texts hold up nobody but the
+/// link that they came over.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<RwLock<Arc<Scanner>>>);
+
+impl Default for Shared {
     fn default() -> Self {
-        Self {
-            scanner: Arc::new(Scanner::of_formats()),
-            link: 0,
+        Self(Arc::new(RwLock::new(Arc::new(Scanner::of_formats()))))
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Arc<Scanner> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The vault's own values in the arguments of a call; a model was given none.
+    pub(super) fn in_call(&self, request: &AgentRequest) -> Vec<Finding> {
+        let AgentRequest::CallTool { args, .. } = request else {
+            return Vec::new();
+        };
+        let mut findings = self.now().scan(args);
+        findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
+        findings
+    }
+
+    /// What came of a run, without secrets, and what was found.
+    pub(super) fn out_of_run(&self, reply: RunReply) -> (RunReply, Vec<Finding>) {
+        match reply {
+            RunReply::Finished { call, outcome } => {
+                let (stdout, mut found) = self.out_of(outcome.stdout);
+                let (stderr, more) = self.out_of(outcome.stderr);
+                found.extend(more);
+                let outcome = RunOutcome {
+                    stdout,
+                    stderr,
+                    ..outcome
+                };
+                (RunReply::Finished { call, outcome }, found)
+            }
+            refused @ RunReply::Refused { .. } => (refused, Vec::new()),
+        }
+    }
+
+    /// The same of an answer of a host.
+    pub(super) fn out_of_answer(&self, reply: FetchReply) -> (FetchReply, Vec<Finding>) {
+        match reply {
+            FetchReply::Fetched {
+                call,
+                outcome:
+                    outcome @ FetchOutcome {
+                        body: FetchBody::Text { .. },
+                        ..
+                    },
+            } => {
+                let text = match outcome.body {
+                    FetchBody::Text { text } | FetchBody::Base64 { base64: text } => text,
+                };
+                let (text, found) = self.out_of(text);
+                let outcome = FetchOutcome {
+                    body: FetchBody::Text { text },
+                    ..outcome
+                };
+                (FetchReply::Fetched { call, outcome }, found)
+            }
+            other @ (FetchReply::Fetched { .. }
+            | FetchReply::Refused { .. }
+            | FetchReply::Touched { .. }) => (other, Vec::new()),
+        }
+    }
+
+    fn out_of(&self, text: String) -> (String, Vec<Finding>) {
+        let findings = self.now().scan(&text);
+        match findings.is_empty() {
+            true => (text, findings),
+            false => (redact(&text, &findings), findings),
         }
     }
 }
@@ -92,6 +167,11 @@ pub(super) fn read_vault(
 }
 
 impl Gateway {
+    /// For a thread that reads a link.
+    pub(super) fn looked_for(&self) -> Shared {
+        self.leaks.shared.clone()
+    }
+
     /// A link to the vault is in use from now on.
     pub(super) fn vault_linked(&mut self, id: LinkId) {
         self.leaks.link = id;
@@ -100,7 +180,8 @@ impl Gateway {
     /// What the vault holds now.
     pub(super) fn marks(&mut self, link: LinkId, scanner: Scanner) {
         if link == self.leaks.link {
-            self.leaks.scanner = Arc::new(scanner);
+            let shared = &self.leaks.shared.0;
+            *shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(scanner);
         }
     }
 
@@ -113,13 +194,16 @@ impl Gateway {
 
     /// A piece of an answer, as far as it can be shown already.
     pub(super) fn speak(&mut self, id: &SessionId, turn: TurnId, text: &str) -> Result<(), Fatal> {
-        let scanner = Arc::clone(&self.leaks.scanner);
+        let scanner = self.leaks.shared.now();
         let Some(running) = self.sessions.get_mut(id).and_then(|it| it.turn(turn)) else {
             return Ok(());
         };
         let passed = running.speech.stream.push(&scanner, text);
         running.speech.word.push_str(&passed.text);
-        let whole = running.speech.word.rfind(char::is_whitespace);
+        let whole = match running.speech.word.len() > MAX_WORD {
+            true => Some(running.speech.word.len()),
+            false => running.speech.word.rfind(char::is_whitespace),
+        };
         let rest = match whole {
             Some(at) => running.speech.word.split_off(at),
             None => return self.leaked(id, "an answer", &passed.findings),
@@ -132,7 +216,7 @@ impl Gateway {
 
     /// What was held back of an answer, now that nothing follows for a while.
     pub(super) fn speak_out(&mut self, id: &SessionId, turn: TurnId) -> Result<(), Fatal> {
-        let scanner = Arc::clone(&self.leaks.scanner);
+        let scanner = self.leaks.shared.now();
         let Some(running) = self.sessions.get_mut(id).and_then(|it| it.turn(turn)) else {
             return Ok(());
         };
@@ -160,7 +244,7 @@ impl Gateway {
     /// An answer as it is kept and delivered. What was found in it is told in [`Self::speak`]
     /// already, if it was streamed.
     pub(super) fn presentable(&self, text: &str) -> String {
-        self.inert(&redact(text, &self.leaks.scanner.scan(text)))
+        self.inert(&redact(text, &self.leaks.shared.now().scan(text)))
     }
 
     /// The text without a live link to a host that no egress rule names.
@@ -176,56 +260,7 @@ impl Gateway {
 
     /// The text without secrets, for a card or a list.
     pub(super) fn redacted(&self, text: &str) -> String {
-        redact(text, &self.leaks.scanner.scan(text))
-    }
-
-    /// The vault's own values in what a model wrote; it was given none.
-    pub(super) fn vaults_own(&self, text: &str) -> Vec<Finding> {
-        let mut findings = self.leaks.scanner.scan(text);
-        findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
-        findings
-    }
-
-    /// What came of a call, as it is kept and as the agent gets it.
-    pub(super) fn without_secrets(
-        &mut self,
-        id: &SessionId,
-        outcome: CallOutcome,
-    ) -> Result<CallOutcome, Fatal> {
-        let mut found = Vec::new();
-        let scanner = Arc::clone(&self.leaks.scanner);
-        let mut clean = |text: String| {
-            let findings = scanner.scan(&text);
-            let text = match findings.is_empty() {
-                true => text,
-                false => redact(&text, &findings),
-            };
-            found.extend(findings);
-            text
-        };
-        let outcome = match outcome {
-            CallOutcome::Ran { run } => CallOutcome::Ran {
-                run: RunOutcome {
-                    stdout: clean(run.stdout),
-                    stderr: clean(run.stderr),
-                    ..run
-                },
-            },
-            CallOutcome::Fetched { answer } => {
-                let body = match answer.body {
-                    FetchBody::Text { text } => FetchBody::Text { text: clean(text) },
-                    body @ FetchBody::Base64 { .. } => body,
-                };
-                CallOutcome::Fetched {
-                    answer: FetchOutcome { body, ..answer },
-                }
-            }
-            other @ (CallOutcome::NotFetched { .. }
-            | CallOutcome::NotRun { .. }
-            | CallOutcome::Unknown) => other,
-        };
-        self.leaked(id, "what came of a call", &found)?;
-        Ok(outcome)
+        redact(text, &self.leaks.shared.now().scan(text))
     }
 
     /// Records what was found and redacted, and tells it. A decoy among it halts the session.

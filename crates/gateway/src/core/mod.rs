@@ -224,11 +224,13 @@ impl Gateway {
             Event::ChannelUp(link, channel, stream) => self.channel_up(link, channel, stream)?,
             Event::Channel(link, request) => self.channel_request(link, request)?,
             Event::ChannelGone(link) => self.channel_gone(link),
-            Event::Agent(session, link, request) => self.agent_request(&session, link, request)?,
+            Event::Agent(session, link, request, found) => {
+                self.agent_request(&session, link, request, found)?;
+            }
             Event::AgentGone(session, link, error) => self.agent_gone(&session, link, &error)?,
-            Event::Runner(link, reply) => self.runner_reply(link, reply)?,
+            Event::Runner(link, reply, found) => self.runner_reply(link, reply, &found)?,
             Event::RunnerGone(link) => self.executor_gone(By::Boxes, link)?,
-            Event::Door(link, reply) => self.door_reply(link, reply)?,
+            Event::Door(link, reply, found) => self.door_reply(link, reply, &found)?,
             Event::DoorGone(link) => self.executor_gone(By::Door, link)?,
             Event::Marks(link, scanner) => self.marks(link, *scanner),
             Event::MarksGone(link) => self.marks_gone(link),
@@ -277,13 +279,13 @@ impl Gateway {
             Peer::Sandbox => {
                 let link = Link::new(stream);
                 let ended = self.runner.linked(id, link.try_clone()?)?;
-                wire::read_runner(id, link, events)?;
+                wire::read_runner(id, link, self.looked_for(), events)?;
                 self.unknown(ended)?;
             }
             Peer::Egress => {
                 let link = Link::new(stream);
                 let ended = self.runner.door_linked(id, link.try_clone()?)?;
-                wire::read_door(id, link, events)?;
+                wire::read_door(id, link, self.looked_for(), events)?;
                 self.unknown(ended)?;
             }
             Peer::Workspace => {
@@ -296,7 +298,7 @@ impl Gateway {
                 let link = Link::new(stream);
                 let reading = link.try_clone()?;
                 self.agent_linked(&session, id, link)?;
-                wire::read_agent(id, session, reading, events)?;
+                wire::read_agent(id, session, reading, self.looked_for(), events)?;
             }
             Peer::Channel(channel) => match self
                 .config

@@ -71,6 +71,8 @@ pub(super) struct Turn {
     pub(super) cancelled: Option<Instant>,
     /// What follows when nothing of it runs any more, and since when that is waited for.
     pub(super) ending: Option<(Ending, Instant)>,
+    /// How much was said in it, in bytes.
+    pub(super) spoken: usize,
     /// What of its answer is not shown yet.
     pub(super) speech: Speech,
 }

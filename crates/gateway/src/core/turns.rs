@@ -9,7 +9,9 @@ use protocol::control::Report;
 use protocol::event::{Event as Fact, TurnEnd};
 use protocol::frame::LinkError;
 use protocol::ids::{SessionId, TurnId};
+use scan::Finding;
 
+use super::calls::Wanted;
 use super::inbound::Stopped;
 use super::leaks::Speech;
 use super::outlet::Outlet;
@@ -28,7 +30,10 @@ const QUIET_GRACE: Duration = Duration::from_secs(10);
 const START_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest answer, in bytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// What may be said in one turn, in all of its answers, in bytes.
+const MAX_SPOKEN: usize = 4 * 1024 * 1024;
 
 /// How much of a conversation an agent that starts is given, in bytes of JSON.
 const MAX_HISTORY: usize = 2 * 1024 * 1024;
@@ -67,6 +72,7 @@ impl Gateway {
             cancelled: None,
             ending: None,
             speech: Speech::default(),
+            spoken: 0,
         });
         if self.state.is_halted(id)? {
             return self.end_turn(id, Ended::Failed(TurnEnd::Halted));
@@ -196,6 +202,7 @@ impl Gateway {
         id: &SessionId,
         link: LinkId,
         request: AgentRequest,
+        own: Vec<Finding>,
     ) -> Result<(), Fatal> {
         let Some(session) = self.sessions.get_mut(id) else {
             return Ok(());
@@ -220,7 +227,10 @@ impl Gateway {
             return Ok(());
         }
         match request {
-            AgentRequest::Token { text, .. } if text.len() <= MAX_TOKEN => {
+            AgentRequest::Token { text, .. }
+                if text.len() <= MAX_TOKEN && running.spoken + text.len() <= MAX_SPOKEN =>
+            {
+                running.spoken += text.len();
                 self.speak(id, turn, &text)
             }
             AgentRequest::CallTool {
@@ -231,7 +241,14 @@ impl Gateway {
                 ..
             } => {
                 self.speak_out(id, turn)?;
-                self.call_tool(id, turn, call, name, args, said)
+                let wanted = Wanted {
+                    call,
+                    name,
+                    args,
+                    said,
+                    own,
+                };
+                self.call_tool(id, turn, wanted)
             }
             AgentRequest::Trimmed { .. } if running.trimmed >= self.config.max_rounds => {
                 self.misbehaved(id, "it trimmed more often than it may call the model")

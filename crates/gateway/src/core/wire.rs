@@ -19,8 +19,10 @@ use protocol::ids::{ChannelId, Nonce, PublicKey, SessionId, random};
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::runner::{RunReply, RunRequest};
 use protocol::workspace::{HistoryReply, HistoryRequest};
-use scan::Scanner;
+use scan::{Finding, Scanner};
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::leaks::Shared;
 
 /// How long a peer may take to prove who it is.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,16 +66,16 @@ pub(super) enum Event {
     Channel(LinkId, ChannelRequest),
     /// A channel's link is gone.
     ChannelGone(LinkId),
-    /// An agent said something.
-    Agent(SessionId, LinkId, AgentRequest),
+    /// An agent said something; with what of the vault is in the arguments of a call.
+    Agent(SessionId, LinkId, AgentRequest, Vec<Finding>),
     /// An agent's link is gone; not closed in order if it sent what is no frame.
     AgentGone(SessionId, LinkId, LinkError),
-    /// The runner said something.
-    Runner(LinkId, RunReply),
+    /// The runner said something; with what was taken out of it.
+    Runner(LinkId, RunReply, Vec<Finding>),
     /// The runner's link is gone.
     RunnerGone(LinkId),
-    /// Egress said something.
-    Door(LinkId, FetchReply),
+    /// Egress said something; with what was taken out of it.
+    Door(LinkId, FetchReply, Vec<Finding>),
     /// The link to egress is gone.
     DoorGone(LinkId),
     /// What the vault holds is another thing now.
@@ -132,6 +134,7 @@ pub(super) fn read_agent(
     id: LinkId,
     session: SessionId,
     link: AgentLink,
+    looked_for: Shared,
     events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     let gone = session.clone();
@@ -139,7 +142,10 @@ pub(super) fn read_agent(
         "agent",
         link,
         events,
-        move |request| Event::Agent(session.clone(), id, request),
+        move |request| {
+            let found = looked_for.in_call(&request);
+            Event::Agent(session.clone(), id, request, found)
+        },
         move |error| Event::AgentGone(gone, id, error),
     )
 }
@@ -148,13 +154,17 @@ pub(super) fn read_agent(
 pub(super) fn read_runner(
     id: LinkId,
     link: RunnerLink,
+    looked_for: Shared,
     events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     read(
         "runner",
         link,
         events,
-        move |reply| Event::Runner(id, reply),
+        move |reply| {
+            let (reply, found) = looked_for.out_of_run(reply);
+            Event::Runner(id, reply, found)
+        },
         move |_| Event::RunnerGone(id),
     )
 }
@@ -163,13 +173,17 @@ pub(super) fn read_runner(
 pub(super) fn read_door(
     id: LinkId,
     link: DoorLink,
+    looked_for: Shared,
     events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     read(
         "door",
         link,
         events,
-        move |reply| Event::Door(id, reply),
+        move |reply| {
+            let (reply, found) = looked_for.out_of_answer(reply);
+            Event::Door(id, reply, found)
+        },
         move |_| Event::DoorGone(id),
     )
 }
