@@ -123,8 +123,9 @@ pub const ROWS: [Row; 9] = [
             Asset::OtherSession,
             Asset::ForgedApproval,
             Asset::WorkspaceFiles,
+            Asset::NetworkHost,
         ],
-        why: "it decides, and has boxes run what it decided",
+        why: "it decides, has boxes run what it decided, and has egress send what it says was allowed",
     },
     Row {
         name: "bulkhead-egress",

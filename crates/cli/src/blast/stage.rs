@@ -74,7 +74,7 @@ impl<'a> Stage<'a> {
             &json!({ "steps": [{ "text": { "tokens": ["noted"] } }] }),
         )?;
         let (web_port, mut laid_out) = (free_port()?, Vec::new());
-        let config = scratch.configure(&configuration(&loopback(&model), web_port, 1))?;
+        let config = scratch.configure(&configuration(&loopback(&model), web_port, 1, 1))?;
         for (name, subject, asset) in SECRETS {
             let file = root.join("secret");
             // As a bot's token is written, since its channel looks at that.
@@ -176,7 +176,7 @@ impl<'a> Stage<'a> {
         place::copy(&self.base, &home).map_err(Fault::io("copy the home"))?;
         clear(&self.outside.join(WRITTEN))?;
         let listen = || Canary::start().map_err(Fault::io("listen on 127.0.0.1"));
-        // The channel has a rule for its own platform, and nobody has one for the other host.
+        // The channel has a rule for its own platform, and nobody reaches the other host unasked.
         let (host, platform) = (listen()?, listen()?);
         let route = match row.map(|row| row.program) {
             // The one that is given a key, for a host that it does not reach: it is itself in the way.
@@ -185,7 +185,7 @@ impl<'a> Stage<'a> {
                 .to_owned(),
             _ => loopback(model),
         };
-        let config = configuration(&route, self.web_port, platform.port());
+        let config = configuration(&route, self.web_port, platform.port(), host.port());
         write(&self.scratch.home().config_file(), &config)?;
         let folder = self.programs.folder();
         let (report, later) = (folder.join("report"), folder.join("later"));
@@ -487,10 +487,13 @@ impl Person for Nobody {
     }
 }
 
-fn configuration(route: &str, web_port: u16, platform_port: u16) -> String {
+fn configuration(route: &str, web_port: u16, platform_port: u16, host_port: u16) -> String {
     format!(
         "[model]\napi = \"openai\"\n{route}[channel.web]\nport = {web_port}\n\
-         [channel.telegram]\napi = \"http://127.0.0.1:{platform_port}\"\n[box]\nwall_seconds = 20\n"
+         [channel.telegram]\napi = \"http://127.0.0.1:{platform_port}\"\n[box]\nwall_seconds = 20\n\
+         [[egress]]\nname = \"other\"\nsubject = \"tool:http_request\"\nhost = \"127.0.0.1\"\n\
+         ports = [{host_port}]\nprivate = true\ncleartext = true\nask = \"always\"\n\
+         owner = \"nobody\"\nexpires = \"2099-01-01\"\n"
     )
 }
 

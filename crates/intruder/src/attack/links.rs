@@ -2,20 +2,25 @@
 //! not, then what is out of order, then what is no frame at all.
 
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use protocol::agent::AgentRequest;
+use protocol::box_link::{BoxReply, BoxRequest};
 use protocol::call::{Action, ToolCall};
 use protocol::channel::{ApprovalAnswer, ApprovalCard, ChannelRequest};
 use protocol::control::{ControlEnd, Peer};
-use protocol::egress::{ModelRequest, TunnelReply, TunnelRequest};
+use protocol::egress::{
+    Approved, FetchRequest, HttpOrder, ModelRequest, TunnelReply, TunnelRequest,
+};
 use protocol::identity::IdentityKey;
 use protocol::ids::{
     CallId, CallRef, ChannelId, ConversationId, MessageId, Nonce, RowId, SecretName, SenderId,
-    SessionId, Signature, TurnId,
+    SessionId, Signature, ToolName, TurnId,
 };
 use protocol::operator::OperatorRequest;
+use protocol::outbound::Method;
 use protocol::passkey::Proof;
 use protocol::record::{LedgerRequest, system_session};
 use protocol::runner::{Leaves, Limits, RunRequest};
@@ -95,6 +100,9 @@ fn speak(place: &Place, attacker: &Attacker, peer: &Peer, wire: &Wire) {
         (Program::Egress | Program::Vault, Peer::Ledger) => read_the_record(attacker, wire),
         (Program::Gateway, Peer::Ledger) => read_the_record(attacker, wire),
         (Program::Gateway, Peer::Sandbox) => run_what_nobody_allowed(attacker, wire),
+        (Program::Gateway, Peer::Egress) => ask_a_host(attacker, wire),
+        (Program::Gateway, Peer::Vault) => secrets(place, attacker, peer),
+        (Program::Sandbox, Peer::Egress) => box_of_its_own(place, attacker, peer),
         (Program::Sandbox, Peer::Workspace) => {
             let begun = wire.ask(
                 &LayerRequest::Begin {
@@ -279,6 +287,73 @@ fn as_an_agent(attacker: &Attacker, wire: &Wire) {
         },
     );
     sign_as_the_operator(attacker, wire);
+}
+
+/// What a person would have to be asked about first; egress has only the gateway's word for that.
+fn ask_a_host(attacker: &Attacker, wire: &Wire) {
+    let Ok(tool) = ToolName::parse("http_request") else {
+        return;
+    };
+    let fetch = FetchRequest::Fetch {
+        call: made_up_call(),
+        order: HttpOrder {
+            tool,
+            method: "GET".to_owned(),
+            url: format!("http://127.0.0.1:{}/", attacker.scene.port),
+            headers: Vec::new(),
+            body: None,
+            credential: None,
+            approved: Approved::Person,
+        },
+    };
+    if wire.send(&fetch).is_ok() {
+        await_answer(wire);
+    }
+}
+
+fn made_up_call() -> CallRef {
+    CallRef {
+        session: SessionId::parse("intruder").unwrap_or_else(|_| system_session()),
+        turn: TurnId(1),
+        call: CallId(9),
+    }
+}
+
+/// A way out by a rule that no owner wrote.
+fn box_of_its_own(place: &Place, attacker: &Attacker, peer: &Peer) {
+    let (Some(stream), Ok(listener)) = (
+        place.fresh(peer),
+        TcpListener::bind((Ipv4Addr::LOCALHOST, protocol::box_link::PORT)),
+    ) else {
+        return;
+    };
+    let rule = json!({
+        "name": "mine", "subject": "exec:sh", "host": "127.0.0.1", "ports": [attacker.scene.port],
+        "methods": Method::ALL, "paths": ["/*"], "owner": "me", "expires": "2099-01-01", "ask": "never",
+        "credential": null, "cleartext": "allowed", "reach": "private", "inspect": "no",
+        "budgets": { "per_minute": 60, "per_day": "1 MiB", "upload": "1 MiB", "download": "1 MiB" },
+    });
+    let Ok(rule) = serde_json::from_value(rule) else {
+        return;
+    };
+    let open = BoxRequest::Open {
+        run: made_up_call(),
+        rules: vec![rule],
+    };
+    let opened = way_out(stream, &open, listener);
+    let probe = "a box with a rule of its own";
+    place.reporter.attempt(Asset::NetworkHost, probe, &opened);
+}
+
+fn way_out(stream: UnixStream, open: &BoxRequest, listener: TcpListener) -> io::Result<()> {
+    stream.set_read_timeout(Some(MOMENT))?;
+    let link = ControlEnd::<BoxRequest, BoxReply>::new(stream);
+    link.send_with(open, listener.into())
+        .map_err(io::Error::other)?;
+    match link.receive().map_err(io::Error::other)?.0 {
+        BoxReply::Opened { .. } => Ok(()),
+        BoxReply::Refused { reason, .. } => Err(io::Error::other(reason)),
+    }
 }
 
 /// The host that the model's key of the scene is for.
