@@ -28,7 +28,9 @@ fn every_tool_has_a_closed_schema_and_a_description() {
             "edit_file",
             "list_files",
             "search_files",
-            "exec"
+            "exec",
+            "web_fetch",
+            "http_request"
         ]
     );
     for tool in tools {
@@ -123,13 +125,22 @@ fn the_schema_and_the_reader_agree_on_what_is_required_and_what_is_known() {
     for tool in catalogue() {
         let name = tool.name.as_str();
         let sample = |property: &serde_json::Value| match property["type"].as_str() {
+            Some("string") if property["enum"].is_array() => serde_json::json!("POST"),
             Some("string") => serde_json::json!("a"),
             Some("integer") => serde_json::json!(2),
+            Some("object") => serde_json::json!({ "accept": "text/plain" }),
             other => panic!("{name}: {other:?}"),
         };
         let mut args = serde_json::Map::new();
         for (field, property) in tool.parameters["properties"].as_object().unwrap() {
             args.insert(field.clone(), sample(property));
+        }
+        if args.contains_key("url") {
+            args.insert("url".into(), "https://example.com/a".into());
+        }
+        if name == "http_request" {
+            // Without a method it is GET, with which no body goes.
+            args.remove("body");
         }
         if name == "edit_file" {
             args.insert("new".into(), "b".into());
@@ -155,7 +166,7 @@ fn the_schema_and_the_reader_agree_on_what_is_required_and_what_is_known() {
 
 #[test]
 fn an_unknown_tool_is_told_the_names_that_there_are() {
-    for name in ["", "Exec", "exec ", "http_request", "../exec"] {
+    for name in ["", "Exec", "exec ", "http_requests", "../exec"] {
         assert!(
             refused(name, "{}")
                 .contains("read_file, write_file, edit_file, list_files, search_files, exec")
