@@ -98,7 +98,7 @@ fn all_of_it_works_without_root() {
     let model = model(calls.into_iter().chain([Step::text("done")]));
     // Whoever runs the tests without root is such a user already.
     let system = match rustix::process::geteuid().is_root() {
-        true => System::prepare_as(4242, model.port(), ""),
+        true => System::prepare_as(4247, model.port(), ""),
         false => System::prepare(model.port(), ""),
     };
     system.up();

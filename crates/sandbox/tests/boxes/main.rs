@@ -100,7 +100,7 @@ fn run(host: &host::Host, (name, test): &Test) {
 }
 
 fn as_ordinary_user(helper: &Path) {
-    const USER: u32 = 4242;
+    const USER: u32 = 4246;
     let folder = tempfile::tempdir().unwrap();
     host::open_to_all(folder.path());
     // Copies, since the build folder may be closed to others.

@@ -625,7 +625,7 @@ enum As {
 }
 
 fn hold(program: &str, user: As) -> Held {
-    const ORDINARY: u32 = 4242;
+    const ORDINARY: u32 = 4245;
     // A copy, since the build folder may be closed to others.
     let folder = tempfile::tempdir().unwrap();
     open_to_all(folder.path());

@@ -6,7 +6,7 @@ use std::process::Command;
 
 #[test]
 fn an_ordinary_user_keeps_and_undoes_the_same() {
-    const ORDINARY: u32 = 4242;
+    const ORDINARY: u32 = 4244;
     let open = |path: &std::path::Path| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     };
