@@ -12,6 +12,9 @@ use crate::connect::{Engine, HOME, OWNER};
 use crate::image::{LAYER, LOWER, SANDBOX, TOOL, WORKSPACE};
 use crate::owner::Owner;
 
+/// What its user may have running beside a box.
+const OTHERS_OF_THE_USER: u64 = 8192;
+
 /// Processes and threads of the container that are not the box': the first process and what builds the box.
 const OWN_PIDS: u64 = 16;
 /// Those of gVisor's kernel, which counts its own threads too, and one process for each address space.
@@ -62,6 +65,16 @@ impl Wanted<'_> {
         u64::from(self.limits.pids) + own
     }
 
+    /// The kernel counts all processes of the box' user on the host by this one, also those that are none of
+    /// ours, so it cannot be what bounds the box: that is its own limit, and `PidsLimit` of the container.
+    /// gVisor's kernel counts its own.
+    fn processes_of_the_user(&self) -> u64 {
+        match self.engine.config.backend {
+            Backend::Gvisor => self.pids(),
+            Backend::Native | Backend::Docker | Backend::Podman => self.pids() + OTHERS_OF_THE_USER,
+        }
+    }
+
     /// The body of `POST /containers/create`.
     pub(crate) fn body(&self) -> Result<Value, Refused> {
         let (uid, gid) = self.engine.first();
@@ -110,7 +123,7 @@ impl Wanted<'_> {
             "Memory": self.limits.memory_bytes,
             "MemorySwap": self.limits.memory_bytes,
             "PidsLimit": self.pids(),
-            "Ulimits": [limit("nofile", DESCRIPTORS), limit("nproc", self.pids()), limit("core", 0)],
+            "Ulimits": [limit("nofile", DESCRIPTORS), limit("nproc", self.processes_of_the_user()), limit("core", 0)],
             "Tmpfs": { "/tmp": format!("rw,exec,nosuid,nodev,size={},mode=1777", self.limits.tmp_bytes) },
             "Mounts": self.mounts()?,
             // Otherwise the container is told the host's name servers.
