@@ -102,11 +102,20 @@ fn of_gvisor(expected: &Expected, around: &Around) -> Option<String> {
         .then(|| "it runs on the host's kernel and not on gVisor's".to_owned())
 }
 
+/// The namespaces that the kernel made for itself, by the inodes that they always have
+/// (`include/linux/proc_ns.h`). This program has some of its own, so those are not the host's.
+const INITIAL: [(&str, u64); 3] = [
+    ("ipc", 0xEFFF_FFFF),
+    ("uts", 0xEFFF_FFFE),
+    ("pid", 0xEFFF_FFFC),
+];
+
 fn of_linux(expected: &Expected, around: &Around) -> Option<String> {
     const OWN: [&str; 5] = ["mnt", "pid", "net", "ipc", "uts"];
     let own = |name: &str| {
         let inside = around.namespaces.iter().find(|(own, _)| own == name);
-        inside.is_some_and(|pair| !expected.outside.contains(pair))
+        let is_initial = |(own, inode): &(String, u64)| INITIAL.contains(&(own.as_str(), *inode));
+        inside.is_some_and(|pair| !expected.outside.contains(pair) && !is_initial(pair))
     };
     let shared: Vec<_> = OWN.into_iter().filter(|name| !own(name)).collect();
     let found = [
