@@ -5,28 +5,23 @@
 //! out of a box comes by its socket alone.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
-use std::sync::mpsc as threads;
-use std::thread;
 use std::time::Duration;
 
 use protocol::box_link::{BoxReply, BoxRequest};
-use protocol::control::ControlEnd;
-use protocol::frame::LinkError;
 use protocol::ids::CallRef;
 use protocol::outbound::EgressRule;
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::forward::{self, BoxDoor, Run};
-use crate::wire::brief;
+use crate::handed::{Handed, Queues};
 
 /// Connections of one box at a time.
 const MAX_OF_A_BOX: usize = 256;
@@ -35,13 +30,16 @@ const MAX_BOXES: usize = 128;
 /// How long the connections of a box that is gone may take to write their rows.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-type End = ControlEnd<BoxReply, BoxRequest>;
-type Request = (BoxRequest, Option<OwnedFd>);
+/// What may wait; the runner asks one thing at a time.
+const QUEUES: Queues = Queues {
+    requests: 8,
+    replies: 8,
+};
 
 /// Serves the link until either side ends it; what is open over it ends with it.
 pub(crate) async fn serve(door: Arc<BoxDoor>, stream: StdStream) {
-    let (_closer, mut requests, replies) = match start_threads(stream) {
-        Ok(started) => started,
+    let mut link = match Handed::start("boxes".to_owned(), stream, QUEUES) {
+        Ok(link) => link,
         Err(error) => return eprintln!("bulkhead-egress: the link of boxes: {error}"),
     };
     let mut boxes = Boxes {
@@ -49,7 +47,7 @@ pub(crate) async fn serve(door: Arc<BoxDoor>, stream: StdStream) {
         open: HashMap::new(),
         tasks: JoinSet::new(),
     };
-    while let Some((request, socket)) = requests.recv().await {
+    while let Some((request, socket)) = link.requests.recv().await {
         while boxes.tasks.try_join_next().is_some() {}
         let reply = match request {
             BoxRequest::Open { run, rules } => match boxes.open(&run, rules, socket) {
@@ -66,7 +64,7 @@ pub(crate) async fn serve(door: Arc<BoxDoor>, stream: StdStream) {
             }
         };
         // It waits for this one and has asked for no other.
-        if replies.try_send(reply).is_err() {
+        if link.replies.try_send((reply, None)).is_err() {
             break;
         }
     }
@@ -146,62 +144,4 @@ async fn accept(run: Arc<Run>, listener: TcpListener) {
     drop(listener);
     let over = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(PATIENCE, over).await;
-}
-
-/// Ends both threads when dropped.
-struct Closer(StdStream);
-
-impl Drop for Closer {
-    fn drop(&mut self) {
-        // The runner may have closed it first.
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-type Started = (
-    Closer,
-    mpsc::Receiver<Request>,
-    threads::SyncSender<BoxReply>,
-);
-
-/// Sockets are handed over on this link, so it is read and written by two threads of its own.
-fn start_threads(stream: StdStream) -> Result<Started, LinkError> {
-    let closer = Closer(stream.try_clone()?);
-    let reading = End::new(stream);
-    let writing = reading.try_clone()?;
-    let (asked, requests) = mpsc::channel(8);
-    let (replies, answers) = threads::sync_channel::<BoxReply>(8);
-    thread::Builder::new()
-        .name("boxes".to_owned())
-        .spawn(move || read(&reading, &asked))?;
-    thread::Builder::new()
-        .name("boxes told".to_owned())
-        .spawn(move || {
-            for reply in answers {
-                // The runner is gone; the other thread sees it too.
-                if writing.send(&reply).is_err() {
-                    return;
-                }
-            }
-        })?;
-    Ok((closer, requests, replies))
-}
-
-fn read(link: &End, asked: &mpsc::Sender<Request>) {
-    loop {
-        match link.receive() {
-            Ok(request) => {
-                if asked.blocking_send(request).is_err() {
-                    return;
-                }
-            }
-            Err(LinkError::Closed) => return,
-            Err(error) => {
-                return eprintln!(
-                    "bulkhead-egress: the link of boxes ended: {}",
-                    brief(&error)
-                );
-            }
-        }
-    }
 }

@@ -8,9 +8,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 
 use protocol::egress::{FetchFault, FetchReply, FetchRequest, HttpOrder};
-use protocol::frame::LinkError;
 use protocol::ids::CallRef;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
@@ -46,8 +44,8 @@ pub(crate) async fn serve(door: Arc<FetchDoor>, stream: StdStream) {
     let (replies, answers) = mpsc::channel(QUEUE);
     // Both end with this function.
     let mut halves = JoinSet::new();
-    halves.spawn(read(reader, asked));
-    halves.spawn(write(writer, answers));
+    halves.spawn(wire::read_all("the gateway".to_owned(), reader, asked));
+    halves.spawn(wire::write_all(writer, answers));
     door.leaks.tell(replies.clone());
     let mut running = Running {
         door,
@@ -118,34 +116,6 @@ impl Running {
         };
         if let Some(call) = self.by_task.remove(&id) {
             self.calls.remove(&call);
-        }
-    }
-}
-
-async fn read(mut reader: OwnedReadHalf, asked: mpsc::Sender<FetchRequest>) {
-    loop {
-        match wire::read(&mut reader).await {
-            Ok(request) => {
-                if asked.send(request).await.is_err() {
-                    return;
-                }
-            }
-            Err(LinkError::Closed) => return,
-            Err(error) => {
-                return eprintln!(
-                    "bulkhead-egress: the gateway's link ended: {}",
-                    wire::brief(&error)
-                );
-            }
-        }
-    }
-}
-
-async fn write(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<FetchReply>) {
-    while let Some(reply) = answers.recv().await {
-        // The gateway is gone; its other half says so too.
-        if wire::write(&mut writer, &reply).await.is_err() {
-            return;
         }
     }
 }

@@ -18,6 +18,7 @@ mod fetch_link;
 mod forward;
 mod forward_budget;
 mod forward_copy;
+mod handed;
 mod headers;
 mod inspect;
 mod inspect_authority;

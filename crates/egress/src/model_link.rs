@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use protocol::egress::{EgressFault, ModelReply, ModelRequest};
-use protocol::frame::LinkError;
 use protocol::ids::SessionId;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -71,8 +69,8 @@ pub(crate) async fn serve(door: Arc<ModelDoor>, session: SessionId, stream: StdS
     let (replies, answers) = mpsc::channel(REPLIES);
     // Both end with this function.
     let mut halves = JoinSet::new();
-    halves.spawn(read(session.clone(), reader, asked));
-    halves.spawn(write(writer, answers));
+    halves.spawn(wire::read_all(session.to_string(), reader, asked));
+    halves.spawn(wire::write_all(writer, answers));
 
     let mut running: Option<Running> = None;
     let mut pace = Pace::new(Instant::now());
@@ -145,34 +143,6 @@ async fn end(running: &mut Option<Running>) -> Option<ModelReply> {
     match running {
         Some(running) => running.chat.as_mut().await,
         None => std::future::pending().await,
-    }
-}
-
-async fn read(session: SessionId, mut reader: OwnedReadHalf, asked: mpsc::Sender<ModelRequest>) {
-    loop {
-        match wire::read(&mut reader).await {
-            Ok(request) => {
-                if asked.send(request).await.is_err() {
-                    return;
-                }
-            }
-            Err(LinkError::Closed) => return,
-            Err(error) => {
-                return eprintln!(
-                    "bulkhead-egress: the link of {session} ended: {}",
-                    wire::brief(&error)
-                );
-            }
-        }
-    }
-}
-
-async fn write(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<ModelReply>) {
-    while let Some(reply) = answers.recv().await {
-        // The agent is gone; its other half says so too.
-        if wire::write(&mut writer, &reply).await.is_err() {
-            return;
-        }
     }
 }
 

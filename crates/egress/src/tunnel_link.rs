@@ -1,47 +1,42 @@
 //! A channel's link. SECURITY: a channel's program reads what strangers send it; all it can
 //! choose is which of its rules to use, and only so many at once.
 //!
-//! Sockets are handed over on this link, so it is read and written by two threads of its own.
+//! A tunnel is a socket that is handed over on this link.
 
 use std::io;
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::sync::mpsc as threads;
-use std::thread;
 use std::time::Duration;
 
-use protocol::control::ControlEnd;
 use protocol::egress::{EgressFault, TunnelReply, TunnelRequest};
-use protocol::frame::LinkError;
 use protocol::ids::ChannelId;
 use protocol::outbound::HostName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::handed::{Handed, Queues, With};
 use crate::sni;
 use crate::tunnel::{IDLE, TunnelDoor, carry};
-use crate::wire::brief;
 use outbound::address::Allowed;
 
 /// Tunnels of one channel at a time.
 const MAX_TUNNELS: usize = 64;
 
-/// Replies that may wait for the channel; a channel that leaves more unread loses its link.
-const REPLIES: usize = 64;
-
-/// Requests that may wait.
-const REQUESTS: usize = 8;
+/// What may wait. A channel that leaves more replies unread loses its link.
+const QUEUES: Queues = Queues {
+    requests: 8,
+    replies: 64,
+};
 
 /// How long a channel has to wait after a refusal, so that it cannot fill the record.
 const PAUSE: Duration = Duration::from_millis(100);
 
-type End = ControlEnd<TunnelReply, TunnelRequest>;
-type Reply = (TunnelReply, Option<OwnedFd>);
+type Reply = With<TunnelReply>;
 
 /// One request, and what it takes to answer it.
 struct Asked {
@@ -57,13 +52,15 @@ struct Deaf;
 
 /// Serves the link until either side ends it; the tunnels end with it.
 pub(crate) async fn serve(door: Arc<TunnelDoor>, channel: ChannelId, stream: StdStream) {
-    let (_closer, mut requests, replies) = match start_threads(&channel, stream) {
-        Ok(started) => started,
+    let mut link = match Handed::start(channel.to_string(), stream, QUEUES) {
+        Ok(link) => link,
         Err(error) => return eprintln!("bulkhead-egress: the link of {channel}: {error}"),
     };
+    let replies = link.replies.clone();
     let free = Arc::new(Semaphore::new(MAX_TUNNELS));
     let mut tunnels = JoinSet::new();
-    while let Some(TunnelRequest::Open { id, host, port }) = requests.recv().await {
+    // A socket that comes along is closed: nobody asked for one.
+    while let Some((TunnelRequest::Open { id, host, port }, _)) = link.requests.recv().await {
         while tunnels.try_join_next().is_some() {}
         let asked = Asked {
             door: Arc::clone(&door),
@@ -182,69 +179,4 @@ fn pair() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = StdStream::pair()?;
     ours.set_nonblocking(true)?;
     Ok((UnixStream::from_std(ours)?, theirs.into()))
-}
-
-/// Ends both threads when dropped.
-struct Closer(StdStream);
-
-impl Drop for Closer {
-    fn drop(&mut self) {
-        // The channel may have closed it first.
-        let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-type Started = (
-    Closer,
-    mpsc::Receiver<TunnelRequest>,
-    threads::SyncSender<Reply>,
-);
-
-fn start_threads(channel: &ChannelId, stream: StdStream) -> Result<Started, LinkError> {
-    let closer = Closer(stream.try_clone()?);
-    let reading = End::new(stream);
-    let writing = reading.try_clone()?;
-    let (asked, requests) = mpsc::channel(REQUESTS);
-    let (replies, answers) = threads::sync_channel::<Reply>(REPLIES);
-    let channel = channel.clone();
-    thread::Builder::new()
-        .name("asked".to_owned())
-        .spawn(move || {
-            read(&channel, &reading, &asked);
-        })?;
-    thread::Builder::new()
-        .name("answers".to_owned())
-        .spawn(move || {
-            for (frame, socket) in answers {
-                let sent = match socket {
-                    Some(socket) => writing.send_with(&frame, socket),
-                    None => writing.send(&frame),
-                };
-                // The channel is gone; the other thread sees it too.
-                if sent.is_err() {
-                    return;
-                }
-            }
-        })?;
-    Ok((closer, requests, replies))
-}
-
-fn read(channel: &ChannelId, link: &End, asked: &mpsc::Sender<TunnelRequest>) {
-    loop {
-        match link.receive() {
-            // A socket that came along is closed: nobody asked for one.
-            Ok((request, _)) => {
-                if asked.blocking_send(request).is_err() {
-                    return;
-                }
-            }
-            Err(LinkError::Closed) => return,
-            Err(error) => {
-                return eprintln!(
-                    "bulkhead-egress: the link of {channel} ended: {}",
-                    brief(&error)
-                );
-            }
-        }
-    }
 }

@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
 
 /// The two halves of a link that came from the supervisor.
 pub(crate) fn halves(stream: StdStream) -> io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
@@ -45,6 +46,43 @@ pub(crate) async fn write<T: Serialize>(
 ) -> Result<(), LinkError> {
     to.write_all(&frame::encode(value)?).await?;
     Ok(())
+}
+
+/// Reads frames until the link ends. The name is for the log.
+pub(crate) async fn read_all<T: DeserializeOwned>(
+    whose: String,
+    mut reader: OwnedReadHalf,
+    asked: mpsc::Sender<T>,
+) {
+    loop {
+        match read(&mut reader).await {
+            Ok(request) => {
+                if asked.send(request).await.is_err() {
+                    return;
+                }
+            }
+            Err(LinkError::Closed) => return,
+            Err(error) => {
+                return eprintln!(
+                    "bulkhead-egress: the link of {whose} ended: {}",
+                    brief(&error)
+                );
+            }
+        }
+    }
+}
+
+/// Writes frames as long as somebody reads them.
+pub(crate) async fn write_all<T: Serialize>(
+    mut writer: OwnedWriteHalf,
+    mut answers: mpsc::Receiver<T>,
+) {
+    while let Some(reply) = answers.recv().await {
+        // The peer is gone; its other half says so too.
+        if write(&mut writer, &reply).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The error for a log. The words of a parser can hold a piece of what was parsed, so they stay out.

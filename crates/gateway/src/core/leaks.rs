@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use protocol::agent::{AgentCommand, AgentRequest};
+use protocol::agent::AgentRequest;
 use protocol::channel::ChannelEvent;
 use protocol::control::Peer;
 use protocol::egress::{FetchBody, FetchOutcome, FetchReply};
@@ -23,7 +23,6 @@ use protocol::time::Millis;
 use protocol::vault::{VaultReply, VaultRequest};
 use scan::{Finding, Kind, Scanner, Stream, links, redact};
 
-use super::session::Agent;
 use super::state::Place;
 use super::wire::{Event, LinkId};
 use super::{Fatal, Gateway, texts};
@@ -56,6 +55,10 @@ impl Default for Shared {
 }
 
 impl Shared {
+    fn look_for(&self, scanner: Scanner) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(scanner);
+    }
+
     fn now(&self) -> Arc<Scanner> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -130,12 +133,15 @@ pub(super) struct Speech {
     stream: Stream,
     /// Up to the next blank: a link is made inert as a whole.
     word: String,
+    /// How many secrets were found in what was said.
+    found: usize,
 }
 
 /// Reads the marks of the vault in a thread of its own until the link ends.
 pub(super) fn read_vault(
     id: LinkId,
     stream: UnixStream,
+    looked_for: Shared,
     events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     let link = Link::<VaultRequest, VaultReply>::new(stream);
@@ -145,10 +151,7 @@ pub(super) fn read_vault(
             match link.receive() {
                 Ok(VaultReply::Marks { generation, marks }) => {
                     known = generation;
-                    let scanner = Box::new(Scanner::new(marks));
-                    if events.send(Event::Marks(id, scanner)).is_err() {
-                        return;
-                    }
+                    looked_for.look_for(Scanner::new(marks));
                 }
                 Ok(VaultReply::Unchanged | VaultReply::Locked | VaultReply::Refused { .. }) => {}
                 // Whatever else it says, it does not keep to its link.
@@ -177,14 +180,6 @@ impl Gateway {
         self.leaks.link = id;
     }
 
-    /// What the vault holds now.
-    pub(super) fn marks(&mut self, link: LinkId, scanner: Scanner) {
-        if link == self.leaks.link {
-            let shared = &self.leaks.shared.0;
-            *shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(scanner);
-        }
-    }
-
     /// The vault is gone. What was looked for stays.
     pub(super) fn marks_gone(&mut self, link: LinkId) {
         if link == self.leaks.link && !self.is_frozen() {
@@ -199,6 +194,7 @@ impl Gateway {
             return Ok(());
         };
         let passed = running.speech.stream.push(&scanner, text);
+        running.speech.found += passed.findings.len();
         running.speech.word.push_str(&passed.text);
         let whole = match running.speech.word.len() > MAX_WORD {
             true => Some(running.speech.word.len()),
@@ -221,6 +217,7 @@ impl Gateway {
             return Ok(());
         };
         let passed = running.speech.stream.finish(&scanner);
+        running.speech.found += passed.findings.len();
         let ready = std::mem::take(&mut running.speech.word) + &passed.text;
         let place = running.message.place.clone();
         self.show_piece(&place, turn, &ready);
@@ -241,10 +238,24 @@ impl Gateway {
         self.surfaces.stream(place, &piece);
     }
 
-    /// An answer as it is kept and delivered. What was found in it is told in [`Self::speak`]
-    /// already, if it was streamed.
-    pub(super) fn presentable(&self, text: &str) -> String {
-        self.inert(&redact(text, &self.leaks.shared.now().scan(text)))
+    /// An answer as it is kept and delivered. What was found in it is told already where it was
+    /// streamed; an agent need not have streamed it.
+    pub(super) fn presentable(
+        &mut self,
+        id: &SessionId,
+        turn: TurnId,
+        text: &str,
+    ) -> Result<String, Fatal> {
+        let findings = self.leaks.shared.now().scan(text);
+        let told = self
+            .sessions
+            .get_mut(id)
+            .and_then(|it| it.turn(turn))
+            .is_some_and(|running| running.speech.found > 0);
+        if !told {
+            self.leaked(id, "an answer", &findings)?;
+        }
+        Ok(self.inert(&redact(text, &findings)))
     }
 
     /// The text without a live link to a host that no egress rule names.
@@ -316,12 +327,6 @@ impl Gateway {
             return self.record_lost(&error);
         }
         self.cancel(id)?;
-        if let Some(Agent::Live { outlet, .. }) = self.sessions.get(id).map(|it| &it.agent)
-            && let Some(turn) = self.sessions.get(id).and_then(|it| it.turn.as_ref())
-        {
-            // An agent that is cut off here is reported gone by its reader.
-            let _ = outlet.send(AgentCommand::Cancel { turn: turn.id });
-        }
         match self.state.place(id)? {
             Some(place) => self.notice(&place, None, texts::halted(decoy)),
             None => Ok(()),

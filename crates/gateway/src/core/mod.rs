@@ -232,7 +232,6 @@ impl Gateway {
             Event::RunnerGone(link) => self.executor_gone(By::Boxes, link)?,
             Event::Door(link, reply, found) => self.door_reply(link, reply, &found)?,
             Event::DoorGone(link) => self.executor_gone(By::Door, link)?,
-            Event::Marks(link, scanner) => self.marks(link, *scanner),
             Event::MarksGone(link) => self.marks_gone(link),
             Event::Workspace(link, reply) => self.workspace_reply(link, reply)?,
             Event::WorkspaceGone(link) => self.workspace_gone(link)?,
@@ -313,7 +312,7 @@ impl Gateway {
             },
             Peer::Vault => {
                 self.vault_linked(id);
-                leaks::read_vault(id, stream, events)?;
+                leaks::read_vault(id, stream, self.looked_for(), events)?;
             }
             Peer::Gateway => {
                 eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");

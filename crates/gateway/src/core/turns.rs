@@ -270,7 +270,8 @@ impl Gateway {
             AgentRequest::Finished { text, .. } if text.len() <= MAX_ANSWER => {
                 if running.open.is_empty() {
                     self.speak_out(id, turn)?;
-                    self.end_turn(id, Ended::Reply(self.presentable(&text)))
+                    let reply = self.presentable(id, turn, &text)?;
+                    self.end_turn(id, Ended::Reply(reply))
                 } else {
                     self.misbehaved(id, "it ended a turn with calls still open")
                 }

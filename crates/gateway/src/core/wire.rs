@@ -19,7 +19,7 @@ use protocol::ids::{ChannelId, Nonce, PublicKey, SessionId, random};
 use protocol::operator::{OperatorReply, OperatorRequest};
 use protocol::runner::{RunReply, RunRequest};
 use protocol::workspace::{HistoryReply, HistoryRequest};
-use scan::{Finding, Scanner};
+use scan::Finding;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::leaks::Shared;
@@ -78,8 +78,6 @@ pub(super) enum Event {
     Door(LinkId, FetchReply, Vec<Finding>),
     /// The link to egress is gone.
     DoorGone(LinkId),
-    /// What the vault holds is another thing now.
-    Marks(LinkId, Box<Scanner>),
     /// The vault's link is gone.
     MarksGone(LinkId),
     /// The program that keeps the workspace said something.

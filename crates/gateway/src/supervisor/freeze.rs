@@ -58,9 +58,23 @@ pub(super) struct Switch {
     shared: Arc<Mutex<Shared>>,
 }
 
+/// Why a freeze is not over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotReleased {
+    /// Its mark is still there.
+    #[error("its mark cannot be taken away: {0}. Make room or mend the disk, then do it again")]
+    Mark(std::io::Error),
+    /// Somebody froze everything again meanwhile.
+    #[error("somebody froze everything again meanwhile; look why, then do it again")]
+    ThrownAgain,
+}
+
 #[derive(Default)]
 struct Shared {
     frozen: Option<FreezeStatus>,
+    /// How often it was thrown, and by whom last.
+    throws: u64,
+    last: Option<Frozen>,
     /// Those that a freeze kills, by the number of their start.
     mortal: BTreeMap<u64, Arc<OwnedFd>>,
 }
@@ -77,7 +91,12 @@ impl Switch {
         let mortal = BTreeMap::new();
         Self {
             mark,
-            shared: Arc::new(Mutex::new(Shared { frozen, mortal })),
+            shared: Arc::new(Mutex::new(Shared {
+                frozen,
+                throws: 0,
+                last: None,
+                mortal,
+            })),
         }
     }
 
@@ -123,15 +142,14 @@ impl Switch {
     pub(super) fn throw(&self, by: By, reason: &str, tell: impl FnOnce()) -> Thrown {
         let frozen = {
             let mut shared = self.lock();
-            let status = shared.frozen.get_or_insert_with(|| FreezeStatus {
-                frozen: Frozen {
-                    since: Millis::now(),
-                    by,
-                    reason: reason[..reason.floor_char_boundary(MAX_REASON)].to_owned(),
-                },
-                mark: Mark::Missing,
-                recorded: Recorded::NotYet,
-            });
+            let frozen = Frozen {
+                since: Millis::now(),
+                by,
+                reason: reason[..reason.floor_char_boundary(MAX_REASON)].to_owned(),
+            };
+            shared.throws += 1;
+            shared.last = Some(frozen.clone());
+            let status = shared.frozen.get_or_insert_with(|| unkept(frozen));
             status.clone()
         };
         // From here on nothing mortal starts. The mark comes before the kills, so that no crash
@@ -196,16 +214,49 @@ impl Switch {
         kept
     }
 
+    /// How often it was thrown until now, for [`Self::release`].
+    pub(super) fn throws(&self) -> u64 {
+        self.lock().throws
+    }
+
     /// Ends the freeze: takes its mark away first, so that it is over after a restart too. The
-    /// error leaves everything frozen.
-    pub(super) fn release(&self) -> std::io::Result<()> {
-        self.mark.remove()?;
-        self.lock().frozen = None;
-        Ok(())
+    /// error leaves everything frozen. Whoever threw the switch since `throws` was asked for is told
+    /// that everything is frozen, and so it stays: by a freeze of theirs, since the end of the other
+    /// is in the record.
+    pub(super) fn release(&self, throws: u64) -> Result<(), NotReleased> {
+        if self.throws() == throws {
+            self.mark.remove().map_err(NotReleased::Mark)?;
+        }
+        let again = {
+            let mut shared = self.lock();
+            if shared.throws == throws {
+                shared.frozen = None;
+                return Ok(());
+            }
+            let again = shared.last.clone();
+            shared.frozen = again.clone().map(unkept);
+            again
+        };
+        if let Some(again) = again {
+            let mark = self.keep(again);
+            if let Some(status) = &mut self.lock().frozen {
+                status.mark = mark;
+            }
+        }
+        Err(NotReleased::ThrownAgain)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
+    }
+}
+
+/// A freeze of which nothing is written yet.
+fn unkept(frozen: Frozen) -> FreezeStatus {
+    FreezeStatus {
+        frozen,
+        mark: Mark::Missing,
+        recorded: Recorded::NotYet,
     }
 }
 
@@ -324,10 +375,31 @@ mod tests {
             switch.throw(By::Unknown, "second", || {}).status.frozen,
             first
         );
-        switch.release().unwrap();
+        switch.release(switch.throws()).unwrap();
         assert_eq!(switch.status(), None);
         assert_eq!(Switch::new(&home).status(), None);
         assert!(switch.allows(&Peer::Vault));
+    }
+
+    #[test]
+    fn a_freeze_that_comes_while_another_is_ended_is_not_lost() {
+        let (_dir, home) = home();
+        let switch = Switch::new(&home);
+        let _ = switch.throw(By::Terminal, "first", || {});
+        let before = switch.throws();
+        let _ = switch.throw(By::Unknown, "second", || {});
+        assert!(matches!(
+            switch.release(before),
+            Err(NotReleased::ThrownAgain)
+        ));
+        let status = switch.status().unwrap();
+        assert_eq!(
+            (status.frozen.by.clone(), status.frozen.reason.as_str()),
+            (By::Unknown, "second")
+        );
+        assert_eq!(status.recorded, Recorded::NotYet);
+        assert_eq!(Switch::new(&home).status().unwrap().frozen, status.frozen);
+        assert!(!switch.allows(&Peer::Vault));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Resuming {
     since: Millis,
     to: Requester,
     until: Instant,
+    /// How often the switch was thrown when this began.
+    throws: u64,
 }
 
 impl Supervisor {
@@ -82,13 +84,18 @@ impl Supervisor {
         if self.resuming.is_some() {
             return refuse(&to, "somebody else is just ending the freeze");
         }
-        let key = self.operator;
+        let (key, throws) = (self.operator, self.switch.throws());
         let until = Millis::now().after(RECORD_LIMIT);
         match self.tell_gateway(&Control::Resume { since, key, until }) {
             Heard::No => refuse(&to, NO_GATEWAY),
             Heard::Yes => {
                 let until = Instant::now() + RECORD_LIMIT;
-                self.resuming = Some(Resuming { since, to, until });
+                self.resuming = Some(Resuming {
+                    since,
+                    to,
+                    until,
+                    throws,
+                });
             }
         }
     }
@@ -99,12 +106,9 @@ impl Supervisor {
         let Some(waiting) = self.resuming.take_if(|it| it.since == since) else {
             return self.tell_frozen();
         };
-        if let Err(error) = self.switch.release() {
+        if let Err(error) = self.switch.release(waiting.throws) {
             self.tell_frozen();
-            let reason = format!(
-                "everything stays frozen, since its mark cannot be taken away: {error}. Make room or \
-                 mend the disk, then do it again"
-            );
+            let reason = format!("everything stays frozen: {error}");
             eprintln!("bulkhead-supervisor: {reason}");
             return refuse(&waiting.to, &reason);
         }
