@@ -13,10 +13,10 @@ use tokio::sync::{Mutex as Asking, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::attempt::Hop;
 use crate::clean::Clean;
 use crate::json;
 use crate::record::Record;
+use crate::tools::attempt::Hop;
 use crate::vault_link::VaultLink;
 
 /// How long a tool's request waits for the first marks.

@@ -5,35 +5,23 @@
 //! resolves to, judged by [`outbound::address::check`] before each connection; the connection goes to
 //! exactly those addresses. What goes out is in the record first.
 
-mod attempt;
-mod box_link;
-mod budget;
+mod boxes;
 mod chat;
 mod clean;
 mod credential;
 mod dial;
-mod exchange;
-mod fetch;
-mod fetch_link;
-mod forward;
-mod forward_budget;
-mod forward_copy;
 mod handed;
 mod headers;
-mod inspect;
-mod inspect_authority;
-mod inspect_head;
 mod json;
 mod leaks;
 mod model_link;
-mod oauth;
 mod program;
 mod record;
-mod returned;
 mod sigv4;
 mod sni;
 mod text;
 mod tokens;
+mod tools;
 mod tunnel;
 mod tunnel_link;
 mod vault_link;

@@ -20,17 +20,17 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vault::VaultClient;
 
-use crate::budget::Spent;
+use crate::boxes::forward::BoxDoor;
 use crate::chat::ModelDoor;
-use crate::fetch::{FetchDoor, Rules};
-use crate::forward::BoxDoor;
 use crate::leaks::Leaks;
-use crate::oauth::Tokens;
 use crate::record::Record;
+use crate::tools::budget::Spent;
+use crate::tools::fetch::{FetchDoor, Rules};
+use crate::tools::oauth::Tokens;
 use crate::tunnel::TunnelDoor;
 use crate::vault_link::VaultLink;
 use crate::wire::brief;
-use crate::{box_link, dial, fetch_link, model_link, tunnel_link};
+use crate::{boxes, dial, model_link, tools, tunnel_link};
 
 type Frame = Result<(Control<EgressConfig>, Option<OwnedFd>), LinkError>;
 
@@ -173,7 +173,7 @@ impl Doors {
         let task = match peer.clone() {
             Peer::Ledger => return self.record.replace(stream),
             Peer::Vault => return self.take_vault(VaultClient::new(stream)),
-            Peer::Gateway => tokio::spawn(fetch_link::serve(Arc::clone(&self.tools), stream)),
+            Peer::Gateway => tokio::spawn(tools::link::serve(Arc::clone(&self.tools), stream)),
             Peer::Agent(session) => {
                 tokio::spawn(model_link::serve(Arc::clone(&self.model), session, stream))
             }
@@ -182,7 +182,7 @@ impl Doors {
                 channel,
                 stream,
             )),
-            Peer::Sandbox => tokio::spawn(box_link::serve(Arc::clone(&self.boxes), stream)),
+            Peer::Sandbox => tokio::spawn(boxes::link::serve(Arc::clone(&self.boxes), stream)),
             Peer::Egress | Peer::Workspace => {
                 return eprintln!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"

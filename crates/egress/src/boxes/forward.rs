@@ -22,15 +22,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::boxes::authority::Authority;
+use crate::boxes::budget::{Budgets, Direction, Meter};
+use crate::boxes::copy::{Pipes, carry};
+use crate::boxes::head::{Head, Reading};
+use crate::boxes::inspect::{self, Origin};
 use crate::dial;
-use crate::fetch::Rules;
-use crate::forward_budget::{Budgets, Direction, Meter};
-use crate::forward_copy::{Pipes, carry};
-use crate::inspect::{self, Origin};
-use crate::inspect_authority::Authority;
-use crate::inspect_head::{Head, Reading};
 use crate::record::{NotRecorded, Record};
 use crate::sni;
+use crate::tools::fetch::Rules;
 use crate::tunnel::target;
 
 /// How long a connection may carry nothing.
@@ -472,7 +472,7 @@ enum Leads {
 /// Judges a tunnel, records it, and connects it.
 async fn open(run: &Run, head: &Head) -> Result<Tunnel, No> {
     let place = Place::parse(&head.target).map_err(No::Refused)?;
-    let wrong = |bad: crate::inspect_head::Bad| No::Refused(bad.to_string());
+    let wrong = |bad: crate::boxes::head::Bad| No::Refused(bad.to_string());
     if let Some(host) = head.one("host").map_err(wrong)?
         && !host.eq_ignore_ascii_case(head.target.as_bytes())
     {

@@ -20,8 +20,8 @@ use protocol::vault::SecretText;
 use serde::Deserialize;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::attempt::Attempt;
 use crate::credential::{Draft, encoded, secret_value, wiped};
+use crate::tools::attempt::Attempt;
 
 /// The longest answer of a token endpoint, in bytes.
 pub(crate) const MAX_ANSWER: u64 = 64 * 1024;

@@ -20,14 +20,14 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::attempt::{Attempt, Done, Hop};
-use crate::budget::Spent;
-use crate::exchange::Answer;
 use crate::headers;
 use crate::leaks::{Leaks, leak_of_secret};
-use crate::oauth::Tokens;
 use crate::record::Record;
-use crate::returned::Sought;
+use crate::tools::attempt::{Attempt, Done, Hop};
+use crate::tools::budget::Spent;
+use crate::tools::exchange::Answer;
+use crate::tools::oauth::Tokens;
+use crate::tools::returned::Sought;
 use crate::vault_link::VaultLink;
 
 /// How long a request may take with all its redirects.

@@ -24,11 +24,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::boxes::budget::{Direction, Meter};
+use crate::boxes::forward::{IDLE, No, Place, Run, answer};
+use crate::boxes::head::{Bad, Body, Framing, Head, Reading, Version, is_of_one_hop};
 use crate::dial;
-use crate::forward::{IDLE, No, Place, Run, answer};
-use crate::forward_budget::{Direction, Meter};
 use crate::headers;
-use crate::inspect_head::{Bad, Body, Framing, Head, Reading, Version, is_of_one_hop};
 use crate::tunnel::target;
 
 /// How long a server may take to agree on TLS.

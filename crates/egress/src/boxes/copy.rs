@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::forward_budget::{Direction, Meter, Over};
+use crate::boxes::budget::{Direction, Meter, Over};
 use crate::tunnel::{LastByte, silence};
 
 /// Bytes that go through a pipe at once; where the kernel gives it fewer, fewer.

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::forward::{self, BoxDoor, Run};
+use crate::boxes::forward::{self, BoxDoor, Run};
 use crate::handed::{Handed, Queues};
 
 /// Connections of one box at a time.

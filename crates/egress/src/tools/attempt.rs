@@ -17,14 +17,14 @@ use scan::Scanner;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::budget::{Budget, Reservation};
 use crate::credential::Draft;
 use crate::dial::{self, Stream};
-use crate::exchange::{Answer, Bounds, Outgoing, exchange};
-use crate::fetch::FetchDoor;
 use crate::record::Record;
-use crate::returned::{Echo, MAX_BODY, Sought};
 use crate::sigv4::decode;
+use crate::tools::budget::{Budget, Reservation};
+use crate::tools::exchange::{Answer, Bounds, Outgoing, exchange};
+use crate::tools::fetch::FetchDoor;
+use crate::tools::returned::{Echo, MAX_BODY, Sought};
 
 /// A day in milliseconds.
 const DAY: u64 = 86_400_000;
@@ -334,7 +334,12 @@ impl Attempt<'_> {
                 headers: draft.headers.clone(),
                 body: draft.body.clone(),
             };
-            Ok(exchange(stream, outgoing, self.bounds(crate::oauth::MAX_ANSWER)).await?)
+            Ok(exchange(
+                stream,
+                outgoing,
+                self.bounds(crate::tools::oauth::MAX_ANSWER),
+            )
+            .await?)
         };
         let sent: Result<Answer, FetchFault> = sent.await;
         if let Ok(answer) = &sent {

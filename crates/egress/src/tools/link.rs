@@ -12,7 +12,7 @@ use protocol::ids::CallRef;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use crate::fetch::FetchDoor;
+use crate::tools::fetch::FetchDoor;
 use crate::wire;
 
 /// Requests that are made at the same time.
