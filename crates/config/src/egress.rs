@@ -156,6 +156,11 @@ mod tests {
 
     const LEAST: &str = "name = \"r\"\nsubject = \"tool:http_request\"\nhost = \"api.example.com\"\nowner = \"me\"\nexpires = \"2027-06-01\"\n";
 
+    /// The least rule, about this host.
+    fn about(host: &str) -> String {
+        format!("[[egress]]\n{}", LEAST.replace("api.example.com", host))
+    }
+
     fn read(rules: &str) -> Result<Vec<EgressRule>, String> {
         let text = format!(
             "[model]\napi = \"ollama\"\nurl = \"http://127.0.0.1:1\"\nname = \"m\"\n{rules}"
@@ -264,13 +269,7 @@ mod tests {
                 ),
                 ["line 7", "not a subject"],
             ),
-            (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "2130706433")
-                ),
-                ["line 8", "not a host for a rule"],
-            ),
+            (about("2130706433"), ["line 8", "not a host for a rule"]),
             (
                 format!("[[egress]]\n{}", LEAST.replace("2027-06-01", "2027-02-30")),
                 ["line 10", "not a day"],
@@ -279,59 +278,23 @@ mod tests {
                 format!("[[egress]]\n{LEAST}\n[[egress]]\n{LEAST}"),
                 ["line 12", "another rule has this name"],
             ),
+            (about("8.8.8.8"), ["line 5", "host: a public address"]),
+            (about("127.0.0.1"), ["line 5", "private = true"]),
             (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "8.8.8.8")
-                ),
-                ["line 5", "host: a public address"],
-            ),
-            (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "127.0.0.1")
-                ),
-                ["line 5", "private = true"],
-            ),
-            (
-                format!(
-                    "[[egress]]\n{}private = true\n",
-                    LEAST.replace("api.example.com", "169.254.169.254")
-                ),
+                about("169.254.169.254") + "private = true\n",
                 ["line 5", "a link-local address"],
             ),
             (
                 format!("[[egress]]\n{LEAST}private = true\n"),
                 ["line 5", "goes with an address"],
             ),
+            (about("10.0.0.1.nip.io"), ["line 5", "nip.io"]),
+            (about("a.localhost"), ["line 5", "this machine"]),
             (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "10.0.0.1.nip.io")
-                ),
-                ["line 5", "nip.io"],
-            ),
-            (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "a.localhost")
-                ),
-                ["line 5", "this machine"],
-            ),
-            (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "*.github.io")
-                ),
+                about("*.github.io"),
                 ["line 5", "everybody can have a name"],
             ),
-            (
-                format!(
-                    "[[egress]]\n{}",
-                    LEAST.replace("api.example.com", "xn--pypal-4ve.com")
-                ),
-                ["line 5", "mixes scripts"],
-            ),
+            (about("xn--pypal-4ve.com"), ["line 5", "mixes scripts"]),
             (
                 format!("[[egress]]\n{LEAST}ports = [80]\n"),
                 ["line 5", "cleartext = true"],
