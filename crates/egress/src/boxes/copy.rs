@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 use crate::boxes::budget::{Direction, Meter, Over};
 use crate::tunnel::{LastByte, silence};
 
-/// Bytes that go through a pipe at once; where the kernel gives it fewer, fewer.
-const PIPE: usize = 256 * 1024;
+/// Bytes that go through a pipe at once, the most that an unprivileged user's pipe has (pipe(7)); where the kernel
+/// gives it fewer, fewer.
+const PIPE: usize = 1024 * 1024;
 /// Pipes that are kept for the next piece. A tunnel that carries nothing has none.
 const KEPT: usize = 16;
 

@@ -16,6 +16,7 @@ use protocol::event::Event;
 use protocol::ids::CallRef;
 use protocol::outbound::{EgressRule, Inspect, Method, Subject};
 use protocol::time::Millis;
+use rustix::net::sockopt::set_tcp_congestion;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -364,8 +365,10 @@ impl Place {
 
 /// Serves one connection of a box until it is over.
 pub(crate) async fn serve(run: Arc<Run>, client: TcpStream) {
-    // Small pieces go out as they come; without it they come later, not wrong.
+    // Small pieces go out as they come, and large ones are not paced, as some machines have it (BBR) for wires that
+    // these bytes never see. Without either they come later, not wrong.
     let _ = client.set_nodelay(true);
+    let _ = set_tcp_congestion(&client, "reno");
     let Ok(_seat) = run.door.seats.try_acquire() else {
         let mut client = client;
         let why = "too many connections of boxes are open; close some first";
