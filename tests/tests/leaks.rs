@@ -133,3 +133,77 @@ fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
     assert!(said(&again).contains("halted"), "{}", said(&again));
     system.assert_record_is_sound();
 }
+
+#[test]
+fn what_a_model_s_server_says_of_a_fault_is_told_without_a_secret_and_without_a_live_link() {
+    let words = format!("no: {VALUE}, see https://evil.example/?d=1");
+    let model = model([Step::status(400, &words)]);
+    let system = System::start(model.port(), "");
+    keep(&system);
+    let answer = said(&system.bulkhead(&["ask", "hello"]));
+    assert!(
+        answer.contains("no: [redacted: vault_secret], see") && answer.contains("evil[.]example"),
+        "{answer}"
+    );
+    assert!(
+        !holds(&answer) && !answer.contains("https://evil.example"),
+        "{answer}"
+    );
+    assert!(!holds(&record(&system)));
+    assert_eq!(system.rows("leak_stopped")[0]["event"]["name"], "plans");
+}
+
+#[test]
+fn a_secret_that_is_split_over_two_answers_is_taken_out_of_the_second_also_after_a_restart() {
+    let (first, second) = VALUE.split_at(12);
+    let model = model([
+        Step::text(&format!("It begins with {first}")),
+        Step::text(&format!("{second} is the rest")),
+    ]);
+    let system = System::start(model.port(), "");
+    keep(&system);
+    let began = system.ask("begin");
+    let reply = began["reply"].as_str().expect("a reply");
+    assert!(reply.contains(first), "{began}");
+    let session = began["session"].as_str().expect("a session").to_owned();
+    system.signal("bulkhead-gateway", "KILL");
+    // A new one knows nothing until it has asked the vault.
+    std::thread::sleep(Duration::from_secs(5));
+    let ended = system.ask_in(&session, "go on");
+    let reply = ended["reply"].as_str().expect("a reply");
+    assert!(
+        reply.contains("[redacted: vault_secret] is the rest"),
+        "{ended}"
+    );
+    assert_eq!(system.rows("leak_stopped")[0]["event"]["name"], "plans");
+}
+
+#[test]
+fn names_of_tools_and_files_and_what_people_say_are_kept_without_a_secret() {
+    let plain = VALUE.replace([' ', '-'], "");
+    let model = model([
+        Step::call(&plain, json!({})),
+        Step::call("exec", json!({ "command": "python3 make.py" })),
+        Step::text("done"),
+        Step::text("seen"),
+    ]);
+    let system = System::start(model.port(), "");
+    keep(&system);
+    let script = format!("open('-'.join('{}'), 'w')\n", plain);
+    fs::write(system.workspace().join("make.py"), script).expect("a file");
+    let ask = system.spawn(&["ask", "--json", &format!("what is {VALUE}?")]);
+    let card = system.wait_for_approval();
+    system.approve(&card);
+    let (_, out, err) = ask.finish();
+    assert!(out.contains("done"), "{out} {err}");
+    let rows = record(&system);
+    assert!(!holds(&rows), "{rows}");
+    let requests = model.requests();
+    let told: String = requests
+        .iter()
+        .flat_map(|request| request.messages())
+        .collect();
+    assert!(!holds(&told), "{told}");
+    assert!(system.rows("leak_stopped").len() >= 3);
+    system.assert_record_is_sound();
+}

@@ -26,4 +26,4 @@ mod view;
 
 pub use finding::{Finding, Kind, redact};
 pub use scanner::Scanner;
-pub use stream::{Passed, Stream};
+pub use stream::{Passed, Stream, remembered};

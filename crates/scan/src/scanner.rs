@@ -48,6 +48,11 @@ impl Scanner {
         Self::new(Marks::none())
     }
 
+    /// How many letters and digits of one of the vault's values can have been said before it is found, at most.
+    pub(crate) fn reach(&self) -> usize {
+        self.search.reach()
+    }
+
     /// All findings, sorted, none over another. Takes time in proportion to the text.
     #[must_use]
     pub fn scan(&self, text: &str) -> Vec<Finding> {

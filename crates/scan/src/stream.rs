@@ -46,6 +46,14 @@ impl Stream {
         Self::default()
     }
 
+    /// After what was said before, as far as it is remembered. What is found in that alone is not found again.
+    pub fn after(said: &str) -> Self {
+        Self {
+            memory: remembered(said).to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// The next piece of the current message.
     #[must_use]
     pub fn push(&mut self, scanner: &Scanner, piece: &str) -> Passed {
@@ -55,7 +63,7 @@ impl Stream {
         if self.held.len() < LEAST_HELD + STEP || self.held.len() < self.seen + step {
             return Passed::default();
         }
-        let end = self.held.len() - held_back(&self.held);
+        let end = self.held.len() - held_back(&self.held, scanner.reach());
         let passed = self.let_through(scanner, end);
         self.seen = self.held.len();
         passed
@@ -111,11 +119,16 @@ impl Stream {
     }
 
     fn remember(&mut self, whole: &str, cut: usize) {
-        let from = whole.floor_char_boundary(cut.saturating_sub(MEMORY));
-        self.memory = whole[from..cut].to_owned();
+        let memory = remembered(&whole[..cut]);
+        self.offset += cut - memory.len();
+        self.memory = memory.to_owned();
         self.held = whole[cut..].to_owned();
-        self.offset += from;
     }
+}
+
+/// The end of what was said, as far as it can belong to what is said next.
+pub fn remembered(said: &str) -> &str {
+    &said[said.floor_char_boundary(said.len().saturating_sub(MEMORY))..]
 }
 
 /// The findings as places of what is behind the first bytes.
@@ -131,8 +144,8 @@ fn moved(findings: &[Finding], before: usize) -> Vec<Finding> {
 }
 
 /// How many bytes of the end could be the beginning of something: a word that may go on, words that
-/// are spelled letter by letter, a key that has begun and not ended.
-fn held_back(held: &str) -> usize {
+/// are spelled letter by letter, a key that has begun and not ended, so many letters of a value.
+fn held_back(held: &str, reach: usize) -> usize {
     let bytes = held.as_bytes();
     let key = held
         .rfind("-----BEGIN ")
@@ -154,13 +167,28 @@ fn held_back(held: &str) -> usize {
     let word = bytes
         .iter()
         .rev()
-        .take_while(|b| !b.is_ascii_whitespace())
+        // No secret has letters of other alphabets, and some of these have no blanks between words.
+        .take_while(|b| b.is_ascii() && !b.is_ascii_whitespace())
         .count();
     let least = if spelled { bytes.len() - start } else { word };
     let least = least
         .max(LEAST_HELD)
+        .max(held.len() - last_letters(held, reach))
         .max(key.map_or(0, |at| held.len() - at));
     least.min(MOST_HELD).min(held.len())
+}
+
+/// Where the last so many letters and digits begin. Those of other alphabets count too, although no secret has
+/// them: an answer in Russian or Chinese would not be shown before its end.
+fn last_letters(held: &str, reach: usize) -> usize {
+    let Some(before) = reach.checked_sub(1) else {
+        return held.len();
+    };
+    let mut letters = held
+        .char_indices()
+        .rev()
+        .filter(|(_, sign)| sign.is_alphanumeric());
+    letters.nth(before).map_or(0, |(at, _)| at)
 }
 
 /// The length of the words, blanks aside. Words of a language have three letters and more.
@@ -228,6 +256,48 @@ mod tests {
                 [(Kind::SECRET, place, place + SECRET.len())],
                 "{size}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_pieces_with_something_between_them_is_held_back_until_it_is_known() {
+        let letters: Vec<char> = SECRET.chars().filter(char::is_ascii_alphanumeric).collect();
+        for size in 1..9 {
+            for between in [
+                " ".repeat(40),
+                "\n\n".repeat(9),
+                " - ".to_owned(),
+                "\u{200b}".repeat(30),
+            ] {
+                let pieces: Vec<String> = letters
+                    .chunks(size)
+                    .map(|piece| piece.iter().collect())
+                    .collect();
+                let pieces = pieces.join(&between);
+                for spelled in [pieces.clone(), pieces.chars().rev().collect()] {
+                    let text = format!(
+                        "In pieces it goes like this, and on and on: {spelled}, and that was it."
+                    );
+                    let (shown, findings) = streamed(&text, 3);
+                    assert_eq!(findings.len(), 1, "{text}");
+                    assert!(
+                        shown.contains("on: [redacted: vault_secret], and"),
+                        "{shown}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_in_any_alphabet_is_let_through_as_it_comes() {
+        for word in ["слово ", "字词", "言葉、", "λέξη "] {
+            let (scanner, mut stream, mut shown) = (scanner(), Stream::new(), String::new());
+            for _ in 0..100 {
+                shown.push_str(&stream.push(&scanner, word).text);
+            }
+            let held = word.repeat(100).chars().count() - shown.chars().count();
+            assert!(held < 150, "{word}: {held}");
         }
     }
 

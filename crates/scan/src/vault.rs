@@ -56,6 +56,19 @@ impl Search {
         }
     }
 
+    /// Until the first window of a value is whole; what stands in front of it is shorter than a window.
+    pub(crate) fn reach(&self) -> usize {
+        let of = |mark: &Mark| {
+            let widest = mark
+                .windows
+                .iter()
+                .map(|window| window.width as usize)
+                .max();
+            (mark.length as usize).min(2 * widest.unwrap_or(0))
+        };
+        self.marks.iter().map(of).max().unwrap_or(0)
+    }
+
     /// Adds every place of the view where a value stands, or a piece of one that nothing else
     /// looks like; also backwards and with its letters moved by 13.
     pub(crate) fn find(&self, view: &View<'_>, hits: &mut Vec<Hit>) {

@@ -137,7 +137,7 @@ impl Gateway {
         self.refuse(
             pending.request.reference(),
             vec![fact],
-            texts::said_no(reason),
+            texts::said_no(&self.redacted(reason)),
         )
     }
 

@@ -78,6 +78,11 @@ impl Gateway {
             turn,
             call,
         };
+        let (named, spoken) = (self.own(&name, MAX_NAME), self.own(&said, MAX_SAID));
+        // What is found may reach over where it is cut.
+        let said = self.redacted(&texts::shortened(&said, 4 * MAX_SAID));
+        let said = texts::shortened(&said, MAX_SAID);
+        let name = self.redacted(&texts::shortened(&name, MAX_NAME));
         let root = self.config.workspace.to_string_lossy().into_owned();
         let resolved = tools::resolve(&name, &args, &root);
         let title = self.title(&name, &args);
@@ -88,11 +93,7 @@ impl Gateway {
         {
             running.open.insert(call, OpenCall { title });
         }
-        // What is found may reach over where it is cut.
-        let said = self.redacted(&texts::shortened(&said, 4 * MAX_SAID));
-        let said = texts::shortened(&said, MAX_SAID);
-        let name = self.redacted(&texts::shortened(&name, MAX_NAME));
-        if !own.is_empty() {
+        if !own.is_empty() || !named.is_empty() || !spoken.is_empty() {
             let args = scan::redact(&args, &own);
             let intent = Fact::ToolIntent {
                 turn,
@@ -102,7 +103,7 @@ impl Gateway {
                 said,
             };
             self.refuse(&reference, vec![intent], texts::HOLDS_A_SECRET.to_owned())?;
-            return self.leaked(id, "a call", &own);
+            return self.leaked(id, "a call", &[own, named, spoken].concat());
         }
         let intent = Fact::ToolIntent {
             turn,

@@ -245,13 +245,15 @@ impl Gateway {
             message: inbound.message.clone(),
             session: session.clone(),
         };
+        // The record keeps it for ever, and the model is given it without secrets anyway.
+        let (text, found) = self.out_of(&inbound.text);
         let fact = Fact::Inbound {
             channel: inbound.channel.clone(),
             message: inbound.message.clone(),
             sender: inbound.sender.clone(),
             principal: place.principal.clone(),
             conversation: inbound.conversation.clone(),
-            text: inbound.text.clone(),
+            text: text.clone(),
         };
         if let Some(command) = Command::parse(&inbound.text) {
             // A command has no turn; it stands in the chain of the system, not in a conversation.
@@ -269,7 +271,7 @@ impl Gateway {
         let message = Message {
             id: inbound.message.clone(),
             place: place.clone(),
-            text: inbound.text.clone(),
+            text,
         };
         let touched = self.touched_by_message(&message.place);
         let touched = self.new_labels(&session, &touched)?;
@@ -280,7 +282,8 @@ impl Gateway {
             Ok(()) => {
                 self.surfaces.answer(inbound.link, accepted);
                 self.tell_labels(&place, &touched)?;
-                self.begin(&session)
+                self.begin(&session)?;
+                self.leaked(&session, "a message", &found)
             }
             Err(error) => {
                 refuse(self, Retry::Later, texts::NO_RECORD);

@@ -11,17 +11,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use protocol::agent::AgentRequest;
+use protocol::agent::{AgentRequest, TurnFault};
 use protocol::channel::ChannelEvent;
 use protocol::control::Peer;
 use protocol::egress::{FetchBody, FetchOutcome, FetchReply};
 use protocol::event::Event as Fact;
 use protocol::frame::Link;
 use protocol::ids::{SecretName, SessionId, TurnId};
-use protocol::runner::{RunOutcome, RunReply};
+use protocol::runner::{Change, Changes, Fate, RunOutcome, RunReply};
 use protocol::time::Millis;
 use protocol::vault::{VaultReply, VaultRequest};
-use scan::{Finding, Kind, Scanner, Stream, links, redact};
+use protocol::workspace::HistoryReply;
+use scan::{Finding, Kind, Scanner, Stream, links, redact, remembered};
 
 use super::state::Place;
 use super::wire::{Event, LinkId};
@@ -32,6 +33,9 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
+
+/// The longest words of a model's server in a fault, in bytes, and how much of them is looked through.
+const MAX_FAULT: usize = 500;
 
 /// The longest word of an answer that is waited for, in bytes.
 const MAX_WORD: usize = 4096;
@@ -68,7 +72,12 @@ impl Shared {
         let AgentRequest::CallTool { args, .. } = request else {
             return Vec::new();
         };
-        let mut findings = self.now().scan(args);
+        self.own(args)
+    }
+
+    /// The vault's own values in a text.
+    pub(super) fn own(&self, text: &str) -> Vec<Finding> {
+        let mut findings = self.now().scan(text);
         findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
         findings
     }
@@ -80,14 +89,58 @@ impl Shared {
                 let (stdout, mut found) = self.out_of(outcome.stdout);
                 let (stderr, more) = self.out_of(outcome.stderr);
                 found.extend(more);
+                let changes = self.out_of_changes(outcome.changes, &mut found);
                 let outcome = RunOutcome {
                     stdout,
                     stderr,
+                    changes,
                     ..outcome
                 };
                 (RunReply::Finished { call, outcome }, found)
             }
             refused @ RunReply::Refused { .. } => (refused, Vec::new()),
+        }
+    }
+
+    /// What became of a step that was undone, likewise.
+    pub(super) fn out_of_history(&self, reply: HistoryReply) -> HistoryReply {
+        match reply {
+            HistoryReply::Undone { entry, changes } => {
+                let changes = self.out_of_changes(changes, &mut Vec::new());
+                HistoryReply::Undone { entry, changes }
+            }
+            other => other,
+        }
+    }
+
+    /// The names of files are a run's own words.
+    fn out_of_changes(&self, changes: Changes, found: &mut Vec<Finding>) -> Changes {
+        let mut clean = |text: String| {
+            let (text, more) = self.out_of(text);
+            found.extend(more);
+            text
+        };
+        let fate = match changes.fate {
+            Fate::Conflict { paths } => Fate::Conflict {
+                paths: paths.into_iter().map(&mut clean).collect(),
+            },
+            Fate::ReadOnly { paths } => Fate::ReadOnly {
+                paths: paths.into_iter().map(&mut clean).collect(),
+            },
+            Fate::Failed { reason, fix } => Fate::Failed {
+                reason: clean(reason),
+                fix,
+            },
+            fate @ (Fate::Unchanged | Fate::Kept { .. } | Fate::Discarded) => fate,
+        };
+        let renamed = |change: Change| Change {
+            path: clean(change.path),
+            ..change
+        };
+        Changes {
+            fate,
+            list: changes.list.into_iter().map(renamed).collect(),
+            ..changes
         }
     }
 
@@ -131,10 +184,20 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct Speech {
     stream: Stream,
-    /// Up to the next blank: a link is made inert as a whole.
+    /// What no break is in yet: a link is made inert as a whole.
     word: String,
     /// How many secrets were found in what was said.
     found: usize,
+}
+
+impl Speech {
+    /// What is said next, after this.
+    pub(super) fn after(said: &str) -> Self {
+        Self {
+            stream: Stream::after(said),
+            ..Self::default()
+        }
+    }
 }
 
 /// Reads the marks of the vault in a thread of its own until the link ends.
@@ -169,6 +232,20 @@ pub(super) fn read_vault(
         .map(drop)
 }
 
+/// Up to where a text can be shown before it goes on: no link reaches over it.
+fn last_break(text: &str) -> Option<usize> {
+    if text.len() > MAX_WORD {
+        return Some(text.len());
+    }
+    // Some alphabets have no blanks between words.
+    let foreign = || {
+        let (at, sign) = text.char_indices().rfind(|(_, sign)| !sign.is_ascii())?;
+        let plain = !text.contains([':', '/', '.', '@', '!', '[', '<', '&']);
+        plain.then_some(at + sign.len_utf8())
+    };
+    text.rfind(char::is_whitespace).or_else(foreign)
+}
+
 impl Gateway {
     /// For a thread that reads a link.
     pub(super) fn looked_for(&self) -> Shared {
@@ -196,11 +273,7 @@ impl Gateway {
         let passed = running.speech.stream.push(&scanner, text);
         running.speech.found += passed.findings.len();
         running.speech.word.push_str(&passed.text);
-        let whole = match running.speech.word.len() > MAX_WORD {
-            true => Some(running.speech.word.len()),
-            false => running.speech.word.rfind(char::is_whitespace),
-        };
-        let rest = match whole {
+        let rest = match last_break(&running.speech.word) {
             Some(at) => running.speech.word.split_off(at),
             None => return self.leaked(id, "an answer", &passed.findings),
         };
@@ -246,16 +319,66 @@ impl Gateway {
         turn: TurnId,
         text: &str,
     ) -> Result<String, Fatal> {
-        let findings = self.leaks.shared.now().scan(text);
-        let told = self
-            .sessions
-            .get_mut(id)
-            .and_then(|it| it.turn(turn))
-            .is_some_and(|running| running.speech.found > 0);
-        if !told {
-            self.leaked(id, "an answer", &findings)?;
+        let session = self.sessions.get_mut(id);
+        let turn = session.and_then(|session| session.turn(turn));
+        let told = turn.map_or(0, |turn| turn.speech.found);
+        self.said_next(id, "an answer", told, text)
+    }
+
+    /// A fault as an agent words it, within bounds and as safe as an answer: its words come from a
+    /// model's server.
+    pub(super) fn presentable_fault(
+        &mut self,
+        id: &SessionId,
+        fault: TurnFault,
+    ) -> Result<TurnFault, Fatal> {
+        let mut said = |words: String| {
+            // What is found may reach over where it is cut.
+            let words = texts::shortened(&words, 16 * MAX_FAULT);
+            let words = self.said_next(id, "a fault of the model", 0, &words)?;
+            Ok::<_, Fatal>(texts::shortened(&words, MAX_FAULT))
+        };
+        Ok(match fault {
+            TurnFault::ModelRefused { status, message } => TurnFault::ModelRefused {
+                status,
+                message: said(message)?,
+            },
+            TurnFault::ModelBroken { detail } => TurnFault::ModelBroken {
+                detail: said(detail)?,
+            },
+            other => other,
+        })
+    }
+
+    /// What is said next in a session, without what is found in it and in what was said before together.
+    /// So many findings are told already.
+    fn said_next(
+        &mut self,
+        id: &SessionId,
+        place: &str,
+        told: usize,
+        text: &str,
+    ) -> Result<String, Fatal> {
+        let scanner = self.leaks.shared.now();
+        let Some(session) = self.sessions.get_mut(id) else {
+            return Ok(String::new());
+        };
+        let before = session.said.len();
+        session.said.push_str(text);
+        let mut findings = scanner.scan(&session.said);
+        findings.retain(|it| it.end > before);
+        for it in &mut findings {
+            (it.start, it.end) = (it.start.saturating_sub(before), it.end - before);
         }
-        Ok(self.inert(&redact(text, &findings)))
+        let clean = redact(text, &findings);
+        session.said.truncate(before);
+        session.said.push_str(&clean);
+        session.said = remembered(&session.said).to_owned();
+        if told >= findings.len() {
+            findings.retain(|it| it.kind == Kind::HONEYTOKEN);
+        }
+        self.leaked(id, place, &findings)?;
+        Ok(self.inert(&clean))
     }
 
     /// The text without a live link to a host that no egress rule names.
@@ -269,9 +392,19 @@ impl Gateway {
         links::defang(text, &allowed)
     }
 
+    /// The vault's own values in a text that will be cut to so many bytes.
+    pub(super) fn own(&self, text: &str, most: usize) -> Vec<Finding> {
+        self.leaks.shared.own(&texts::shortened(text, 4 * most))
+    }
+
+    /// The text without secrets, and what was found in it.
+    pub(super) fn out_of(&self, text: &str) -> (String, Vec<Finding>) {
+        self.leaks.shared.out_of(text.to_owned())
+    }
+
     /// The text without secrets, for a card or a list.
     pub(super) fn redacted(&self, text: &str) -> String {
-        redact(text, &self.leaks.shared.now().scan(text))
+        self.out_of(text).0
     }
 
     /// Records what was found and redacted, and tells it. A decoy among it halts the session.
@@ -331,5 +464,27 @@ impl Gateway {
             Some(place) => self.notice(&place, None, texts::halted(decoy)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_shown_up_to_where_no_link_reaches_over() {
+        for (text, shown) in [
+            ("two words", "two"),
+            ("one", ""),
+            ("言葉と言", "言葉と言"),
+            ("слово", "слово"),
+            ("見て[ここ](https://a.example/言", ""),
+            ("見て https://a.example/言", "見て"),
+            ("https://пример", ""),
+        ] {
+            assert_eq!(&text[..last_break(text).unwrap_or(0)], shown);
+        }
+        let long = "x".repeat(MAX_WORD + 1);
+        assert_eq!(last_break(&long), Some(long.len()));
     }
 }

@@ -290,7 +290,7 @@ impl Gateway {
             Peer::Workspace => {
                 let link = Link::new(stream);
                 let ended = self.workspace.linked(id, link.try_clone()?)?;
-                wire::read_workspace(id, link, events)?;
+                wire::read_workspace(id, link, self.looked_for(), events)?;
                 self.no_replies(ended)?;
             }
             Peer::Agent(session) => {

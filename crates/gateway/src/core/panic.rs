@@ -134,6 +134,7 @@ impl Gateway {
         let rows = self.record.read(&chain)?;
         if let Some(freeze) = &self.frozen {
             let Frozen { since, by, reason } = freeze.frozen.clone();
+            let reason = self.redacted(&reason);
             let newest = rows.last().map(|row| &row.event);
             let written =
                 matches!(newest, Some(Fact::Panicked { since: its, .. }) if *its == since);

@@ -162,6 +162,18 @@ pub(super) fn open_undo(rows: &[Row]) -> Option<RowId> {
     })
 }
 
+/// The end of what was said in a session.
+pub(super) fn said(rows: &[Row]) -> String {
+    let mut said = String::new();
+    for row in rows {
+        if let Event::Reply { text, .. } = &row.event {
+            said.push_str(text);
+            said = scan::remembered(&said).to_owned();
+        }
+    }
+    said
+}
+
 /// The conversation for an agent that starts now. A message that had several turns, since
 /// something died in between, stands there once.
 pub(super) fn history(rows: &[Row]) -> Vec<HistoryItem> {

@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) turn: Option<Turn>,
     /// The program that works for it.
     pub(super) agent: Agent,
+    /// The end of what was said in it: a secret can be split over two answers.
+    pub(super) said: String,
     /// Since when it has had nothing to do.
     pub(super) idle_since: Instant,
 }
@@ -118,6 +120,7 @@ impl Session {
             last_turn,
             waiting: VecDeque::new(),
             turn: None,
+            said: String::new(),
             agent: Agent::None,
             idle_since: Instant::now(),
         }

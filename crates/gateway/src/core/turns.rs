@@ -71,7 +71,7 @@ impl Gateway {
             open: BTreeMap::new(),
             cancelled: None,
             ending: None,
-            speech: Speech::default(),
+            speech: Speech::after(&session.said),
             spoken: 0,
         });
         if self.state.is_halted(id)? {
@@ -141,6 +141,12 @@ impl Gateway {
             .turn
             .as_ref()
             .is_some_and(|turn| turn.start == Start::Fresh);
+        if session.said.is_empty() {
+            session.said = past::said(&rows);
+            if let Some(turn) = &mut session.turn {
+                turn.speech = Speech::after(&session.said);
+            }
+        }
         let mut history = past::history(&rows);
         if fresh {
             // The message itself comes with the turn.
@@ -278,12 +284,8 @@ impl Gateway {
             }
             AgentRequest::Failed { fault, .. } => {
                 self.speak_out(id, turn)?;
-                self.end_turn(
-                    id,
-                    Ended::Failed(TurnEnd::Fault {
-                        fault: bounded(fault),
-                    }),
-                )
+                let fault = self.presentable_fault(id, fault)?;
+                self.end_turn(id, Ended::Failed(TurnEnd::Fault { fault }))
             }
             AgentRequest::Token { .. } | AgentRequest::Finished { .. } => {
                 self.misbehaved(id, "it sent more text than fits")
@@ -526,21 +528,6 @@ impl Gateway {
         self.surfaces
             .deliver(&self.state, &message.place, None, event);
         Ok(())
-    }
-}
-
-/// A fault as an agent words it, within bounds: the texts come from a model's server.
-fn bounded(fault: TurnFault) -> TurnFault {
-    const MOST: usize = 500;
-    match fault {
-        TurnFault::ModelRefused { status, message } => TurnFault::ModelRefused {
-            status,
-            message: texts::shortened(&message, MOST),
-        },
-        TurnFault::ModelBroken { detail } => TurnFault::ModelBroken {
-            detail: texts::shortened(&detail, MOST),
-        },
-        other => other,
     }
 }
 

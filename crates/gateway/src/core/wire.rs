@@ -190,13 +190,14 @@ pub(super) fn read_door(
 pub(super) fn read_workspace(
     id: LinkId,
     link: WorkspaceLink,
+    looked_for: Shared,
     events: SyncSender<Event>,
 ) -> std::io::Result<()> {
     read(
         "workspace",
         link,
         events,
-        move |reply| Event::Workspace(id, reply),
+        move |reply| Event::Workspace(id, looked_for.out_of_history(reply)),
         move |_| Event::WorkspaceGone(id),
     )
 }
