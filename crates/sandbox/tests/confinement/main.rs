@@ -16,7 +16,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Programs that start no other and have a list of what they may call.
@@ -32,6 +32,9 @@ const LISTED: [&str; 8] = [
 ];
 /// Programs that start others.
 const STARTERS: [&str; 2] = ["supervisor", "sandbox"];
+
+/// Programs for whom root's files are theirs, though their user is not root.
+const KEEPERS: [&str; 4] = ["gateway", "vault", "ledger", "workspace"];
 
 type Test = (&'static str, fn());
 
@@ -73,6 +76,22 @@ const TESTS: &[Test] = &[
     (
         "the_kernel_says_that_it_is_confined",
         the_kernel_says_that_it_is_confined,
+    ),
+    (
+        "programs_of_root_have_users_of_their_own_and_no_group_besides",
+        programs_of_root_have_users_of_their_own_and_no_group_besides,
+    ),
+    (
+        "no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_without_any_confinement",
+        no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_without_any_confinement,
+    ),
+    (
+        "root_s_files_stay_root_s_for_who_keeps_them_and_nobody_else_has_them",
+        root_s_files_stay_root_s_for_who_keeps_them_and_nobody_else_has_them,
+    ),
+    (
+        "a_supervisor_that_could_not_end_its_programs_does_not_start",
+        a_supervisor_that_could_not_end_its_programs_does_not_start,
     ),
     (
         "an_ordinary_user_is_confined_the_same",
@@ -218,7 +237,7 @@ fn a_program_opens_its_own_files_and_no_others() {
     std::fs::write(&inside, "x").unwrap();
     open_to_all(&inside);
     let (folder, inside) = (folder.to_str().unwrap(), inside.to_str().unwrap());
-    for program in ["gateway", "vault", "ledger", "telegram"] {
+    for program in ["gateway", "vault", "ledger"] {
         assert_eq!(
             attempt_with(program, &["--read", folder], &["read", inside]),
             "allowed",
@@ -375,7 +394,7 @@ fn threads_files_and_links_still_work() {
         assert_eq!(attempt(program, &["threads"]), "allowed", "{program}");
         assert_eq!(attempt(program, &["link"]), "allowed", "{program}");
     }
-    for program in ["gateway", "vault", "ledger", "telegram"] {
+    for program in ["gateway", "vault", "ledger"] {
         assert_eq!(
             attempt_with(program, &["--write", path], &["database", path]),
             "allowed",
@@ -405,19 +424,135 @@ fn the_kernel_says_that_it_is_confined() {
     assert_eq!(field(&control.status(), "CapBnd"), own("CapBnd"));
 }
 
-/// What root keeps to map its own id into a box. Without a user namespace of its own, which the supervisor has
-/// not, an ordinary user cannot empty its bounding set, which `no_new_privs` makes worthless.
+/// What root keeps: to map its own id into a box, and in the supervisor (which gives and takes users) as well
+/// `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`. Without a user namespace of its own, which the supervisor has not, an
+/// ordinary user cannot empty its bounding set, which `no_new_privs` makes worthless.
 fn capabilities(program: &str, set: &str) -> String {
-    const SETFCAP: &str = "0000000080000000";
-    match (rustix::process::geteuid().is_root(), set) {
-        (true, "CapPrm" | "CapEff" | "CapBnd") if STARTERS.contains(&program) => SETFCAP.to_owned(),
-        (false, "CapBnd") if program == "supervisor" => own("CapBnd"),
-        (true | false, _) => "0000000000000000".to_owned(),
+    match (is_root(), program, set) {
+        (true, "sandbox", "CapPrm" | "CapEff" | "CapBnd") => "0000000080000000".to_owned(),
+        (true, "supervisor", "CapPrm" | "CapEff" | "CapBnd") => "00000000800000e0".to_owned(),
+        (false, "supervisor", "CapBnd") => own("CapBnd"),
+        (true | false, _, _) => "0000000000000000".to_owned(),
     }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 fn own(name: &str) -> String {
     field(&std::fs::read_to_string("/proc/self/status").unwrap(), name).to_owned()
+}
+
+fn programs_of_root_have_users_of_their_own_and_no_group_besides() {
+    for program in LISTED.into_iter().chain(STARTERS) {
+        let held = hold(program, As::Me);
+        let status = held.status();
+        let ids = |name: &str| -> Vec<u32> {
+            let ids = field(&status, name).split_whitespace();
+            ids.map(|id| id.parse().unwrap()).collect()
+        };
+        // Real, effective, saved, and that for files.
+        let (uid, gid) = match (is_root(), STARTERS.contains(&program)) {
+            (true, false) => (held.user(), held.user()),
+            (true, true) => (0, 0),
+            (false, _) => (
+                rustix::process::getuid().as_raw(),
+                rustix::process::getgid().as_raw(),
+            ),
+        };
+        let (file_uid, file_gid) = match is_root() && KEEPERS.contains(&program) {
+            true => (0, 0),
+            false => (uid, gid),
+        };
+        assert_eq!(ids("Uid"), [uid, uid, uid, file_uid], "{program}");
+        assert_eq!(ids("Gid"), [gid, gid, gid, file_gid], "{program}");
+        if is_root() {
+            assert_eq!(ids("Groups"), [0_u32; 0], "{program}");
+        }
+    }
+}
+
+fn no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_without_any_confinement() {
+    let agent = hold("agent", As::Me);
+    let attempt = |act: &str, held: &Held| {
+        let mut command = command(&["unconfined", act, &held.child.id().to_string()]);
+        if is_root() {
+            agent.as_its_user(&mut command);
+        }
+        allowed(&command.output().unwrap(), act)
+    };
+    for program in LISTED.into_iter().chain(STARTERS) {
+        let other = hold(program, As::Me);
+        // Of an ordinary user's programs only the confinement keeps one from the other.
+        let expected = if is_root() { "refused" } else { "allowed" };
+        assert_eq!(attempt("signal", &other), expected, "{program}");
+        assert_eq!(attempt("memory", &other), "refused", "{program}");
+    }
+    // The same user can, where nothing else is in the way.
+    assert_eq!(attempt("signal", &agent), "allowed");
+    let mut plain = hold_by("unconfined", |command| match is_root() {
+        true => agent.as_its_user(command),
+        false => {}
+    });
+    assert_eq!(attempt("memory", &plain), "allowed");
+    plain = hold("unconfined", As::Me);
+    let expected = if is_root() { "refused" } else { "allowed" };
+    assert_eq!(attempt("memory", &plain), expected);
+}
+
+fn root_s_files_stay_root_s_for_who_keeps_them_and_nobody_else_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a home below /root is: for its owner alone.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (folder, path) = (dir.path().to_str().unwrap(), file.to_str().unwrap());
+    for program in ["gateway", "vault", "ledger"] {
+        assert_eq!(
+            attempt_with(program, &["--write", folder], &["append", path]),
+            "allowed",
+            "{program}"
+        );
+        assert_eq!(
+            attempt_with(program, &["--write", folder], &["make", folder]),
+            "allowed",
+            "{program}"
+        );
+        let made = dir.path().join("made");
+        let owner = std::fs::metadata(&made).unwrap().uid();
+        assert_eq!(owner, rustix::process::getuid().as_raw(), "{program}");
+        std::fs::remove_file(made).unwrap();
+    }
+    // Though their Landlock domain would give it to them. As an ordinary user they would have it.
+    let expected = if is_root() { "refused" } else { "allowed" };
+    for program in ["egress", "web", "telegram"] {
+        assert_eq!(
+            attempt_with(program, &["--read", folder], &["read", path]),
+            expected,
+            "{program}"
+        );
+    }
+}
+
+fn a_supervisor_that_could_not_end_its_programs_does_not_start() {
+    if !is_root() {
+        // Whoever is not root ends its own.
+        assert_eq!(attempt("supervisor", &["threads"]), "allowed");
+        return;
+    }
+    for missing in ["kill", "setuid", "setgid"] {
+        let output = Command::new("setpriv")
+            .args([&format!("--bounding-set=-{missing}"), "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["inside", "supervisor", "threads"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{missing}");
+        assert!(said.contains("CAP_KILL"), "{missing}: {said}");
+    }
 }
 
 fn an_ordinary_user_is_confined_the_same() {
@@ -614,7 +749,7 @@ fn stop_signals_wait_to_be_taken() {
 struct Held {
     child: Child,
     /// Where its executable is, while it runs.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Who a process runs as.
@@ -626,6 +761,15 @@ enum As {
 
 fn hold(program: &str, user: As) -> Held {
     const ORDINARY: u32 = 4245;
+    hold_by(program, |command| match user {
+        As::Ordinary if is_root() => {
+            command.gid(ORDINARY).uid(ORDINARY);
+        }
+        As::Ordinary | As::Me => {}
+    })
+}
+
+fn hold_by(program: &str, change: impl FnOnce(&mut Command)) -> Held {
     // A copy, since the build folder may be closed to others.
     let folder = tempfile::tempdir().unwrap();
     open_to_all(folder.path());
@@ -637,18 +781,10 @@ fn hold(program: &str, user: As) -> Held {
         .args(["inside", program, "hold"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    match user {
-        As::Ordinary if rustix::process::geteuid().is_root() => {
-            command.gid(ORDINARY).uid(ORDINARY);
-        }
-        As::Ordinary | As::Me => {}
-    }
+    change(&mut command);
     let mut child = command.spawn().unwrap();
     assert_eq!(line(child.stdout.take().unwrap()), "holding");
-    Held {
-        child,
-        _folder: folder,
-    }
+    Held { child, folder }
 }
 
 impl Held {
@@ -663,6 +799,20 @@ impl Held {
 
     fn status(&self) -> String {
         std::fs::read_to_string(self.proc("status")).unwrap()
+    }
+
+    /// The id that root gives it.
+    fn user(&self) -> u32 {
+        bulkhead_sandbox::FIRST_ID + self.child.id()
+    }
+
+    /// Has this run as the same user, from a place that it can reach.
+    fn as_its_user(&self, command: &mut Command) {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let mut new = Command::new(self.folder.path().join("confinement"));
+        new.args(arguments).gid(self.user()).uid(self.user());
+        new.stdin(Stdio::piped()).stdout(Stdio::piped());
+        *command = new;
     }
 
     fn owner(&self) -> u32 {
@@ -715,13 +865,18 @@ fn attempt(program: &str, act: &[&str]) -> String {
 
 fn attempt_with(program: &str, files: &[&str], act: &[&str]) -> String {
     let output = command(&[program]).args(files).args(act).output().unwrap();
+    allowed(&output, &format!("{program} {act:?}"))
+}
+
+/// `allowed` or `refused`.
+fn allowed(output: &Output, what: &str) -> String {
     assert!(
         output.status.success(),
-        "{program} {act:?}: {} {}",
+        "{what}: {} {}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn failure(program: &str, files: &[&str], act: &[&str]) -> String {
