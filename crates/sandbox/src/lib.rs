@@ -48,4 +48,4 @@ pub use cgroup::prepare as prepare_cgroups;
 pub use check::{Check, Status, check};
 pub use confine::{Applied, ConfineError, Files, Program, confine};
 pub use files::{FilesError, files_of};
-pub use users::{FIRST_ID, owner_of_files};
+pub use users::FIRST_ID;

@@ -4,7 +4,6 @@
 //! user id, holds whatever became of that: without it there is no signal and no tracing from one to another.
 
 use std::fs;
-use std::sync::OnceLock;
 
 use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
 use rustix::thread::{
@@ -27,14 +26,6 @@ pub const FIRST_ID: u32 = 0x7800_0000;
 pub(crate) const TO_GIVE_IDS: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::KILL);
-
-/// Whose files this program's are, where its own user is another.
-static OWNER: OnceLock<u32> = OnceLock::new();
-
-/// The user whose files this program opens and makes: its own, but for those that root started and that keep root's.
-pub fn owner_of_files() -> u32 {
-    *OWNER.get().unwrap_or(&geteuid().as_raw())
-}
 
 /// Takes the ids. The process must have one thread and no supplementary groups. Clears the signal of the parent's
 /// death (prctl(2)).
@@ -89,7 +80,6 @@ fn become_user(own: u32, files: FilesAs) -> std::io::Result<()> {
         FilesAs::Itself => set_dumpable_behavior(DumpableBehavior::Dumpable)?,
         FilesAs::Root => {
             sys::files_as_root()?;
-            OWNER.get_or_init(|| Uid::ROOT.as_raw());
             set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         }
     }

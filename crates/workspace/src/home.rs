@@ -74,7 +74,7 @@ impl Home {
         let folder = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, folder, Mode::empty()).map_err(|e| failed(e.into()))?;
         let meta = rustix::fs::fstat(&root).map_err(|e| failed(e.into()))?;
-        if meta.st_uid != sandbox::owner_of_files() || meta.st_mode & 0o077 != 0 {
+        if meta.st_uid != rustix::process::geteuid().as_raw() || meta.st_mode & 0o077 != 0 {
             return Err(Stop::refuse(
                 format!("{} is open to others", path.display()),
                 "make it the own folder of the user of Bulkhead with mode 0700",
