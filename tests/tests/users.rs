@@ -21,14 +21,13 @@ const OWN: [&str; 4] = [
     "bulkhead-channel-telegram",
 ];
 /// Who has a user of its own, and the files of whoever started it.
-const KEEPERS: [&str; 4] = [
-    "bulkhead-gateway",
-    "bulkhead-ledger",
-    "bulkhead-vault",
+const KEEPERS: [&str; 3] = ["bulkhead-gateway", "bulkhead-ledger", "bulkhead-vault"];
+/// Who stays whoever started it.
+const ROOTS: [&str; 3] = [
+    "bulkhead-supervisor",
+    "bulkhead-sandbox",
     "bulkhead-workspace",
 ];
-/// Who starts others with their own user.
-const STARTERS: [&str; 2] = ["bulkhead-supervisor", "bulkhead-sandbox"];
 
 const TOKEN: &str = "4242:correct-horse_battery-staple";
 
@@ -42,14 +41,14 @@ fn each_program_has_the_user_that_the_table_says_and_none_another_s() {
         rustix::process::getuid().as_raw(),
     );
     let programs = running(&system);
-    for name in OWN.iter().chain(&KEEPERS).chain(&STARTERS) {
+    for name in OWN.iter().chain(&KEEPERS).chain(&ROOTS) {
         let found = programs.iter().filter(|program| program.name == *name);
         let expected = if *name == "bulkhead-agent" { 2 } else { 1 };
         assert_eq!(found.count(), expected, "{name}");
     }
     for program in &programs {
         let name = program.name.as_str();
-        let user = match root && !STARTERS.contains(&name) {
+        let user = match root && !ROOTS.contains(&name) {
             true => FIRST + program.pid,
             false => me,
         };
@@ -62,7 +61,7 @@ fn each_program_has_the_user_that_the_table_says_and_none_another_s() {
     }
     let users: BTreeSet<u32> = programs.iter().map(|program| program.users[0]).collect();
     let distinct = if root {
-        programs.len() + 1 - STARTERS.len()
+        programs.len() + 1 - ROOTS.len()
     } else {
         1
     };

@@ -147,8 +147,9 @@ pub(crate) fn of(program: Program) -> Profile {
                 OLD_WRITE_FILES,
             ],
         ),
+        // It refuses files of others, and in the user namespace of a user of its own root would be one of them.
         Program::Workspace => confined(
-            Identity::Own(FilesAs::Root),
+            Identity::Given,
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 4096), Limit(Nproc, 128), Limit(Data, 4 * GIB)],

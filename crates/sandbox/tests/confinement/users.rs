@@ -9,7 +9,10 @@ use crate::{
 };
 
 /// Programs for whom root's files are theirs, though their user is not root.
-const KEEPERS: [&str; 4] = ["gateway", "vault", "ledger", "workspace"];
+const KEEPERS: [&str; 3] = ["gateway", "vault", "ledger"];
+
+/// Programs that stay root.
+const ROOTS: [&str; 3] = ["supervisor", "sandbox", "workspace"];
 
 pub(crate) fn programs_of_root_have_users_of_their_own_and_no_group_besides() {
     for program in LISTED.into_iter().chain(STARTERS) {
@@ -20,7 +23,7 @@ pub(crate) fn programs_of_root_have_users_of_their_own_and_no_group_besides() {
             ids.map(|id| id.parse().unwrap()).collect()
         };
         // Real, effective, saved, and that for files.
-        let (uid, gid) = match (is_root(), STARTERS.contains(&program)) {
+        let (uid, gid) = match (is_root(), ROOTS.contains(&program)) {
             (true, false) => (held.user(), held.user()),
             (true, true) => (0, 0),
             (false, _) => (
