@@ -75,20 +75,19 @@ impl std::fmt::Debug for Key {
 /// Reads the key, confines the program, and waits for its configuration. A failure is also
 /// reported to the supervisor, which then does not start the program again.
 ///
-/// `files` are those that the program needs later; the key is read before and not needed again.
-pub fn start(program: Program, key: &Path, files: &Files) -> Result<Started, StartError> {
+/// The key is read before it is confined; afterwards the program opens no file.
+pub fn start(program: Program, key: &Path) -> Result<Started, StartError> {
     let control = ProgramEnd::from_stdin()?;
-    start_over(control, program, key, files)
+    start_over(control, program, key)
 }
 
 fn start_over(
     control: ProgramEnd<ChannelConfig>,
     program: Program,
     key: &Path,
-    files: &Files,
 ) -> Result<Started, StartError> {
     let confined = read_key(key).and_then(|key| {
-        sandbox::confine(program, files)?;
+        sandbox::confine(program, &Files::default())?;
         Ok(key)
     });
     match confined {
@@ -314,7 +313,6 @@ mod tests {
             ProgramEnd::new(program),
             Program::ChannelWeb,
             Path::new("/nowhere/key"),
-            &Files::default(),
         );
         assert!(matches!(result, Err(StartError::KeyFile { .. })));
         let report: Report = protocol::frame::read(&supervisor).unwrap();

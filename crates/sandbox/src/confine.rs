@@ -11,7 +11,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::landlock_domain::{self, Domain};
 use crate::profiles::{self, Lifetime, Limit, Reach};
-use crate::{namespaces, seccomp, sys};
+use crate::{namespaces, seccomp, sys, users};
 
 /// A program of Bulkhead; each has its own profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,11 +79,12 @@ pub struct ConfineError {
 /// Confines this process for good. Call it before the first byte is read and before any
 /// thread is started.
 ///
-/// All but the supervisor get a user namespace of their own, with nobody but their own user in it; all but the
-/// supervisor and egress a network namespace with nothing in it.
+/// Started by root, most programs go on as a user and group that nobody else has ([`users`], `profiles/`). All but the
+/// supervisor get a user namespace of their own, with nobody but their own user in it; all but the supervisor and
+/// egress a network namespace with nothing in it.
 ///
-/// Afterwards the process and all its descendants have no capabilities (the supervisor and the
-/// sandbox keep `CAP_SETFCAP` when they run as root, see `profiles/`), gain none by execve(2),
+/// Afterwards the process and all its descendants have no capabilities (as root the sandbox keeps `CAP_SETFCAP`, and
+/// the supervisor what its programs change their users with and are ended with), gain none by execve(2),
 /// write no core, cannot be read or traced by others of the same user, die with their parent
 /// (not the supervisor), and are held by the program's Landlock domain and system-call list.
 ///
@@ -101,8 +102,8 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
     match program {
         // Before the capability that may raise the limit is gone.
         Program::Vault => crate::memory::raise_limit()?,
-        Program::Supervisor
-        | Program::Gateway
+        Program::Supervisor => users::may_give()?,
+        Program::Gateway
         | Program::Agent
         | Program::Egress
         | Program::Ledger
@@ -113,6 +114,7 @@ fn apply(program: Program, files: &Files) -> Result<Applied, String> {
         | Program::ChannelWeb
         | Program::ChannelTelegram => {}
     }
+    users::take(profile.identity)?;
     namespaces::enter(profile.apart, files)?;
     keep_only(profile.keep_as_root)?;
     rustix::thread::set_no_new_privs(true)

@@ -17,7 +17,7 @@ enum Use {
     Keep,
     /// A file or folder that is not seen.
     Hide,
-    /// A file that is read before the confinement and not needed after it.
+    /// A file or folder of which all is opened before the confinement.
     Before,
     /// There is no value.
     Alone,
@@ -55,7 +55,7 @@ fn options(program: Program) -> &'static [(&'static str, Use)] {
         Program::Workspace => &[("--workspace", Use::Keep), ("--history", Use::Keep)],
         Program::Sandbox => &[("--write", Use::Write), ("--hide", Use::Hide)],
         Program::ChannelWeb => &[("--key", Use::Before)],
-        Program::ChannelTelegram => &[("--key", Use::Before), ("--dir", Use::Write)],
+        Program::ChannelTelegram => &[("--key", Use::Before), ("--dir", Use::Before)],
         // What egress reads to look up names is in its profile; the runner names the engine's folder.
         Program::Supervisor
         | Program::Inner

@@ -40,6 +40,7 @@ mod seccomp;
 pub mod service;
 pub mod signals;
 mod sys;
+mod users;
 mod watch;
 pub mod way;
 
@@ -47,3 +48,4 @@ pub use cgroup::prepare as prepare_cgroups;
 pub use check::{Check, Status, check};
 pub use confine::{Applied, ConfineError, Files, Program, confine};
 pub use files::{FilesError, files_of};
+pub use users::FIRST_ID;

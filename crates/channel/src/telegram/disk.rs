@@ -2,11 +2,13 @@
 //! open approvals stand. Without it nothing is lost; some messages would be sent twice.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use protocol::ids::{ApprovalId, Digest};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// As many deliveries are remembered.
@@ -16,12 +18,38 @@ const MAX_DELIVERIES: usize = 64;
 const MAX_APPROVALS: usize = 256;
 
 /// The file is far smaller.
-const MAX_FILE: u64 = 256 * 1024;
+const MAX_FILE: usize = 256 * 1024;
 
-/// The file and what stands in it.
+/// A flag of open(2): a link in the place of the file is an error.
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
+/// The two files that hold the same; while one is written the other one is whole. They are opened before the
+/// confinement and read after it, since this program wrote them: the user that it has then owns no file, and
+/// opens none.
+#[derive(Debug)]
+pub(super) struct Files([File; 2]);
+
+impl Files {
+    /// Opens them, and makes those that are not there.
+    ///
+    /// # Errors
+    ///
+    /// The folder is not there or its disk is full, or something else stands there by that name.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        let open = |name: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            options.custom_flags(NO_LINK).mode(0o600);
+            options.open(folder.join(name))
+        };
+        Ok(Self([open("telegram.json.new")?, open("telegram.json")?]))
+    }
+}
+
+/// The files and what stands in them.
 #[derive(Debug)]
 pub(super) struct Disk {
-    folder: PathBuf,
+    files: Files,
     kept: Kept,
 }
 
@@ -53,16 +81,16 @@ pub(super) struct Place {
 }
 
 impl Disk {
-    /// Reads what is kept; a file that cannot be read counts as empty, and is replaced.
-    pub(super) fn open(folder: &Path) -> Self {
-        let kept = read(folder).unwrap_or_else(|error| {
-            eprintln!("channel telegram: forgets what was sent before the restart: {error}");
-            Kept::default()
-        });
-        Self {
-            folder: folder.to_owned(),
-            kept,
-        }
+    /// Reads what is kept; what cannot be read counts as nothing, and is replaced.
+    pub(super) fn read(files: Files) -> Self {
+        let [spare, first] = &files.0;
+        let kept = read(first)
+            .or_else(|_| read(spare))
+            .unwrap_or_else(|error| {
+                eprintln!("channel telegram: forgets what was sent before the restart: {error}");
+                Kept::default()
+            });
+        Self { files, kept }
     }
 
     /// How many parts of this delivery Telegram has.
@@ -115,7 +143,7 @@ impl Disk {
     }
 
     fn save(&self) {
-        if let Err(error) = write(&self.folder, &self.kept) {
+        if let Err(error) = write(&self.files, &self.kept) {
             eprintln!(
                 "channel telegram: cannot write its state: {error}; after a restart messages may come twice"
             );
@@ -123,36 +151,46 @@ impl Disk {
     }
 }
 
-fn path(folder: &Path) -> PathBuf {
-    folder.join("telegram.json")
-}
-
-fn read(folder: &Path) -> io::Result<Kept> {
+fn read(file: &File) -> io::Result<Kept> {
     let mut text = Vec::new();
-    match File::open(path(folder)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        opened => opened?.take(MAX_FILE).read_to_end(&mut text)?,
-    };
-    Ok(serde_json::from_slice(&text)?)
+    let mut block = [0; 4096];
+    while text.len() < MAX_FILE {
+        match file.read_at(&mut block, text.len() as u64)? {
+            0 => break,
+            read => text.extend_from_slice(&block[..read]),
+        }
+    }
+    match text.is_empty() {
+        true => Ok(Kept::default()),
+        false => Ok(serde_json::from_slice(&text)?),
+    }
 }
 
-/// Replaces the file in one step.
-fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
-    let next = folder.join("telegram.json.new");
-    let mut file = File::create(&next)?;
-    file.write_all(&serde_json::to_vec(kept)?)?;
-    file.sync_data()?;
-    fs::rename(next, path(folder))
+/// One after the other, so that one of them is whole at every moment.
+fn write(files: &Files, kept: &Kept) -> io::Result<()> {
+    let text = serde_json::to_vec(kept)?;
+    for file in &files.0 {
+        file.write_all_at(&text, 0)?;
+        file.set_len(text.len() as u64)?;
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn open(folder: &Path) -> Disk {
+        Disk::read(Files::open(folder).unwrap())
+    }
 
     #[test]
     fn what_was_sent_is_known_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut disk = Disk::open(folder.path());
+        let mut disk = open(folder.path());
         disk.sent(1, Digest::of("a"), 2);
         disk.asked(
             ApprovalId([1; 8]),
@@ -161,7 +199,7 @@ mod tests {
                 message: 8,
             },
         );
-        let mut disk = Disk::open(folder.path());
+        let mut disk = open(folder.path());
         assert_eq!(disk.parts_sent(1, &Digest::of("a")), 2);
         assert_eq!(
             disk.parts_sent(1, &Digest::of("b")),
@@ -176,18 +214,43 @@ mod tests {
             })
         );
         disk.closed(&ApprovalId([1; 8]));
-        assert_eq!(Disk::open(folder.path()).places(), []);
+        assert_eq!(open(folder.path()).places(), []);
     }
 
     #[test]
-    fn a_broken_file_counts_as_empty_and_the_file_stays_small() {
+    fn what_was_cut_off_in_the_middle_of_either_file_is_known_from_the_other() {
+        for cut in ["telegram.json", "telegram.json.new"] {
+            let folder = tempfile::tempdir().unwrap();
+            open(folder.path()).sent(1, Digest::of("a"), 2);
+            let path = folder.path().join(cut);
+            let half = fs::metadata(&path).unwrap().len() / 2;
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(half).unwrap();
+            let disk = open(folder.path());
+            assert_eq!(disk.parts_sent(1, &Digest::of("a")), 2, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(path(folder.path()), "{").unwrap();
-        let mut disk = Disk::open(folder.path());
+        let other = folder.path().join("other");
+        std::os::unix::fs::symlink(&other, folder.path().join("telegram.json")).unwrap();
+        assert!(Files::open(folder.path()).is_err());
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn broken_files_count_as_empty_and_stay_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("telegram.json");
+        fs::write(&path, "{").unwrap();
+        fs::write(folder.path().join("telegram.json.new"), "[").unwrap();
+        let mut disk = open(folder.path());
         for n in 0..1000 {
             disk.sent(n, Digest::of("x"), 1);
         }
         assert_eq!(disk.kept.deliveries.len(), MAX_DELIVERIES);
-        assert!(fs::metadata(path(folder.path())).unwrap().len() < MAX_FILE / 4);
+        assert!(fs::metadata(path).unwrap().len() < MAX_FILE as u64 / 4);
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::backoff::Backoff;
 use super::bot::{Bot, Line};
 use super::bridge::{Bridge, JOBS_PER_EVENT};
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::http::Server;
 use super::peers::{Egress, Vault};
 use super::poll::{Fetched, Inbox, Poller};
@@ -45,11 +45,11 @@ pub fn run() -> ExitCode {
 fn started() -> Result<(), String> {
     let [key, folder] = program::path_options(std::env::args_os().skip(1), ["--key", "--dir"])
         .map_err(|error| error.to_string())?;
-    let files = sandbox::files_of(Program::ChannelTelegram, std::env::args_os().skip(1));
-    let files = files.map_err(|error| error.to_string())?;
-    let started = program::start(Program::ChannelTelegram, &key, &files)
-        .map_err(|error| error.to_string())?;
-    let disk = Disk::open(&folder);
+    let kept = disk::Files::open(&folder)
+        .map_err(|error| format!("cannot open what it keeps in {folder:?}: {error}"))?;
+    let started =
+        program::start(Program::ChannelTelegram, &key).map_err(|error| error.to_string())?;
+    let disk = Disk::read(kept);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -21,7 +21,7 @@ use protocol::channel::ChannelEvent;
 use protocol::control::{ChannelConfig, Peer, Report};
 use protocol::frame::LinkError;
 use protocol::ids::ChannelId;
-use sandbox::{Program, files_of};
+use sandbox::Program;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -45,13 +45,11 @@ pub fn run() -> ExitCode {
 
 fn serve_until_stopped() -> Result<(), StartError> {
     let [key] = program::path_options(std::env::args_os().skip(1), ["--key"])?;
-    let files = files_of(Program::ChannelWeb, std::env::args_os().skip(1));
-    let files = files.map_err(|error| StartError::Arguments(error.to_string()))?;
     let Started {
         key,
         config,
         control,
-    } = program::start(Program::ChannelWeb, &key, &files)?;
+    } = program::start(Program::ChannelWeb, &key)?;
     let (channel, port) = match config {
         ChannelConfig::Web { channel, port } => (channel, port),
         ChannelConfig::Telegram { channel, .. } => {

@@ -151,6 +151,9 @@ pub(super) const WRITE_FILES: &[Rule] = calls![
     SYS_fcntl(Is(1, libc::F_OFD_SETLKW as u32)),
 ];
 
+/// Writing to files that were opened before the confinement.
+pub(super) const OPEN_FILES: &[Rule] = calls![SYS_pwrite64, SYS_ftruncate, SYS_fdatasync];
+
 /// Moving files of any kind as they are, and copying them.
 pub(super) const KEEP_FILES: &[Rule] = calls![
     // Below a folder and never through a link. Its flags are in memory, where no filter sees them; what it

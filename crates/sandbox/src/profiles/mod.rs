@@ -17,9 +17,12 @@ pub(crate) use programs::of;
 /// The profile of a program.
 pub(crate) struct Profile {
     /// Which capabilities stay if the program runs as root. Empty but for the supervisor and the
-    /// sandbox: to map its own user id into a box, root needs `CAP_SETFCAP` (user_namespaces(7)).
-    /// It gives a root process nothing that its user id does not give it already.
+    /// sandbox: to map its own user id into a box, root needs `CAP_SETFCAP` (user_namespaces(7)),
+    /// which gives a root process nothing that its user id does not give it already; and the supervisor's
+    /// programs take users of their own, who have to be ended all the same.
     pub(crate) keep_as_root: CapabilitySet,
+    /// As whom it goes on if root started it.
+    pub(crate) identity: Identity,
     /// Whether it dies with its parent.
     pub(crate) lifetime: Lifetime,
     /// Which namespaces it has of its own.
@@ -30,6 +33,25 @@ pub(crate) struct Profile {
     pub(crate) reach: Reach,
     /// Its system calls.
     pub(crate) calls: Calls,
+}
+
+/// As whom a program goes on that root started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// As root.
+    Given,
+    /// As a user and a group that no other process has.
+    Own(FilesAs),
+}
+
+/// Whom the kernel takes such a program for where files are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilesAs {
+    /// Its own user, who has none.
+    Itself,
+    /// Root, whose its files are and stay: the home may be closed to everybody else, and has to be good for an
+    /// ordinary start as well.
+    Root,
 }
 
 /// Whose death ends a program.

@@ -6,11 +6,12 @@ use rustix::thread::CapabilitySet;
 use super::boxes::sandbox_service;
 use super::groups::{
     ACCEPT, ASYNC, BASE, CLONE3, KEEP_FILES, LINKS, NETWORK, NOBODY, NOBODY_HERE, OLD_ASYNC,
-    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, READ_FILES, SECRETS, SPLICE, THREADS, UNIX,
-    WRITE_FILES,
+    OLD_BASE, OLD_READ_FILES, OLD_WRITE_FILES, OPEN_FILES, READ_FILES, SECRETS, SPLICE, THREADS,
+    UNIX, WRITE_FILES,
 };
-use super::{Apart, Calls, Lifetime, Limit, Profile, Reach, Rule};
+use super::{Apart, Calls, FilesAs, Identity, Lifetime, Limit, Profile, Reach, Rule};
 use crate::confine::Program;
+use crate::users::TO_GIVE_IDS;
 
 /// Where the C library looks up how names are resolved.
 const NAME_FILES: &[&str] = &[
@@ -34,7 +35,8 @@ pub(crate) fn of(program: Program) -> Profile {
     match program {
         // Its filter is every program's and every box' as well, and so is what it keeps.
         Program::Supervisor => Profile {
-            keep_as_root: CapabilitySet::SETFCAP,
+            keep_as_root: CapabilitySet::SETFCAP.union(TO_GIVE_IDS),
+            identity: Identity::Given,
             lifetime: Lifetime::Own,
             apart: Apart::Nowhere,
             limits: &[],
@@ -46,6 +48,7 @@ pub(crate) fn of(program: Program) -> Profile {
         // In a container, whose namespaces are the engine's.
         Program::Inner => runner(Apart::Nowhere),
         Program::Egress => confined(
+            Identity::Own(FilesAs::Itself),
             Reach::OwnFilesAndNetwork(NAME_FILES),
             Apart::User,
             &[
@@ -69,6 +72,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Gateway => confined(
+            Identity::Own(FilesAs::Root),
             Reach::OwnFiles(RANDOM),
             Apart::Network,
             &[
@@ -89,6 +93,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Ledger => confined(
+            Identity::Own(FilesAs::Root),
             Reach::OwnFiles(RANDOM),
             Apart::Network,
             &[Limit(Nofile, 256), Limit(Nproc, 128), Limit(Data, 4 * GIB)],
@@ -104,6 +109,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Vault => confined(
+            Identity::Own(FilesAs::Root),
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 512), Limit(Nproc, 512), Limit(Data, GIB)],
@@ -120,9 +126,10 @@ pub(crate) fn of(program: Program) -> Profile {
                 SECRETS,
             ],
         ),
-        // Its socket is the engine's; connecting is what the owner of that file allows, not Landlock. Of /proc it
+        // The runner starts it within its own user namespace, where there is no other user. Its socket is the engine's; connecting is what the owner of that file allows, not Landlock. Of /proc it
         // reads whether those still live that started containers.
         Program::Engine => confined(
+            Identity::Given,
             Reach::OwnFiles(&["/proc"]),
             Apart::Network,
             &[Limit(Nofile, 256), Limit(Nproc, 64), Limit(Data, GIB)],
@@ -141,6 +148,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::Workspace => confined(
+            Identity::Own(FilesAs::Root),
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 4096), Limit(Nproc, 128), Limit(Data, 4 * GIB)],
@@ -158,12 +166,14 @@ pub(crate) fn of(program: Program) -> Profile {
         ),
         // Owns no file: it cannot even open one.
         Program::Agent => confined(
+            Identity::Own(FilesAs::Itself),
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 64), Limit(Nproc, 16), Limit(Data, GIB)],
             &[BASE, OLD_BASE, THREADS, LINKS],
         ),
         Program::ChannelWeb => confined(
+            Identity::Own(FilesAs::Itself),
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 1024), Limit(Nproc, 64), Limit(Data, GIB)],
@@ -180,6 +190,7 @@ pub(crate) fn of(program: Program) -> Profile {
             ],
         ),
         Program::ChannelTelegram => confined(
+            Identity::Own(FilesAs::Itself),
             Reach::OwnFiles(&[]),
             Apart::Network,
             &[Limit(Nofile, 256), Limit(Nproc, 64), Limit(Data, GIB)],
@@ -192,8 +203,7 @@ pub(crate) fn of(program: Program) -> Profile {
                 OLD_ASYNC,
                 READ_FILES,
                 OLD_READ_FILES,
-                WRITE_FILES,
-                OLD_WRITE_FILES,
+                OPEN_FILES,
                 SECRETS,
             ],
         ),
@@ -202,6 +212,7 @@ pub(crate) fn of(program: Program) -> Profile {
 
 /// A program that starts no other.
 fn confined(
+    identity: Identity,
     reach: Reach,
     apart: Apart,
     limits: &'static [Limit],
@@ -209,6 +220,7 @@ fn confined(
 ) -> Profile {
     Profile {
         keep_as_root: CapabilitySet::empty(),
+        identity,
         lifetime: Lifetime::OfParent,
         apart,
         limits,
@@ -224,6 +236,8 @@ fn confined(
 fn runner(apart: Apart) -> Profile {
     Profile {
         keep_as_root: CapabilitySet::SETFCAP,
+        // It gives boxes the user that it has, whose files the workspace and the host's programs are.
+        identity: Identity::Given,
         lifetime: Lifetime::OfParent,
         apart,
         limits: &[],

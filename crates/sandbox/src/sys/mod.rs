@@ -18,8 +18,8 @@ use rustix::thread::CapabilitySet;
 pub(crate) use memory::{lock_memory, page_size, unlock_memory};
 pub(crate) use net::switch_loopback_on;
 pub(crate) use process::{
-    Below, Cloned, clone_into_namespaces, close_from, exit_now, reap_children_unasked,
-    set_mount_flags, start_sharing, unshare,
+    Below, Cloned, clone_into_namespaces, close_from, exit_now, files_as_root,
+    reap_children_unasked, set_mount_flags, start_sharing, unshare,
 };
 pub(crate) use signal::{StopSet, block, reset_all, wait};
 

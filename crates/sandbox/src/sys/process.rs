@@ -62,6 +62,25 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
+/// Has the kernel take this thread for root where it asks whose a file is, and only there, setfsuid(2). It takes
+/// `CAP_SETUID` and `CAP_SETGID`, and lasts until the next change of ids or execve(2).
+pub(crate) fn files_as_root() -> io::Result<()> {
+    /// No id at all: what there is stays, and is told.
+    const ASK: u32 = u32::MAX;
+    // JUSTIFICATION: no safe wrapper exists.
+    // SAFETY: the calls take and return numbers and touch no memory.
+    let now = unsafe {
+        libc::setfsgid(0);
+        libc::setfsuid(0);
+        (libc::setfsgid(ASK), libc::setfsuid(ASK))
+    };
+    match now {
+        (0, 0) => Ok(()),
+        // They tell no error.
+        _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+    }
+}
+
 /// Ends a process that goes on in a copy of another's memory, without what that one wanted done at its end.
 pub(crate) fn exit_now(code: i32) -> ! {
     // JUSTIFICATION: std's exit runs the handlers of the process that this is a copy of.

@@ -129,6 +129,13 @@ fn act(act: &[&str], given: &mut Given) -> io::Result<()> {
             let parent = rustix::process::getppid().unwrap();
             Ok(rustix::process::test_kill_process(parent)?)
         }
+        ["signal", pid] => Ok(rustix::process::test_kill_process(process(pid))?),
+        // Opening it asks the kernel what attaching to it would ask.
+        ["memory", pid] => {
+            let path = format!("/proc/{}/mem", process(pid).as_raw_nonzero());
+            std::fs::File::open(path).map(drop)
+        }
+        ["make", folder] => std::fs::write(Path::new(folder).join("made"), "x"),
         ["threads"] => {
             let work = || std::thread::current().name().map(str::len);
             let thread = std::thread::Builder::new()
@@ -147,6 +154,10 @@ fn act(act: &[&str], given: &mut Given) -> io::Result<()> {
         }
         _ => panic!("no such act: {act:?}"),
     }
+}
+
+fn process(id: &str) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(id.parse().unwrap()).unwrap()
 }
 
 fn setuid(folder: &Path) -> io::Result<()> {

@@ -10,13 +10,14 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod inside;
+mod users;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Programs that start no other and have a list of what they may call.
@@ -73,6 +74,22 @@ const TESTS: &[Test] = &[
     (
         "the_kernel_says_that_it_is_confined",
         the_kernel_says_that_it_is_confined,
+    ),
+    (
+        "programs_of_root_have_users_of_their_own_and_no_group_besides",
+        users::programs_of_root_have_users_of_their_own_and_no_group_besides,
+    ),
+    (
+        "no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_without_any_confinement",
+        users::no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_without_any_confinement,
+    ),
+    (
+        "root_s_files_stay_root_s_for_who_keeps_them_and_nobody_else_has_them",
+        users::root_s_files_stay_root_s_for_who_keeps_them_and_nobody_else_has_them,
+    ),
+    (
+        "a_supervisor_that_could_not_end_its_programs_does_not_start",
+        users::a_supervisor_that_could_not_end_its_programs_does_not_start,
     ),
     (
         "an_ordinary_user_is_confined_the_same",
@@ -218,7 +235,7 @@ fn a_program_opens_its_own_files_and_no_others() {
     std::fs::write(&inside, "x").unwrap();
     open_to_all(&inside);
     let (folder, inside) = (folder.to_str().unwrap(), inside.to_str().unwrap());
-    for program in ["gateway", "vault", "ledger", "telegram"] {
+    for program in ["gateway", "vault", "ledger"] {
         assert_eq!(
             attempt_with(program, &["--read", folder], &["read", inside]),
             "allowed",
@@ -375,7 +392,7 @@ fn threads_files_and_links_still_work() {
         assert_eq!(attempt(program, &["threads"]), "allowed", "{program}");
         assert_eq!(attempt(program, &["link"]), "allowed", "{program}");
     }
-    for program in ["gateway", "vault", "ledger", "telegram"] {
+    for program in ["gateway", "vault", "ledger"] {
         assert_eq!(
             attempt_with(program, &["--write", path], &["database", path]),
             "allowed",
@@ -405,15 +422,20 @@ fn the_kernel_says_that_it_is_confined() {
     assert_eq!(field(&control.status(), "CapBnd"), own("CapBnd"));
 }
 
-/// What root keeps to map its own id into a box. Without a user namespace of its own, which the supervisor has
-/// not, an ordinary user cannot empty its bounding set, which `no_new_privs` makes worthless.
+/// What root keeps: to map its own id into a box, and in the supervisor (which gives and takes users) as well
+/// `CAP_KILL`, `CAP_SETGID` and `CAP_SETUID`. Without a user namespace of its own, which the supervisor has not, an
+/// ordinary user cannot empty its bounding set, which `no_new_privs` makes worthless.
 fn capabilities(program: &str, set: &str) -> String {
-    const SETFCAP: &str = "0000000080000000";
-    match (rustix::process::geteuid().is_root(), set) {
-        (true, "CapPrm" | "CapEff" | "CapBnd") if STARTERS.contains(&program) => SETFCAP.to_owned(),
-        (false, "CapBnd") if program == "supervisor" => own("CapBnd"),
-        (true | false, _) => "0000000000000000".to_owned(),
+    match (is_root(), program, set) {
+        (true, "sandbox", "CapPrm" | "CapEff" | "CapBnd") => "0000000080000000".to_owned(),
+        (true, "supervisor", "CapPrm" | "CapEff" | "CapBnd") => "00000000800000e0".to_owned(),
+        (false, "supervisor", "CapBnd") => own("CapBnd"),
+        (true | false, _, _) => "0000000000000000".to_owned(),
     }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 fn own(name: &str) -> String {
@@ -614,7 +636,7 @@ fn stop_signals_wait_to_be_taken() {
 struct Held {
     child: Child,
     /// Where its executable is, while it runs.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Who a process runs as.
@@ -626,6 +648,15 @@ enum As {
 
 fn hold(program: &str, user: As) -> Held {
     const ORDINARY: u32 = 4245;
+    hold_by(program, |command| match user {
+        As::Ordinary if is_root() => {
+            command.gid(ORDINARY).uid(ORDINARY);
+        }
+        As::Ordinary | As::Me => {}
+    })
+}
+
+fn hold_by(program: &str, change: impl FnOnce(&mut Command)) -> Held {
     // A copy, since the build folder may be closed to others.
     let folder = tempfile::tempdir().unwrap();
     open_to_all(folder.path());
@@ -637,18 +668,10 @@ fn hold(program: &str, user: As) -> Held {
         .args(["inside", program, "hold"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    match user {
-        As::Ordinary if rustix::process::geteuid().is_root() => {
-            command.gid(ORDINARY).uid(ORDINARY);
-        }
-        As::Ordinary | As::Me => {}
-    }
+    change(&mut command);
     let mut child = command.spawn().unwrap();
     assert_eq!(line(child.stdout.take().unwrap()), "holding");
-    Held {
-        child,
-        _folder: folder,
-    }
+    Held { child, folder }
 }
 
 impl Held {
@@ -715,13 +738,18 @@ fn attempt(program: &str, act: &[&str]) -> String {
 
 fn attempt_with(program: &str, files: &[&str], act: &[&str]) -> String {
     let output = command(&[program]).args(files).args(act).output().unwrap();
+    allowed(&output, &format!("{program} {act:?}"))
+}
+
+/// `allowed` or `refused`.
+fn allowed(output: &Output, what: &str) -> String {
     assert!(
         output.status.success(),
-        "{program} {act:?}: {} {}",
+        "{what}: {} {}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn failure(program: &str, files: &[&str], act: &[&str]) -> String {
