@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Rules of the house that no compiler checks: where `unsafe` may be, how long a file may
-get, that nothing is left for later, and that every test a promise names is there."""
+get, that nothing is left for later, that words for the log end no program, and that every test a promise names is there."""
 
 import re
 import subprocess
@@ -19,6 +19,12 @@ UNSAFE_HOME = "crates/sandbox/src/sys/"
 UNSAFE = re.compile(r"\bunsafe\b(?!_)")
 ALLOW_UNSAFE = re.compile(r"#!?\[(allow|expect)\(.*\bunsafe_code\b")
 LEFT_FOR_LATER = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\b(todo|unimplemented)!\s*\(")
+# Where words go to a log that may lie on a full disk. `println!` and its kin end the program then.
+KEEPS_RUNNING = re.compile(
+    r"crates/(agent|channel|egress|engine|gateway|ledger|sandbox|vault|workspace)/src/(?!probes/)"
+    r"|crates/cli/src/commands/up\.rs"
+)
+PRINTS = re.compile(r"\b(e?print(ln)?|dbg)!")
 STRING = re.compile(r'r#".*?"#|"(\\.|[^"\\])*"')
 FAULTS = "tools/faults.toml"
 # In these, a name of three words or more in backticks is that of a test.
@@ -64,6 +70,8 @@ def problems_of(name: str, text: str) -> list[str]:
             problems.append(f"{place}: unsafe code outside {UNSAFE_HOME}")
         if ALLOW_UNSAFE.search(code) and not allows_unsafe_here(name):
             problems.append(f"{place}: the lint against unsafe code is lifted outside {UNSAFE_HOME}")
+        if PRINTS.search(code) and KEEPS_RUNNING.match(name):
+            problems.append(f"{place}: ends the program when the disk is full; use protocol::log!")
         if LEFT_FOR_LATER.search(words):
             problems.append(f"{place}: something is left for later")
         if SKIPPED_TEST.search(code):

@@ -134,7 +134,7 @@ fn every_command_about_people_keys_secrets_and_the_whole_has_a_json_form() {
     let rotated = system.bulkhead_with(&["vault", "rotate", "key", "--json"], "another");
     assert_eq!(
         values(&rotated),
-        [json!({ "done": "rotated", "name": "key" })]
+        [json!({ "done": "rotated", "name": "key", "expired": false })]
     );
     assert_eq!(
         run(&system, "vault remove key"),

@@ -182,7 +182,20 @@ fn a_panic_kills_a_running_tool_before_it_does_anything_more() {
     assert!(!doctor.status.success() && said(&doctor).contains("frozen since"));
 
     // A second one is harmless, and the first one counts.
-    assert_eq!(panic(&system, "again")["frozen"]["reason"], "odd replies");
+    let again = panic(&system, "again");
+    assert_eq!(
+        (
+            &again["frozen"]["reason"],
+            &again["thrown"],
+            &done["thrown"]
+        ),
+        (&json!("odd replies"), &json!("before"), &json!("now"))
+    );
+    let again = said(&system.bulkhead(&["panic", "--reason", "again"]));
+    assert!(
+        again.contains("frozen already, since") && again.contains("odd replies"),
+        "{again}"
+    );
     let rows = system.rows("panicked");
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!(rows[0]["event"]["reason"], "odd replies");
@@ -341,12 +354,27 @@ fn a_freeze_survives_every_restart_and_starts_with_one() {
         }
         let refused = system.bulkhead(&["resume"]);
         assert!(said(&refused).contains("bulkhead up"), "{}", said(&refused));
+        let status = system.bulkhead(&["status"]);
+        assert_eq!(status.status.code(), Some(1));
+        let told = said(&status);
+        assert!(
+            told.contains("FROZEN since") && told.contains("over night"),
+            "{told}"
+        );
+        let status = system.bulkhead(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).expect("one line of JSON");
+        assert_eq!(
+            (&status["up"], &status["frozen"]["frozen"]),
+            (&json!(false), &first)
+        );
         let up = system.bulkhead(&["up", "--detach"]);
         assert!(
             up.status.success() && said(&up).contains("FROZEN since"),
             "{}",
             said(&up)
         );
+        // It came back when the freeze can end: its row is found, over a link to the ledger.
+        assert_eq!(freeze(&system)["recorded"], "yes");
         assert_eq!(freeze(&system)["frozen"], first);
         assert_nothing_works(&system, &model);
     }

@@ -5,8 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use config::Home;
+use protocol::time::Millis;
+use protocol::vault::{SecretText, Subject, Terms};
 use serde_json::{Value, json};
 use testkit::model::{Script, ScriptedModel};
+use testkit::operator::operator_key;
 use testkit::system::{System, program, said, wait_for};
 use testkit::telegram::{Chat, TelegramServer};
 
@@ -76,6 +80,27 @@ impl Rig {
     }
 }
 
+/// Keeps a secret that has expired, which `bulkhead` itself does not take.
+fn keep_expired(system: &System, name: &str, value: &str) {
+    system.up();
+    let home = Home::at(system.home()).expect("a home");
+    let stream = home.connect("vault.sock").expect("it listens");
+    let mut vault = vault::client::operator(stream, &operator_key(system)).expect("a link");
+    let terms = Terms {
+        hosts: vec!["*.example.com".parse().expect("a host")],
+        expires: Some(Millis(1_577_836_800_000)),
+        ..Terms::default()
+    };
+    let (name, value) = (
+        name.parse().expect("a name"),
+        SecretText::new(value.to_owned()),
+    );
+    vault
+        .add(name, Subject::Tool, terms, value)
+        .expect("it is kept");
+    assert!(system.bulkhead(&["down"]).status.success());
+}
+
 fn done(output: &Output) {
     assert!(output.status.success(), "{}", said(output));
 }
@@ -134,6 +159,20 @@ fn with_a_passphrase_all_starts_and_channels_wait_until_it_is_given() {
     done(&rig.run(&["vault", "lock"]));
     assert_eq!(rig.vault()["lock"], "locked");
 
+    // A script that starts it hears that it is not as it was wanted.
+    let empty = rig.file("empty", "");
+    for (file, why) in [(&wrong, "does not open"), (&empty, "empty")] {
+        done(&rig.run(&["down"]));
+        let up = rig.run(&["up", "--detach", "--passphrase-file", file]);
+        let told = said(&up);
+        assert_eq!(up.status.code(), Some(3), "{told}");
+        assert!(
+            told.contains(why) && told.contains("bulkhead vault unlock"),
+            "{told}"
+        );
+        assert_eq!(rig.vault()["lock"], "locked");
+        rig.system.ask("are you there?");
+    }
     done(&rig.run(&["down"]));
     done(&rig.run(&["up", "--detach", "--passphrase-file", &words]));
     assert_eq!(rig.vault()["lock"], "open");
@@ -332,19 +371,11 @@ fn what_is_due_is_said_everywhere_and_no_command_shows_a_value() {
         rig.run(&all)
     };
     refused(&add(&["hub", "--for", "tool", "--file", &file]), "--host");
-    let hub = [
-        "hub",
-        "--for",
-        "tool",
-        "--host",
-        "*.example.com",
-        "--expires",
-        "2020-01-01",
-        "--file",
-        &file,
-    ];
+    let past = ["x", "--for", "model", "--expires", "2020-01-01"];
+    refused(&add(&[&past[..], &["--file", &file]].concat()), "later day");
+    keep_expired(&rig.system, "hub", value);
     let shown = [
-        add(&hub),
+        rig.run(&["vault", "list"]),
         add(&[
             "model-key",
             "--for",
@@ -400,6 +431,14 @@ fn what_is_due_is_said_everywhere_and_no_command_shows_a_value() {
             is("model-key", "secret", false, true),
             is("telegram-token", "secret", false, false),
         ]
+    );
+    // As far off as it was is still in the past.
+    let rotated = rig.run(&["vault", "rotate", "hub", "--file", &file]);
+    done(&rotated);
+    assert!(
+        said(&rotated).contains("still expired") && said(&rotated).contains("--expires DATE"),
+        "{}",
+        said(&rotated)
     );
     done(&rig.run(&[
         "vault",

@@ -28,13 +28,13 @@ const QUEUE: usize = 64;
 /// Runs `bulkhead-agent`: its control link is its standard input.
 pub fn run() -> ExitCode {
     if std::env::args_os().len() > 1 {
-        eprintln!("bulkhead-agent: takes no arguments; it is started by bulkhead-supervisor");
+        protocol::log!("bulkhead-agent: takes no arguments; it is started by bulkhead-supervisor");
         return ExitCode::from(2);
     }
     match confined() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-agent: {error}");
+            protocol::log!("bulkhead-agent: {error}");
             ExitCode::FAILURE
         }
     }

@@ -205,7 +205,7 @@ impl Driver {
                 Step::End => return,
             };
             if let Err(error) = done {
-                eprintln!("channel {}: the gateway is gone: {error}", self.channel);
+                protocol::log!("channel {}: the gateway is gone: {error}", self.channel);
                 self.drop_link(state_after(&error));
             }
         }

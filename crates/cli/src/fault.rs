@@ -51,6 +51,12 @@ pub(crate) enum Fault {
         /// The system's words.
         error: io::Error,
     },
+    /// Bulkhead was started, and what was to open its vault did not.
+    #[error(
+        "Bulkhead runs with a locked vault: what needs a secret waits. Look at what `--passphrase-file` names, then \
+         `bulkhead vault unlock`"
+    )]
+    VaultLocked,
     /// Everything is said already, on standard output.
     #[error("failed")]
     Said,
@@ -79,6 +85,10 @@ impl Fault {
             Self::Usage(_) => {
                 eprintln!("bulkhead: {self}");
                 return ExitCode::from(2);
+            }
+            Self::VaultLocked => {
+                eprintln!("bulkhead: {self}");
+                return ExitCode::from(3);
             }
             Self::Home(_)
             | Self::Rules(_)

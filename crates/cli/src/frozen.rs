@@ -1,13 +1,23 @@
 //! What is said of a freeze.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use config::{FreezeMark, Home};
 use protocol::freeze::Frozen;
-use protocol::supervisor::{FreezeStatus, Mark, Recorded, SupervisorReply};
+use protocol::supervisor::{FreezeStatus, Mark, Recorded, SupervisorReply, SupervisorRequest};
 
 use crate::cards::shown;
+use crate::connect::Supervisor;
 use crate::fault::Fault;
 use crate::output;
 use crate::terminal::harmless_line;
+
+/// How long the row of a freeze is waited for. The freeze itself does not wait for it.
+const RECORD_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often it is looked for meanwhile.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Since when, by whom and why, in one line.
 pub(crate) fn line(frozen: &Frozen) -> String {
@@ -35,6 +45,23 @@ pub(crate) fn print_what_is_missing(status: &FreezeStatus) -> Result<(), Fault> 
             "The record takes no rows at the moment; the freeze holds, and its row is written when that works again.",
         ),
     }
+}
+
+/// Waits a moment for the row. A supervisor that does not answer has frozen everything all the same.
+pub(crate) fn wait_for_row(supervisor: &Supervisor, frozen: FreezeStatus) -> FreezeStatus {
+    let end = Instant::now() + RECORD_LIMIT;
+    let mut newest = frozen;
+    while newest.recorded == Recorded::NotYet && Instant::now() < end {
+        thread::sleep(GLANCE);
+        match supervisor.ask(&SupervisorRequest::Status) {
+            Ok(SupervisorReply::Status {
+                frozen: Some(frozen),
+                ..
+            }) => newest = frozen,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    newest
 }
 
 /// Refuses what a freeze forbids while there is one.

@@ -10,13 +10,16 @@ use protocol::vault::SecretText;
 use crate::fault::Fault;
 use crate::terminal;
 
-/// Takes a secret from the file (`-` is standard input), from a person, or from a pipe.
+/// Takes a secret or a passphrase from the file (`-` is standard input), from a person, or from a pipe.
 pub(crate) fn of(file: Option<&Path>, question: &str) -> Result<SecretText, Fault> {
     match file {
         Some(path) if path == Path::new("-") => terminal::read_secret(io::stdin()),
         Some(path) => {
             let file = File::open(path).map_err(Fault::io(format!("read {path:?}")))?;
-            terminal::read_secret(file)
+            terminal::read_secret(file).map_err(|fault| match fault {
+                Fault::Usage(why) => Fault::Usage(format!("{path:?}: {why}")),
+                other => other,
+            })
         }
         None if io::stdin().is_terminal() => terminal::ask_secret(question),
         None => terminal::read_secret(io::stdin()),
@@ -40,5 +43,26 @@ pub(crate) fn new_passphrase(file: Option<&Path>, what: &str) -> Result<SecretTe
         false => Err(Fault::Usage(
             "the two were not the same; nothing was changed".to_owned(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_no_value_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words");
+        for (text, why) in [
+            (&b""[..], "empty"),
+            (b"\n", "empty"),
+            (b"\xff", "not UTF-8"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let said = of(Some(&path), "").err().unwrap().to_string();
+            assert!(said.contains("words\": what was given is"), "{said}");
+            assert!(said.contains(why), "{said}");
+        }
     }
 }

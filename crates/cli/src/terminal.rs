@@ -235,8 +235,8 @@ pub(crate) fn read_secret(from: impl Read) -> Result<SecretText, Fault> {
 fn secret_of(bytes: Vec<u8>) -> Result<SecretText, Fault> {
     match String::from_utf8(bytes) {
         Ok(text) if !text.is_empty() => Ok(SecretText::new(text)),
-        Ok(_) => Err(Fault::Usage("the secret is empty".to_owned())),
-        Err(_) => Err(Fault::Usage("the secret is not UTF-8 text".to_owned())),
+        Ok(_) => Err(Fault::Usage("what was given is empty".to_owned())),
+        Err(_) => Err(Fault::Usage("what was given is not UTF-8 text".to_owned())),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The mark of a freeze: a file of the home that survives every program.
 //!
 //! That it is there is what counts. What it says is for people: a mark that is empty or
-//! broken, since the disk was full or the machine stopped, freezes all the same.
+//! broken, since the disk was full or the machine stopped, freezes all the same. So that a full
+//! disk does not take who froze and why, a spare file keeps the room for it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,13 +15,14 @@ use protocol::time::Millis;
 
 use crate::Home;
 
-/// The largest mark that is read, in bytes.
-const MAX_MARK: u64 = 4096;
+/// The size of a mark, in bytes; blanks fill it up. It holds the longest reason.
+const MARK_LEN: usize = 4096;
 
 /// The mark of one home.
 #[derive(Clone, Debug)]
 pub struct FreezeMark {
     path: PathBuf,
+    spare: PathBuf,
 }
 
 /// Whether this home is frozen. A mark that cannot be looked for counts as one.
@@ -34,6 +36,7 @@ impl FreezeMark {
     pub fn of(home: &Home) -> Self {
         Self {
             path: home.freeze_mark(),
+            spare: home.freeze_spare(),
         }
     }
 
@@ -64,7 +67,7 @@ impl FreezeMark {
         }
         let mut text = String::new();
         File::open(&self.path)?
-            .take(MAX_MARK)
+            .take(MARK_LEN as u64)
             .read_to_string(&mut text)?;
         serde_json::from_str(&text).map_err(io::Error::other)
     }
@@ -76,21 +79,37 @@ impl FreezeMark {
         Some(Millis(since.as_millis().try_into().ok()?))
     }
 
+    /// Keeps the room for a mark. Without it, one that is made on a full disk is there and says nothing.
+    pub fn reserve(&self) -> io::Result<()> {
+        match self.exists() {
+            // The room is in use.
+            true => Ok(()),
+            false => self.fill_spare(b""),
+        }
+    }
+
     /// Writes it, without waiting for the disk. From then on it counts, also if this fails after
     /// the file was made.
     pub fn write(&self, frozen: &Frozen) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.path)?;
         let text = serde_json::to_vec(frozen).map_err(io::Error::other)?;
-        match file.write_all(&text) {
-            // Its name is there, which is enough.
+        let filled = self.fill_spare(&text);
+        // One that may say something is not given away for one that may not.
+        let is_better = filled.is_ok() || !self.exists();
+        if is_better && fs::rename(&self.spare, &self.path).is_err() {
+            // Its name is what counts.
+            options().open(&self.path)?;
+        }
+        match filled {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
             other => other,
         }
+    }
+
+    /// Writes this over the spare file, which takes no room that it has not already.
+    fn fill_spare(&self, text: &[u8]) -> io::Result<()> {
+        let mut whole = vec![b' '; MARK_LEN.max(text.len())];
+        whole[..text.len()].copy_from_slice(text);
+        options().open(&self.spare)?.write_all(&whole)
     }
 
     /// Waits until the disk has it.
@@ -99,12 +118,19 @@ impl FreezeMark {
         self.sync_folder()
     }
 
-    /// Takes it away, and waits until the disk has that.
+    /// Takes it away, and waits until the disk has that. Its room stays for the next.
     pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_file(&self.path) {
+        let is_file = fs::symlink_metadata(&self.path).is_ok_and(|data| data.is_file());
+        let removed = match is_file {
+            true => fs::rename(&self.path, &self.spare),
+            false => fs::remove_file(&self.path),
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        // Without room the next one is there all the same.
+        let _ = self.reserve();
         self.sync_folder()
     }
 
@@ -114,8 +140,19 @@ impl FreezeMark {
     }
 }
 
+/// Not cut to nothing first: what is written over needs no new room.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use protocol::freeze::MAX_REASON;
+
     use super::*;
 
     fn mark() -> (tempfile::TempDir, Home, FreezeMark) {
@@ -142,6 +179,45 @@ mod tests {
         mark.remove().unwrap();
         assert!(!is_frozen(&home));
         mark.remove().unwrap();
+    }
+
+    #[test]
+    fn a_mark_takes_the_room_that_was_kept_for_it_and_gives_it_back() {
+        let (_dir, home, mark) = mark();
+        let room = |path: std::path::PathBuf| {
+            let data = fs::metadata(path).unwrap();
+            (data.ino(), data.len())
+        };
+        mark.reserve().unwrap();
+        let kept = room(home.freeze_spare());
+        assert_eq!(kept.1, MARK_LEN as u64);
+        for reason in ["\u{1}".repeat(MAX_REASON), "short".to_owned()] {
+            let frozen = Frozen {
+                since: Millis(5),
+                by: By::Terminal,
+                reason,
+            };
+            mark.write(&frozen).unwrap();
+            assert_eq!(room(home.freeze_mark()), kept);
+            assert_eq!(mark.read(), Some(frozen));
+            mark.remove().unwrap();
+            assert_eq!(room(home.freeze_spare()), kept);
+            assert!(
+                fs::read(home.freeze_spare())
+                    .unwrap()
+                    .iter()
+                    .all(|byte| *byte == b' ')
+            );
+        }
+        // Nor does it need that room to count.
+        fs::remove_file(home.freeze_spare()).unwrap();
+        fs::create_dir(home.freeze_spare()).unwrap();
+        let frozen = Frozen {
+            since: Millis(6),
+            by: By::Terminal,
+            reason: String::new(),
+        };
+        assert!(mark.write(&frozen).is_err() && is_frozen(&home));
     }
 
     #[test]

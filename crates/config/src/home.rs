@@ -188,7 +188,7 @@ impl Home {
         self.data.join("history")
     }
 
-    /// The folders and the file that no tool may reach.
+    /// The folders and the files that no tool may reach.
     pub fn own(&self) -> Vec<PathBuf> {
         let rooms = ROOMS.map(|name| self.data.join(name));
         let others = [
@@ -196,6 +196,7 @@ impl Home {
             self.config_file(),
             self.rules(),
             self.freeze_mark(),
+            self.freeze_spare(),
         ];
         rooms.into_iter().chain(others).collect()
     }
@@ -203,6 +204,11 @@ impl Home {
     /// The mark of a freeze: while it is there, everything starts frozen.
     pub fn freeze_mark(&self) -> PathBuf {
         self.data.join("frozen")
+    }
+
+    /// What becomes that mark: it has its room on the disk already.
+    pub fn freeze_spare(&self) -> PathBuf {
+        self.data.join("frozen.spare")
     }
 
     /// What the program that makes boxes does not see, which sees all else: everything of [`Self::own`] but the

@@ -89,7 +89,7 @@ fn read<Request: DeserializeOwned, Reply: Serialize>(
             }
             Err(LinkError::Closed) => return,
             Err(error) => {
-                return eprintln!(
+                return protocol::log!(
                     "bulkhead-egress: the link of {whose} ended: {}",
                     brief(&error)
                 );

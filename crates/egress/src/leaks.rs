@@ -263,7 +263,9 @@ impl Leaks {
                 honeytokens,
             });
             if told.is_err() {
-                eprintln!("bulkhead-egress: the gateway was not told of a decoy that turned up");
+                protocol::log!(
+                    "bulkhead-egress: the gateway was not told of a decoy that turned up"
+                );
             }
         }
     }

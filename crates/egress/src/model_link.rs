@@ -63,7 +63,7 @@ impl Pace {
 pub(crate) async fn serve(door: Arc<ModelDoor>, session: SessionId, stream: StdStream) {
     let (reader, writer) = match wire::halves(stream) {
         Ok(halves) => halves,
-        Err(error) => return eprintln!("bulkhead-egress: the link of {session}: {error}"),
+        Err(error) => return protocol::log!("bulkhead-egress: the link of {session}: {error}"),
     };
     let (asked, mut requests) = mpsc::channel(REQUESTS);
     let (replies, answers) = mpsc::channel(REPLIES);
@@ -79,7 +79,7 @@ pub(crate) async fn serve(door: Arc<ModelDoor>, session: SessionId, stream: StdS
             request = requests.recv() => {
                 let Some(request) = request else { return };
                 if obey(&door, &session, request, &mut running, &mut pace, &replies).is_err() {
-                    return eprintln!("bulkhead-egress: {session} asks and does not read");
+                    return protocol::log!("bulkhead-egress: {session} asks and does not read");
                 }
             }
             last = end(&mut running) => {

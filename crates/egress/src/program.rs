@@ -39,7 +39,7 @@ pub fn run() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("bulkhead-egress: {reason}");
+            protocol::log!("bulkhead-egress: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -184,7 +184,7 @@ impl Doors {
             )),
             Peer::Sandbox => tokio::spawn(boxes::link::serve(Arc::clone(&self.boxes), stream)),
             Peer::Egress | Peer::Workspace => {
-                return eprintln!(
+                return protocol::log!(
                     "bulkhead-egress: a link to {peer:?} was closed; it has no business here"
                 );
             }
@@ -201,7 +201,9 @@ impl Doors {
         match news {
             RulesNews::Changed { rules } => match RuleSet::new(rules.egress) {
                 Ok(rules) => self.tools.rules.replace(rules),
-                Err(error) => eprintln!("bulkhead-egress: changed rules were not taken: {error}"),
+                Err(error) => {
+                    protocol::log!("bulkhead-egress: changed rules were not taken: {error}")
+                }
             },
             RulesNews::Broken { .. } | RulesNews::AsBefore => {}
         }

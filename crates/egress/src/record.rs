@@ -52,12 +52,12 @@ impl Record {
     pub(crate) fn replace(&self, stream: UnixStream) {
         let (reader, writer) = match wire::halves(stream) {
             Ok(halves) => halves,
-            Err(error) => return eprintln!("bulkhead-egress: the ledger's link: {error}"),
+            Err(error) => return protocol::log!("bulkhead-egress: the ledger's link: {error}"),
         };
         let (jobs, waiting) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             if let Err(error) = serve(reader, writer, waiting).await {
-                eprintln!(
+                protocol::log!(
                     "bulkhead-egress: the ledger's link ended: {}",
                     wire::brief(&error)
                 );
@@ -109,7 +109,7 @@ impl Record {
             .ok_or(NotRecorded)
             .and_then(|link| queue(&link, row, Unawaited::Write));
         if queued.is_err() {
-            eprintln!("bulkhead-egress: how a request ended is not in the record");
+            protocol::log!("bulkhead-egress: how a request ended is not in the record");
         }
     }
 
@@ -197,7 +197,7 @@ async fn receive(
             // Whoever waited may have given up; it counts as not recorded for them.
             LedgerReply::Appended { .. } => drop(done.send(())),
             LedgerReply::Failed { reason } => {
-                eprintln!("bulkhead-egress: the ledger did not take a row: {reason}");
+                protocol::log!("bulkhead-egress: the ledger did not take a row: {reason}");
             }
             LedgerReply::Rows { .. } | LedgerReply::Sessions { .. } => {
                 return Err(LinkError::OutOfOrder {

@@ -84,7 +84,7 @@ impl TunnelDoor {
             .await
             .is_err()
         {
-            eprintln!("bulkhead-egress: a refused tunnel of {channel} is not in the record");
+            protocol::log!("bulkhead-egress: a refused tunnel of {channel} is not in the record");
         }
     }
 }

@@ -54,7 +54,7 @@ struct Deaf;
 pub(crate) async fn serve(door: Arc<TunnelDoor>, channel: ChannelId, stream: StdStream) {
     let mut link = match Handed::start(channel.to_string(), stream, QUEUES) {
         Ok(link) => link,
-        Err(error) => return eprintln!("bulkhead-egress: the link of {channel}: {error}"),
+        Err(error) => return protocol::log!("bulkhead-egress: the link of {channel}: {error}"),
     };
     let replies = link.replies.clone();
     let free = Arc::new(Semaphore::new(MAX_TUNNELS));

@@ -63,7 +63,7 @@ pub(crate) async fn read_all<T: DeserializeOwned>(
             }
             Err(LinkError::Closed) => return,
             Err(error) => {
-                return eprintln!(
+                return protocol::log!(
                     "bulkhead-egress: the link of {whose} ended: {}",
                     brief(&error)
                 );

@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("bulkhead-engine: {reason}");
+            protocol::log!("bulkhead-engine: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -136,7 +136,7 @@ async fn read(mut reader: OwnedReadHalf, asked: mpsc::Sender<EngineRequest>) {
                 }
             }
             Err(LinkError::Closed) => return,
-            Err(error) => return eprintln!("bulkhead-engine: the link: {error}"),
+            Err(error) => return protocol::log!("bulkhead-engine: the link: {error}"),
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn run(
     let outcome = outcome?;
     // What ran, ran; but a container that stays is not a thing to be silent about.
     if let Err(error) = removed {
-        eprintln!(
+        protocol::log!(
             "bulkhead-engine: the container {} could not be removed: {error}",
             container.id
         );

@@ -20,7 +20,7 @@ const USAGE: &str = "usage: bulkhead-ledger --dir DIR\nIt is started by bulkhead
 /// The program. Exit codes: 0 stopped, 1 could not run, 2 wrong usage.
 pub fn run() -> ExitCode {
     let Some(dir) = parse(std::env::args_os().skip(1).collect()) else {
-        eprintln!("{USAGE}");
+        protocol::log!("{USAGE}");
         return ExitCode::from(2);
     };
     let control = match ProgramEnd::<NoConfig>::from_stdin() {
@@ -40,7 +40,7 @@ pub fn run() -> ExitCode {
 }
 
 fn give_up(reason: &str) -> ExitCode {
-    eprintln!("bulkhead-ledger: {reason}");
+    protocol::log!("bulkhead-ledger: {reason}");
     ExitCode::FAILURE
 }
 

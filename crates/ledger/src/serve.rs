@@ -72,7 +72,7 @@ impl Writer {
             // One that its peer closed has nothing left to shut down.
             let _ = old.socket.shutdown(Shutdown::Both);
             if old.thread.join().is_err() {
-                eprintln!(
+                protocol::log!(
                     "bulkhead-ledger: the link to {:?} ended in a panic",
                     old.peer
                 );
@@ -86,7 +86,7 @@ impl Writer {
             .spawn(move || {
                 match link_loop(&of, &link, &queue) {
                     LinkError::Closed => {}
-                    error => eprintln!("bulkhead-ledger: dropped the link to {of:?}: {error}"),
+                    error => protocol::log!("bulkhead-ledger: dropped the link to {of:?}: {error}"),
                 }
                 link.close();
             })?;
@@ -330,7 +330,7 @@ enum ReadJob {
 
 fn give(answer: &SyncSender<LedgerReply>, result: Result<LedgerReply, StoreError>) {
     let reply = result.unwrap_or_else(|error| {
-        eprintln!("bulkhead-ledger: {error}");
+        protocol::log!("bulkhead-ledger: {error}");
         failed(error)
     });
     // The link's thread may be gone; the row is written all the same.
@@ -341,6 +341,6 @@ fn sign_rest(store: &mut Store) {
     if store.has_unsigned()
         && let Err(error) = store.sign_rest()
     {
-        eprintln!("bulkhead-ledger: the newest rows are not signed yet: {error}");
+        protocol::log!("bulkhead-ledger: the newest rows are not signed yet: {error}");
     }
 }

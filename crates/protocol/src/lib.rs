@@ -35,6 +35,7 @@ pub mod frame;
 pub mod freeze;
 pub mod identity;
 pub mod ids;
+pub mod log;
 pub mod marks;
 pub mod operator;
 pub mod outbound;

@@ -47,6 +47,8 @@ pub enum SupervisorReply {
     Frozen {
         /// The freeze; an earlier one if there was one already.
         frozen: FreezeStatus,
+        /// Which of the two.
+        thrown: Thrown,
         /// How many programs were killed, agents included.
         killed: u32,
         /// How many of them are still there, since the kernel has not ended them yet.
@@ -68,6 +70,16 @@ pub enum SupervisorReply {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// What a request to freeze everything met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thrown {
+    /// Nothing was frozen, and now all is.
+    Now,
+    /// Everything was frozen before. That freeze counts; the reason given now is not kept.
+    Before,
 }
 
 /// A freeze and what is known of it.

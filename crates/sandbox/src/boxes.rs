@@ -133,9 +133,10 @@ impl Boxes {
             Err(NoBox::Failed(failure))
                 if failure.doing == OVERLAY && layer_kind == LayerKind::Overlay =>
             {
-                eprintln!(
+                protocol::log!(
                     "bulkhead-sandbox: {}: {}; boxes get copies of the workspace",
-                    failure.doing, failure.error
+                    failure.doing,
+                    failure.error
                 );
                 self.copies.store(true, Ordering::Relaxed);
                 self.build(kind, limits, outside)

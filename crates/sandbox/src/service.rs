@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("bulkhead-sandbox: {reason}");
+            protocol::log!("bulkhead-sandbox: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -289,7 +289,7 @@ impl Runs {
                 Ok(RunRequest::Kill { call }) => self.kill(&call),
                 Err(LinkError::Closed) => break,
                 Err(error) => {
-                    eprintln!("bulkhead-sandbox: the link to the gateway: {error}");
+                    protocol::log!("bulkhead-sandbox: the link to the gateway: {error}");
                     break;
                 }
             }
@@ -332,7 +332,7 @@ impl Runs {
                 reply(&link, &name, outcome);
                 if runner.is_broken() {
                     // All boxes died with it. The supervisor starts this program again.
-                    eprintln!("bulkhead-sandbox: the process that makes boxes is gone");
+                    protocol::log!("bulkhead-sandbox: the process that makes boxes is gone");
                     std::process::exit(1);
                 }
             });
@@ -387,7 +387,7 @@ fn reply(link: &Link<RunReply, RunRequest>, call: &CallRef, outcome: Result<RunO
     match sent {
         // A gateway that is gone has forgotten the call, or reports it as of unknown outcome.
         Ok(()) | Err(LinkError::Closed | LinkError::Io(_)) => {}
-        Err(error) => eprintln!("bulkhead-sandbox: an outcome could not be told: {error}"),
+        Err(error) => protocol::log!("bulkhead-sandbox: an outcome could not be told: {error}"),
     }
 }
 

@@ -100,7 +100,7 @@ impl Egress {
             .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         match limited {
             Ok(()) => *self.locked() = Some(DoorLink::new(stream)),
-            Err(error) => eprintln!("bulkhead-sandbox: the link to egress: {error}"),
+            Err(error) => protocol::log!("bulkhead-sandbox: the link to egress: {error}"),
         }
     }
 

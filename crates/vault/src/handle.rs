@@ -156,7 +156,7 @@ impl Vault {
         };
         let entry = self.store().entry(name)?;
         if entry.as_ref().is_some_and(is_decoy) {
-            eprintln!("bulkhead-vault: {subject} asked for the decoy `{name}`");
+            protocol::log!("bulkhead-vault: {subject} asked for the decoy `{name}`");
             // It stays closed also where this cannot be written.
             record.touched(name, subject)?;
         }
@@ -172,7 +172,9 @@ impl Vault {
         may_have(store.entry(name)?.as_ref(), subject, name, host)?;
         if let Err(error) = store.touch(name) {
             // The use is in the record; the date in the list is a convenience.
-            eprintln!("bulkhead-vault: the date of last use of `{name}` was not kept: {error}");
+            protocol::log!(
+                "bulkhead-vault: the date of last use of `{name}` was not kept: {error}"
+            );
         }
         // Last, so that it is in memory no longer than it has to be.
         let value = store.reveal(name)?;
@@ -215,7 +217,7 @@ impl Vault {
             Standing::Ahead => record.changed(own, VaultChange::CaughtUp, None)?,
             Standing::Behind => {
                 let last = last.map_or(0, |last| last.generation);
-                eprintln!("bulkhead-vault: this is not the vault that the record knows");
+                protocol::log!("bulkhead-vault: this is not the vault that the record knows");
                 *seen = Seen::Behind(last);
                 return Err(behind(last));
             }
@@ -246,7 +248,7 @@ fn may_have(
     let bound = entry.filter(|entry| entry.subject == *subject && !is_decoy(entry));
     let Some(entry) = bound else {
         // A secret of somebody else, a decoy and none at all are told apart by the operator only.
-        eprintln!("bulkhead-vault: {subject} asked for `{name}`, which is not bound to it");
+        protocol::log!("bulkhead-vault: {subject} asked for `{name}`, which is not bound to it");
         return Err(Refusal::because(format!(
             "there is no secret `{name}` for {subject}; add it with `bulkhead vault add`"
         )));
@@ -258,7 +260,9 @@ fn may_have(
     let free = entry.terms.hosts.is_empty() && *subject != Subject::Tool;
     match host {
         Some(host) if !free && !entry.terms.hosts.iter().any(|bound| bound.covers(host)) => {
-            eprintln!("bulkhead-vault: `{name}` was wanted for a host that it is not bound to");
+            protocol::log!(
+                "bulkhead-vault: `{name}` was wanted for a host that it is not bound to"
+            );
             Err(Refusal::because(format!(
                 "the secret `{name}` is not bound to this host; `bulkhead vault list` says to which"
             )))

@@ -70,7 +70,7 @@ impl Vault {
         if proves(&self.operator, &vault_identity(), nonce, &signature) {
             return Ok((Some(Operator::Proven(Desk::default())), VaultReply::Done));
         }
-        eprintln!("bulkhead-vault: somebody without the operator key tried to connect");
+        protocol::log!("bulkhead-vault: somebody without the operator key tried to connect");
         let reason = "this is not the operator key that the vault knows".to_owned();
         Ok((None, VaultReply::Refused { reason }))
     }

@@ -64,7 +64,7 @@ struct Args {
 /// The program.
 pub fn run() -> ExitCode {
     let Some(args) = Args::parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
+        protocol::log!("{USAGE}");
         return ExitCode::from(2);
     };
     let outcome = match args.mode {
@@ -74,7 +74,7 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("bulkhead-vault: {reason}");
+            protocol::log!("bulkhead-vault: {reason}");
             ExitCode::FAILURE
         }
     }
@@ -156,7 +156,7 @@ fn open(args: &Args, journal: Journal) -> Result<Vault, String> {
         && let Err(reason) = unlock_with(&mut store, credential)
     {
         // It stays locked, which `bulkhead status` says; the right credential may come.
-        eprintln!("bulkhead-vault: the credential does not open the vault: {reason}");
+        protocol::log!("bulkhead-vault: the credential does not open the vault: {reason}");
     }
     let mark_key = MarkKey::random().map_err(|error| error.to_string())?;
     Ok(Vault {
@@ -231,7 +231,9 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
         Peer::Egress => Asker::Egress,
         Peer::Gateway => Asker::Gateway,
         Peer::Vault | Peer::Sandbox | Peer::Workspace | Peer::Agent(_) => {
-            eprintln!("bulkhead-vault: a link to {peer:?} was closed; it has no business here");
+            protocol::log!(
+                "bulkhead-vault: a link to {peer:?} was closed; it has no business here"
+            );
             return Ok(());
         }
     };
@@ -239,7 +241,7 @@ fn take_link(vault: &Arc<Vault>, peer: Peer, fd: OwnedFd) -> Result<(), LinkErro
     spawn("link", move || {
         match serve_program(&vault, &asker, &stream) {
             Ok(()) | Err(LinkError::Closed) => {}
-            Err(error) => eprintln!(
+            Err(error) => protocol::log!(
                 "bulkhead-vault: the link of {asker:?} ended: {}",
                 brief(&error)
             ),
@@ -301,7 +303,7 @@ fn accept(vault: &Arc<Vault>, listener: &UnixListener) {
             Ok(stream) => stream,
             Err(error) => {
                 // Out of descriptors, mostly; it may get better, and must not spin.
-                eprintln!("bulkhead-vault: accept: {error}");
+                protocol::log!("bulkhead-vault: accept: {error}");
                 thread::sleep(Duration::from_millis(200));
                 continue;
             }
@@ -313,7 +315,7 @@ fn accept(vault: &Arc<Vault>, listener: &UnixListener) {
         let started = spawn("operator", move || {
             let _seat = seat;
             if let Err(error) = serve_operator(&vault, &stream) {
-                eprintln!(
+                protocol::log!(
                     "bulkhead-vault: the operator's connection ended: {}",
                     brief(&error)
                 );
@@ -321,7 +323,7 @@ fn accept(vault: &Arc<Vault>, listener: &UnixListener) {
             hang_up(&stream);
         });
         if let Err(error) = started {
-            eprintln!("bulkhead-vault: no thread for the operator: {error}");
+            protocol::log!("bulkhead-vault: no thread for the operator: {error}");
         }
     }
 }

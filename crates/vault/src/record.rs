@@ -144,6 +144,6 @@ impl Record {
 }
 
 fn refused(why: &str) -> NotRecorded {
-    eprintln!("bulkhead-vault: the ledger did not do it: {why}");
+    protocol::log!("bulkhead-vault: the ledger did not do it: {why}");
     NotRecorded
 }

@@ -61,7 +61,7 @@ impl Store {
             store.recover()?;
             let (entry, changes) = store.undo_held(to, digest)?;
             if let Err(stop) = store.prune() {
-                eprintln!("bulkhead-workspace: cannot prune the history: {stop}");
+                protocol::log!("bulkhead-workspace: cannot prune the history: {stop}");
             }
             Ok(HistoryReply::Undone { entry, changes })
         })

@@ -25,7 +25,7 @@ const USAGE: &str = "usage: bulkhead-workspace --workspace DIR --history DIR\nIt
 /// The program. Exit codes: 0 stopped, 1 could not run, 2 wrong usage.
 pub fn run() -> ExitCode {
     let Some(folders) = parse(std::env::args_os().skip(1).collect()) else {
-        eprintln!("{USAGE}");
+        protocol::log!("{USAGE}");
         return ExitCode::from(2);
     };
     let control = match ProgramEnd::<WorkspaceConfig>::from_stdin() {
@@ -45,7 +45,7 @@ pub fn run() -> ExitCode {
 }
 
 fn give_up(reason: &str) -> ExitCode {
-    eprintln!("bulkhead-workspace: {reason}");
+    protocol::log!("bulkhead-workspace: {reason}");
     ExitCode::FAILURE
 }
 
@@ -110,7 +110,7 @@ fn take_links(control: &ProgramEnd<WorkspaceConfig>, shared: &Shared) -> Result<
         match control.receive()? {
             (Control::Link { peer }, Some(fd)) => {
                 if let Err(error) = shared.serve(peer, fd.into()) {
-                    eprintln!("bulkhead-workspace: {error}");
+                    protocol::log!("bulkhead-workspace: {error}");
                 }
             }
             (Control::Link { .. }, None) => return Err(unexpected("a link without its socket")),

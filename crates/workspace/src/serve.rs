@@ -126,7 +126,7 @@ impl Shared {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for layer in layers {
             if let Err(stop) = store.forget(layer) {
-                eprintln!("bulkhead-workspace: a layer stays until the next start: {stop}");
+                protocol::log!("bulkhead-workspace: a layer stays until the next start: {stop}");
             }
         }
     }
@@ -160,7 +160,7 @@ where
     };
     match ended {
         LinkError::Closed => {}
-        error => eprintln!("bulkhead-workspace: dropped a link: {error}"),
+        error => protocol::log!("bulkhead-workspace: dropped a link: {error}"),
     }
     link.close();
 }

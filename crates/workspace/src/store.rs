@@ -220,7 +220,7 @@ impl Store {
             if matches!(&kept, Ok(changes) if matches!(changes.fate, Fate::Kept { .. })) {
                 // It is kept; what is too old goes next time, if not now.
                 if let Err(stop) = store.prune() {
-                    eprintln!("bulkhead-workspace: cannot prune the history: {stop}");
+                    protocol::log!("bulkhead-workspace: cannot prune the history: {stop}");
                 }
             }
             kept
@@ -351,7 +351,7 @@ impl Store {
     pub(crate) fn drop_layer(&self, layer: u64) {
         self.steps.before(Step::Remove);
         if let Err(error) = self.home.throw_away(&self.home.layers, layer) {
-            eprintln!("bulkhead-workspace: cannot remove layer {layer}: {error}");
+            protocol::log!("bulkhead-workspace: cannot remove layer {layer}: {error}");
         }
     }
 
@@ -575,7 +575,7 @@ impl Store {
                     Ok(()) => {}
                     // The workspace is as before it, and its layer is gone.
                     Err(stop) => {
-                        eprintln!("bulkhead-workspace: entry {newest} was taken back: {stop}")
+                        protocol::log!("bulkhead-workspace: entry {newest} was taken back: {stop}")
                     }
                 }
             }

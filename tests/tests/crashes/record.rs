@@ -6,9 +6,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use config::{FreezeMark, Home};
 use serde_json::json;
 use testkit::model::Step;
-use testkit::system::{System, said, wait_for};
+use testkit::system::{System, is_alive, said, wait_for};
 
 use crate::{exec, model, turns};
 
@@ -157,6 +158,58 @@ fn with_the_disk_full_nothing_runs_and_the_message_is_answered_when_there_is_roo
     assert_eq!(reply["event"]["text"], "made it");
     assert!(!system.workspace().join("made").exists());
     assert!(system.rows("permit").is_empty());
+    system.assert_record_is_sound();
+}
+
+#[test]
+fn with_the_whole_home_on_a_full_disk_a_detached_bulkhead_stays_freezes_and_goes_on() {
+    let model = model([]);
+    let system = System::prepare(model.port(), "");
+    let disk = SmallDisk::over(system.home(), 8 << 20);
+    system.configure(str::to_owned);
+    system.up();
+    let supervisor = system.pids()[0];
+    assert_eq!(
+        system.ask("is there room?")["reply"],
+        "You said: is there room?"
+    );
+
+    // Its log lies there too.
+    disk.fill();
+    for text in ["first", "second"] {
+        let (code, _, err) = system.spawn(&["ask", text]).finish();
+        assert_eq!(code, Some(1));
+        assert!(err.contains("cannot be written"), "{err}");
+    }
+    let status = system.bulkhead(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(
+        said(&status).contains("does not take rows"),
+        "{}",
+        said(&status)
+    );
+    let done = system.bulkhead(&["panic", "--reason", "disk full", "--json"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let done: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    assert_eq!(
+        (&done["left"], &done["mark"]),
+        (&json!(0), &json!("synced"))
+    );
+    assert!(done["killed"].as_u64() >= Some(3), "{done}");
+    let home = Home::at(system.home()).expect("a home");
+    let mark = FreezeMark::of(&home).read().expect("a mark");
+    assert_eq!(mark.reason, "disk full");
+    assert!(is_alive(supervisor));
+
+    disk.free();
+    wait_for("the row of the freeze is written", || {
+        (system.json(&["status"])["frozen"]["recorded"] == "yes").then_some(())
+    });
+    assert_eq!(system.rows("panicked")[0]["event"]["reason"], "disk full");
+    let resumed = system.bulkhead(&["resume"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
+    assert_eq!(system.ask("and now?")["reply"], "You said: and now?");
+    assert_eq!(system.pids()[0], supervisor, "it did not end");
     system.assert_record_is_sound();
 }
 

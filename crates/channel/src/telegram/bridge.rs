@@ -142,7 +142,7 @@ impl Bridge {
         match (fetched, &self.me) {
             (Fetched::Failed(reason), _) => return Err(reason),
             (Fetched::Me(me), _) => {
-                eprintln!("channel {}: is {me}", self.channel);
+                protocol::log!("channel {}: is {me}", self.channel);
                 self.me = Some(me);
             }
             (Fetched::Update(update), Some(me)) => {
@@ -519,7 +519,7 @@ impl Bridge {
         styled: Styled,
     ) {
         let Some(chat) = chat_of(conversation) else {
-            eprintln!(
+            protocol::log!(
                 "channel {}: delivery {delivery} is for no chat of Telegram; it is given up",
                 self.channel
             );
@@ -630,7 +630,7 @@ impl Bridge {
     /// there is none.
     fn post(&self, job: Job) {
         if self.jobs.try_send(job).is_err() {
-            eprintln!(
+            protocol::log!(
                 "channel {}: too much waits to be sent; something is left out",
                 self.channel
             );

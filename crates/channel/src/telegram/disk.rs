@@ -87,7 +87,9 @@ impl Disk {
         let kept = read(first)
             .or_else(|_| read(spare))
             .unwrap_or_else(|error| {
-                eprintln!("channel telegram: forgets what was sent before the restart: {error}");
+                protocol::log!(
+                    "channel telegram: forgets what was sent before the restart: {error}"
+                );
                 Kept::default()
             });
         Self { files, kept }
@@ -144,7 +146,7 @@ impl Disk {
 
     fn save(&self) {
         if let Err(error) = write(&self.files, &self.kept) {
-            eprintln!(
+            protocol::log!(
                 "channel telegram: cannot write its state: {error}; after a restart messages may come twice"
             );
         }

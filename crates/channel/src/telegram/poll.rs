@@ -245,7 +245,7 @@ impl Poller {
 
     fn worked(&mut self) {
         if self.backoff.failures() > 0 {
-            eprintln!("channel telegram: polling works again");
+            protocol::log!("channel telegram: polling works again");
         }
         self.backoff.worked();
     }
@@ -254,7 +254,7 @@ impl Poller {
     async fn failed(&mut self, error: CallError) -> Result<(), ()> {
         let backoff = self.backoff.failed();
         if self.backoff.is_first() {
-            eprintln!("channel telegram: cannot poll: {error}");
+            protocol::log!("channel telegram: cannot poll: {error}");
         }
         let refusals = self.backoff.failures();
         let wait = match &error {

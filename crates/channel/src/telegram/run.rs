@@ -36,7 +36,7 @@ pub fn run() -> ExitCode {
     match started() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("bulkhead-channel-telegram: {reason}");
+            protocol::log!("bulkhead-channel-telegram: {reason}");
             ExitCode::FAILURE
         }
     }

@@ -230,7 +230,7 @@ impl Sender {
                 Ok(_) => self.disk.sent(delivery, content, at + 1),
                 Err(Undone::Refused { code, .. }) => {
                     // It would be refused again and again, and hold up everything behind it.
-                    eprintln!(
+                    protocol::log!(
                         "channel telegram: Telegram refuses delivery {delivery} ({code}); it is given up"
                     );
                     break;
@@ -255,7 +255,7 @@ impl Sender {
                 Ok(place) if at == last => self.disk.asked(approval, place),
                 Ok(_) => {}
                 Err(Undone::Refused { code, .. }) => {
-                    eprintln!(
+                    protocol::log!(
                         "channel telegram: Telegram refuses to ask about {approval} ({code}); it can be answered with `bulkhead approvals`"
                     );
                     return Ok(());
@@ -390,7 +390,7 @@ impl Sender {
     fn wait_after(&mut self, error: &CallError) -> Result<Duration, Undone> {
         let backoff = self.backoff.failed();
         if self.backoff.is_first() {
-            eprintln!("channel telegram: cannot send: {error}");
+            protocol::log!("channel telegram: cannot send: {error}");
         }
         match error {
             CallError::TooMany(wait) => Ok(*wait),

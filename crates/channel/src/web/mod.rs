@@ -37,7 +37,7 @@ pub fn run() -> ExitCode {
     match serve_until_stopped() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-channel-web: {error}");
+            protocol::log!("bulkhead-channel-web: {error}");
             ExitCode::FAILURE
         }
     }

@@ -278,7 +278,7 @@ impl Site {
                 conversation,
             } => {
                 let Some(Halves { cookie, page }) = browsers::halve(&secret) else {
-                    eprintln!(
+                    protocol::log!(
                         "bulkhead-channel-web: the gateway gave a secret that no browser can keep"
                     );
                     return Err(Problem::GatewayGone);

@@ -76,7 +76,7 @@ pub(super) async fn accept(listener: TcpListener, site: Arc<Site>) {
                 tokio::spawn(serve(stream, permit, Arc::clone(&site)));
             }
             Err(error) => {
-                eprintln!("bulkhead-channel-web: cannot accept a connection: {error}");
+                protocol::log!("bulkhead-channel-web: cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

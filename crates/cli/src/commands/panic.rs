@@ -1,24 +1,17 @@
 //! `bulkhead panic`: freeze everything, now.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use clap::Args;
 use config::{FreezeMark, Home};
 use protocol::freeze::{By, Frozen, MAX_REASON};
-use protocol::supervisor::{FreezeStatus, Mark, Recorded, SupervisorReply, SupervisorRequest};
+use protocol::supervisor::{
+    FreezeStatus, Mark, Recorded, SupervisorReply, SupervisorRequest, Thrown,
+};
 use protocol::time::Millis;
 use serde::Serialize;
 
 use crate::connect::Supervisor;
 use crate::fault::Fault;
 use crate::{frozen, output};
-
-/// How long the row of the freeze is waited for. The freeze itself does not wait for it.
-const RECORD_LIMIT: Duration = Duration::from_secs(2);
-
-/// How often it is looked for meanwhile.
-const GLANCE: Duration = Duration::from_millis(20);
 
 /// What can be said with `panic`.
 #[derive(Debug, Args)]
@@ -42,6 +35,8 @@ fn reason(text: &str) -> Result<String, String> {
 #[derive(Debug, Serialize)]
 struct Done {
     done: &'static str,
+    /// Whether everything was frozen before; then that freeze counts.
+    thrown: Thrown,
     /// Whether Bulkhead ran.
     up: bool,
     /// Programs that were killed.
@@ -64,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let reply = supervisor.ask(&SupervisorRequest::Panic { reason })?;
     let SupervisorReply::Frozen {
         frozen,
+        thrown,
         killed,
         left,
         took_ms,
@@ -73,15 +69,19 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     };
     if !arguments.json {
         // The row is waited for after this.
-        print(killed, left, took_ms)?;
+        match thrown {
+            Thrown::Now => print(killed, left, took_ms)?,
+            Thrown::Before => print_before(&frozen.frozen, killed)?,
+        }
     }
     let done = Done {
         done: "frozen",
+        thrown,
         up: true,
         killed,
         left,
         took_ms,
-        status: recorded(&supervisor, frozen),
+        status: frozen::wait_for_row(&supervisor, frozen),
     };
     match arguments.json {
         true => output::json(&done)?,
@@ -96,29 +96,12 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     }
 }
 
-/// Waits a moment for the row. A supervisor that does not answer has frozen everything all the same.
-fn recorded(supervisor: &Supervisor, frozen: FreezeStatus) -> FreezeStatus {
-    let end = Instant::now() + RECORD_LIMIT;
-    let mut newest = frozen;
-    while newest.recorded == Recorded::NotYet && Instant::now() < end {
-        thread::sleep(GLANCE);
-        match supervisor.ask(&SupervisorRequest::Status) {
-            Ok(SupervisorReply::Status {
-                frozen: Some(frozen),
-                ..
-            }) => newest = frozen,
-            Ok(_) | Err(_) => break,
-        }
-    }
-    newest
-}
-
 /// Nothing runs: what is started next starts frozen.
 fn mark_only(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     home.create()?;
     let mark = FreezeMark::of(home);
-    let frozen = match mark.read() {
-        Some(frozen) => frozen,
+    let (frozen, thrown) = match mark.read() {
+        Some(frozen) => (frozen, Thrown::Before),
         None => {
             let frozen = Frozen {
                 since: Millis::now(),
@@ -129,11 +112,12 @@ fn mark_only(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             mark.write(&frozen)
                 .and_then(|()| mark.sync())
                 .map_err(Fault::io(format!("write the mark {path:?}")))?;
-            frozen
+            (frozen, Thrown::Now)
         }
     };
     let done = Done {
         done: "frozen",
+        thrown,
         up: false,
         killed: 0,
         left: 0,
@@ -144,12 +128,32 @@ fn mark_only(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
             recorded: Recorded::NotYet,
         },
     };
-    match arguments.json {
-        true => output::json(&done),
-        false => output::line(
+    if arguments.json {
+        return output::json(&done);
+    }
+    match thrown {
+        Thrown::Before => {
+            print_before(&done.status.frozen, 0)?;
+            output::line(
+                "Bulkhead is not running. `bulkhead up` starts it, still frozen; then `bulkhead resume` ends it.",
+            )
+        }
+        Thrown::Now => output::line(
             "Bulkhead is not running; nothing had to be killed. When it is started it will be frozen, \
              until `bulkhead resume`.",
         ),
+    }
+}
+
+/// Says whose freeze it is. What was killed now, if anything, had been started in that moment.
+fn print_before(frozen: &Frozen, killed: u32) -> Result<(), Fault> {
+    output::line(format!(
+        "Everything was frozen already, {}. That freeze counts and keeps its reason.",
+        frozen::line(frozen)
+    ))?;
+    match killed {
+        0 => Ok(()),
+        killed => output::line(format!("{killed} more programs were killed.")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `bulkhead status`: what runs and what waits.
 
 use clap::Args;
-use config::Home;
+use config::{FreezeMark, Home};
+use protocol::freeze::Frozen;
 use protocol::ids::SecretName;
 use protocol::operator::{
     ChannelStatus, OperatorReply, OperatorRequest, RecordStatus, RulesStatus, SessionStatus,
@@ -46,12 +47,20 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    frozen: Option<FreezeStatus>,
+    frozen: Option<Freeze>,
     programs: Vec<ProgramStatus>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vault: Option<VaultStatus>,
+}
+
+/// A freeze: as the supervisor tells it, or no more than its mark says while nothing runs.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Freeze {
+    Told(FreezeStatus),
+    Marked { frozen: Frozen },
 }
 
 /// What is to be known of the vault.
@@ -68,17 +77,7 @@ struct VaultStatus {
 pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let supervisor = match Supervisor::connect(home) {
         Ok(supervisor) => supervisor,
-        Err(Fault::NotUp) if arguments.json => {
-            output::json(&Status {
-                up: false,
-                pid: None,
-                frozen: None,
-                programs: Vec::new(),
-                inside: None,
-                vault: None,
-            })?;
-            return Err(Fault::Said);
-        }
+        Err(Fault::NotUp) => return down(arguments, home),
         Err(fault) => return Err(fault),
     };
     let SupervisorReply::Status {
@@ -97,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     let status = Status {
         up: true,
         pid: Some(pid),
-        frozen,
+        frozen: frozen.map(Freeze::Told),
         programs,
         inside,
         // One that is being started again is missing likewise; its row says so.
@@ -112,6 +111,29 @@ pub(crate) fn run(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
     } else {
         Err(Fault::Said)
     }
+}
+
+/// What there is to say while nothing runs.
+fn down(arguments: &Arguments, home: &Home) -> Result<(), Fault> {
+    let frozen = FreezeMark::of(home).read();
+    if arguments.json {
+        output::json(&Status {
+            up: false,
+            pid: None,
+            frozen: frozen.map(|frozen| Freeze::Marked { frozen }),
+            programs: Vec::new(),
+            inside: None,
+            vault: None,
+        })?;
+        return Err(Fault::Said);
+    }
+    if let Some(frozen) = frozen {
+        output::line(format!("FROZEN {}", frozen::line(&frozen)))?;
+        output::line(
+            "`bulkhead up` starts it, still frozen; then `bulkhead resume` ends the freeze.\n",
+        )?;
+    }
+    Err(Fault::NotUp)
 }
 
 impl Status {
@@ -173,7 +195,7 @@ fn inside(home: &Home) -> Result<Inside, Fault> {
 }
 
 fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
-    if let Some(freeze) = &status.frozen {
+    if let Some(Freeze::Told(freeze)) = &status.frozen {
         output::line(format!("FROZEN {}", frozen::line(&freeze.frozen)))?;
         frozen::print_what_is_missing(freeze)?;
         output::line("`bulkhead resume` ends it.\n")?;
@@ -193,7 +215,7 @@ fn print(status: &Status, silence: Option<Fault>) -> Result<(), Fault> {
     let record = match inside.record {
         RecordStatus::Ok => "takes rows",
         RecordStatus::Unavailable => {
-            "does not take rows; nothing runs until it does. The log says why; often the disk is full"
+            "does not take rows; nothing runs until it does. The log says why, if it has room: often the disk is full"
         }
     };
     output::line(format!("record     {record}"))?;
@@ -332,7 +354,7 @@ mod tests {
             recorded: protocol::supervisor::Recorded::Yes,
         };
         let status = Status {
-            frozen: Some(freeze),
+            frozen: Some(Freeze::Told(freeze)),
             ..status
         };
         let json = serde_json::to_string(&status).unwrap();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use config::{Config, FreezeMark, Home, IDENTITIES, ensure_key};
+use config::{Config, FreezeMark, Home, IDENTITIES, ensure_key, is_frozen};
 use protocol::ids::ChannelId;
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 use protocol::vault::{KeySource, LockState};
@@ -76,8 +76,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Fault>
     match arguments.detach {
         true => {
             start(context)?;
-            look_at_vault(home, arguments.passphrase_file.as_deref());
-            welcome(home, &config)
+            let vault = look_at_vault(home, arguments.passphrase_file.as_deref());
+            welcome(home, &config)?;
+            match vault {
+                Vault::AsWanted => Ok(()),
+                Vault::StaysLocked => Err(Fault::VaultLocked),
+            }
         }
         false => in_foreground(context, &config, arguments.passphrase_file.as_deref()),
     }
@@ -154,7 +158,7 @@ pub(crate) fn start_from(own: &Path, context: &Context) -> Result<(), Fault> {
     match wait_until_ready(&context.home, || ended(&mut child)) {
         Ok(()) => Ok(()),
         Err(fault) => {
-            eprint!("{}", harmless(&tail(&log, began)));
+            protocol::log!("{}", harmless(tail(&log, began).trim_end()));
             give_up(&context.home, &mut child);
             Err(fault)
         }
@@ -217,9 +221,10 @@ fn in_foreground(
     });
     match ready {
         Ok(()) => {
-            look_at_vault(&context.home, passphrase);
+            // Said; there is no exit code to say it with while this stays.
+            let _ = look_at_vault(&context.home, passphrase);
             welcome(&context.home, config)?;
-            eprintln!("Ctrl-C stops it.");
+            protocol::log!("Ctrl-C stops it.");
             stay(&context.home, &ends)
         }
         Err(fault) => {
@@ -233,7 +238,7 @@ fn in_foreground(
 fn stay(home: &Home, ends: &Receiver<End>) -> Result<(), Fault> {
     match ends.recv() {
         Ok(End::Stop) => {
-            eprintln!("\nstopping");
+            protocol::log!("\nstopping");
             Supervisor::connect(home)?.stop()?;
             match ends.recv_timeout(READY_LIMIT) {
                 Ok(_) => Ok(()),
@@ -347,10 +352,24 @@ fn not_ready(programs: &[ProgramStatus]) -> String {
     }
 }
 
+/// Whether the vault is as whoever started this wanted it.
+#[must_use]
+enum Vault {
+    AsWanted,
+    /// What was to open it did not.
+    StaysLocked,
+}
+
 /// Unlocks the vault, and says what its owner has to know of it. Whatever comes of it, the rest runs.
-fn look_at_vault(home: &Home, passphrase: Option<&Path>) {
-    if let Err(fault) = open_vault(home, passphrase) {
-        eprintln!("bulkhead: the vault: {fault}");
+fn look_at_vault(home: &Home, passphrase: Option<&Path>) -> Vault {
+    let Err(fault) = open_vault(home, passphrase) else {
+        return Vault::AsWanted;
+    };
+    protocol::log!("bulkhead: the vault: {fault}");
+    // While everything is frozen it is not even running, and that is said.
+    match passphrase.is_some() && !is_frozen(home) {
+        true => Vault::StaysLocked,
+        false => Vault::AsWanted,
     }
 }
 
@@ -366,7 +385,7 @@ fn open_vault(home: &Home, passphrase: Option<&Path>) -> Result<(), Fault> {
             Ok(()) => state = link.state()?,
             // A person may mistype; a file does not change.
             Err(fault) if attempt < TRIES && passphrase.is_none() && can_ask() => {
-                eprintln!("bulkhead: {fault}");
+                protocol::log!("bulkhead: {fault}");
             }
             Err(fault) => return Err(fault),
         }
@@ -374,25 +393,38 @@ fn open_vault(home: &Home, passphrase: Option<&Path>) -> Result<(), Fault> {
     if state.rolled_back.is_some() {
         in_words(&state)
             .iter()
-            .for_each(|line| eprintln!("bulkhead: the vault is {line}"));
+            .for_each(|line| protocol::log!("bulkhead: the vault is {line}"));
     }
     let entries = link.ask(|vault| vault.list())?;
     if state.key == KeySource::KeyFile && !entries.is_empty() {
-        eprintln!(
+        protocol::log!(
             "bulkhead: the vault's key is kept under {}; `bulkhead vault protect` keeps it better",
             state.key
         );
     }
     let (expired, due) = reminders(&entries);
     for name in expired {
-        eprintln!(
+        protocol::log!(
             "bulkhead: the secret {name} has expired and stays closed; `bulkhead vault rotate {name}`"
         );
     }
     for name in due {
-        eprintln!(
+        protocol::log!(
             "bulkhead: the secret {name} is due for rotation; `bulkhead vault rotate {name}`"
         );
+    }
+    Ok(())
+}
+
+/// Waits until the gateway has found the row of the freeze, if it does so soon: from then on it can end.
+fn wait_for_row(home: &Home) -> Result<(), Fault> {
+    let supervisor = Supervisor::connect(home)?;
+    if let SupervisorReply::Status {
+        frozen: Some(frozen),
+        ..
+    } = supervisor.ask(&SupervisorRequest::Status)?
+    {
+        frozen::wait_for_row(&supervisor, frozen);
     }
     Ok(())
 }
@@ -400,6 +432,7 @@ fn open_vault(home: &Home, passphrase: Option<&Path>) -> Result<(), Fault> {
 /// Tells where to go from here.
 fn welcome(home: &Home, config: &Config) -> Result<(), Fault> {
     if let Some(freeze) = FreezeMark::of(home).read() {
+        wait_for_row(home)?;
         output::line(format!(
             "Bulkhead is started, and FROZEN {}. `bulkhead resume` ends that.",
             frozen::line(&freeze)

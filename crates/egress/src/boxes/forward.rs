@@ -208,7 +208,7 @@ impl Run {
         };
         let written = self.door.record.complete(&self.call.session, event).await;
         if written.is_err() {
-            eprintln!("bulkhead-egress: what a box did is not in the record");
+            protocol::log!("bulkhead-egress: what a box did is not in the record");
         }
     }
 

@@ -40,7 +40,7 @@ const QUEUES: Queues = Queues {
 pub(crate) async fn serve(door: Arc<BoxDoor>, stream: StdStream) {
     let mut link = match Handed::start("boxes".to_owned(), stream, QUEUES) {
         Ok(link) => link,
-        Err(error) => return eprintln!("bulkhead-egress: the link of boxes: {error}"),
+        Err(error) => return protocol::log!("bulkhead-egress: the link of boxes: {error}"),
     };
     let mut boxes = Boxes {
         door,

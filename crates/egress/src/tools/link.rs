@@ -38,7 +38,7 @@ struct Running {
 pub(crate) async fn serve(door: Arc<FetchDoor>, stream: StdStream) {
     let (reader, writer) = match wire::halves(stream) {
         Ok(halves) => halves,
-        Err(error) => return eprintln!("bulkhead-egress: the gateway's link: {error}"),
+        Err(error) => return protocol::log!("bulkhead-egress: the gateway's link: {error}"),
     };
     let (asked, mut requests) = mpsc::channel(QUEUE);
     let (replies, answers) = mpsc::channel(QUEUE);

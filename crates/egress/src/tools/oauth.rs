@@ -147,7 +147,7 @@ impl Attempt<'_> {
         }
         let refresh = granted.refresh_token.take();
         if refresh.is_some() {
-            eprintln!(
+            protocol::log!(
                 "bulkhead-egress: {} gave a new refresh token for the secret {name}; it lasts until \
                  a restart, then add the secret again if it is refused",
                 url.host()

@@ -287,7 +287,7 @@ impl Gateway {
 
     /// Waits no longer for what runs in a session.
     pub(super) fn give_up_calls(&mut self, id: &SessionId) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: what was killed in session {id} is not reported over");
+        protocol::log!("bulkhead-gateway: what was killed in session {id} is not reported over");
         self.runner.forget_those_of(id);
         let turn = self
             .sessions
@@ -329,7 +329,7 @@ impl Gateway {
                 self.finish(&call, Vec::new(), CallOutcome::Ran { run })
             }
             RunReply::Refused { call, reason, fix } => {
-                eprintln!("bulkhead-gateway: no box: {reason}. {fix}");
+                protocol::log!("bulkhead-gateway: no box: {reason}. {fix}");
                 self.refuse(
                     &call,
                     Vec::new(),

@@ -16,7 +16,7 @@ pub(super) fn main() -> ExitCode {
     match check() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-gateway: the rules were not checked: {error}");
+            protocol::log!("bulkhead-gateway: the rules were not checked: {error}");
             ExitCode::FAILURE
         }
     }

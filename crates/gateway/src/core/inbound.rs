@@ -71,6 +71,7 @@ impl Gateway {
                 };
                 let taken = self.inbound(inbound, &sender_name);
                 if let Err(Fatal::State(_)) = taken {
+                    self.state.refused();
                     let (retry, text) = (Retry::Later, texts::NO_RECORD.to_owned());
                     let refused = ChannelEvent::NotAccepted {
                         message: id,

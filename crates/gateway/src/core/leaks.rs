@@ -452,7 +452,9 @@ impl Gateway {
         if !self.state.halt(id, decoy, Millis::now())? {
             return Ok(());
         }
-        eprintln!("bulkhead-gateway: session {id} is halted: the decoy {decoy} turned up in it");
+        protocol::log!(
+            "bulkhead-gateway: session {id} is halted: the decoy {decoy} turned up in it"
+        );
         let halted = Fact::SessionHalted {
             decoy: decoy.clone(),
         };

@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-gateway: {error}");
+            protocol::log!("bulkhead-gateway: {error}");
             ExitCode::from(if matches!(error, Fatal::Usage) { 2 } else { 1 })
         }
     }
@@ -151,7 +151,7 @@ struct Gateway {
 fn outlive_full_disk<T>(result: Result<T, Fatal>, go_on: T) -> Result<T, Fatal> {
     match result {
         Err(Fatal::State(error)) => {
-            eprintln!("bulkhead-gateway: {error}");
+            protocol::log!("bulkhead-gateway: {error}");
             Ok(go_on)
         }
         other => other,
@@ -306,7 +306,7 @@ impl Gateway {
                 .find(|(name, _)| *name == channel)
             {
                 Some((_, key)) => wire::read_channel(id, stream, channel, *key, events)?,
-                None => eprintln!(
+                None => protocol::log!(
                     "bulkhead-gateway: no key is known for channel {channel}; its link is closed"
                 ),
             },
@@ -315,7 +315,9 @@ impl Gateway {
                 leaks::read_vault(id, stream, self.looked_for(), events)?;
             }
             Peer::Gateway => {
-                eprintln!("bulkhead-gateway: a link to {peer:?} has no use here and is closed");
+                protocol::log!(
+                    "bulkhead-gateway: a link to {peer:?} has no use here and is closed"
+                );
             }
         }
         Ok(())
@@ -354,7 +356,7 @@ impl Gateway {
     /// Records something on which nothing depends. That the record is lost shows in the status.
     fn note(&mut self, fact: Fact) {
         if let Err(error) = self.record.write(&system_session(), vec![fact]) {
-            eprintln!("bulkhead-gateway: {error}");
+            protocol::log!("bulkhead-gateway: {error}");
         }
     }
 
@@ -371,7 +373,7 @@ impl Gateway {
     /// The record did not take something: everything that runs is stopped, the people who
     /// wait are told, and it is taken up again when the record is back.
     fn record_lost(&mut self, error: &RecordLost) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: {error}");
+        protocol::log!("bulkhead-gateway: {error}");
         self.recovery.later();
         self.abandon_everything()?;
         self.ask_for_ledger()

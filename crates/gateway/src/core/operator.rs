@@ -202,7 +202,7 @@ impl Gateway {
             channels: self.surfaces.status(channels),
             sessions,
             approvals: u32::try_from(self.pending.len()).unwrap_or(u32::MAX),
-            record: self.record.status(),
+            record: self.record_status(),
             rules: self.rules.status(Millis::now()),
         })
     }

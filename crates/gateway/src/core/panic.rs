@@ -18,7 +18,7 @@ use super::past::{self, Past, open_outcome};
 use super::record::RecordLost;
 use super::state::Place;
 use super::wire::LinkId;
-use super::{Fatal, Gateway, texts};
+use super::{Fatal, Gateway, outlive_full_disk, texts};
 
 /// A freeze and what is still to be done about it.
 pub(super) struct Freeze {
@@ -44,7 +44,7 @@ impl Gateway {
 
     /// The supervisor froze everything, perhaps long ago.
     pub(super) fn freeze(&mut self, frozen: Frozen) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: everything is frozen by {}", frozen.by);
+        protocol::log!("bulkhead-gateway: everything is frozen by {}", frozen.by);
         let is_news = self.frozen.is_none();
         let text = texts::frozen(&frozen.by);
         self.frozen.get_or_insert_with(|| Freeze {
@@ -104,7 +104,7 @@ impl Gateway {
         match self.settle_rows()? {
             Ok(()) => Ok(self.control.send(&Report::FreezeRecorded { since })?),
             Err(error) => {
-                eprintln!(
+                protocol::log!(
                     "bulkhead-gateway: {error}. The freeze holds; its row is written when that works again"
                 );
                 self.recovery.later();
@@ -196,7 +196,11 @@ impl Gateway {
         }
         let open = past.open.iter().map(|open| &open.message);
         for (message, turn) in open.chain(&past.waiting).zip(ends) {
-            self.state.forget_replies(id, *turn)?;
+            // On a full disk a reply may come twice; the row of the freeze does not wait for that.
+            outlive_full_disk(
+                self.state.forget_replies(id, *turn).map_err(Fatal::from),
+                (),
+            )?;
             self.tell_frozen_turn(id, *turn, &message.place)?;
         }
         Ok(())
@@ -263,12 +267,6 @@ impl Gateway {
         if matches!(self.state.seen(channel, message), Ok(Some(_))) {
             return Ok(texts::FROZEN_BEFORE.to_owned());
         }
-        if let Err(error) = self
-            .state
-            .set_seen(channel, message, &freeze_session(), Millis::now())
-        {
-            eprintln!("bulkhead-gateway: {error}");
-        }
         let principal = self
             .principal(channel, &inbound.sender)?
             .unwrap_or_else(super::inbound::owner);
@@ -279,6 +277,13 @@ impl Gateway {
         };
         let text = texts::frozen(&by);
         self.control.send(&Report::Panic { by })?;
+        // Only now: what was seen and not sent would never freeze anything.
+        if let Err(error) = self
+            .state
+            .set_seen(channel, message, &freeze_session(), Millis::now())
+        {
+            protocol::log!("bulkhead-gateway: {error}");
+        }
         Ok(text)
     }
 

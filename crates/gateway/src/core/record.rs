@@ -8,6 +8,8 @@ use protocol::ids::{RowId, SessionId};
 use protocol::operator::RecordStatus;
 use protocol::record::{NewRow, Recordable, Row};
 
+use super::Gateway;
+
 /// The record did not take it. Nothing that depends on it may happen.
 #[derive(Debug, thiserror::Error)]
 #[error("the record cannot be written: {0}")]
@@ -32,7 +34,7 @@ impl Record {
     }
 
     /// Whether the last row was written.
-    pub(super) fn status(&self) -> RecordStatus {
+    fn status(&self) -> RecordStatus {
         match (&self.client, self.lost) {
             (Some(_), false) => RecordStatus::Ok,
             _ => RecordStatus::Unavailable,
@@ -99,6 +101,17 @@ impl Record {
         };
         self.lost = result.is_err();
         result
+    }
+}
+
+impl Gateway {
+    /// Whether messages are taken. The record alone does not tell: they stand in the gateway's own
+    /// database as well, which may lie on the same full disk and notice first.
+    pub(super) fn record_status(&self) -> RecordStatus {
+        match self.state.takes_messages() {
+            true => self.record.status(),
+            false => RecordStatus::Unavailable,
+        }
     }
 }
 

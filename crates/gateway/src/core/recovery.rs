@@ -46,7 +46,7 @@ impl Gateway {
         let open = match self.record.unfinished() {
             Ok(open) => open,
             Err(error) => {
-                eprintln!("bulkhead-gateway: {error}");
+                protocol::log!("bulkhead-gateway: {error}");
                 self.recovery.later();
                 return self.ask_for_ledger();
             }

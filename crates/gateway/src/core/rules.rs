@@ -79,7 +79,7 @@ impl Gateway {
     }
 
     fn keep_rules(&mut self, problem: String) {
-        eprintln!("bulkhead-gateway: the rules stay as they were: {problem}");
+        protocol::log!("bulkhead-gateway: the rules stay as they were: {problem}");
         self.rules.problem = problem;
     }
 

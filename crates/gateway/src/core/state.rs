@@ -5,6 +5,7 @@ mod halted;
 mod labels;
 mod passkeys;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use protocol::channel::ChannelEvent;
@@ -78,6 +79,15 @@ pub(super) struct Place {
 /// The database.
 pub(super) struct State {
     db: Connection,
+    /// Whether it took the last message.
+    messages: Cell<Messages>,
+}
+
+/// What became of the last message here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Messages {
+    Taken,
+    Refused,
 }
 
 impl State {
@@ -90,7 +100,10 @@ impl State {
         drop_grants_without_agent(&db)?;
         db.execute_batch(SCHEMA)?;
         db.execute_batch(passkeys::SCHEMA)?;
-        let state = Self { db };
+        let state = Self {
+            db,
+            messages: Cell::new(Messages::Taken),
+        };
         state.forget_expired(Millis::now())?;
         Ok(state)
     }
@@ -326,7 +339,28 @@ impl State {
             session.as_str(),
             int(now.0)
         ])?;
+        self.messages.set(Messages::Taken);
         Ok(())
+    }
+
+    /// A message could not be taken, as this could not be written.
+    pub(super) fn refused(&self) {
+        self.messages.set(Messages::Refused);
+    }
+
+    /// Whether messages are taken. After one was refused it tries to write one, and takes it back.
+    pub(super) fn takes_messages(&self) -> bool {
+        if self.messages.get() == Messages::Refused && self.try_to_write().is_ok() {
+            self.messages.set(Messages::Taken);
+        }
+        self.messages.get() == Messages::Taken
+    }
+
+    fn try_to_write(&self) -> Result<()> {
+        let trial = self.db.unchecked_transaction()?;
+        trial.execute("INSERT INTO seen VALUES ('', '', '', 0)", [])?;
+        trial.execute("DELETE FROM seen WHERE channel = '' AND message = ''", [])?;
+        Ok(trial.commit()?)
     }
 
     /// The grants in force.
@@ -517,6 +551,20 @@ mod tests {
 
     fn tg() -> ChannelId {
         ChannelId::parse("telegram").unwrap()
+    }
+
+    #[test]
+    fn after_a_refused_message_it_is_tried_whether_messages_are_taken() {
+        let (_dir, state) = state();
+        assert!(state.takes_messages());
+        state.db.pragma_update(None, "query_only", true).unwrap();
+        state.refused();
+        assert!(!state.takes_messages());
+        state.db.pragma_update(None, "query_only", false).unwrap();
+        assert!(state.takes_messages());
+        let rows = "SELECT count(*) FROM seen";
+        let rows: i64 = state.db.query_row(rows, [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0);
     }
 
     #[test]

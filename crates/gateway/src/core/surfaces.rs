@@ -120,7 +120,7 @@ impl Surfaces {
         };
         // What cannot be kept is still shown to whoever is there; a reply is in the record.
         let number = kept.unwrap_or_else(|error| {
-            eprintln!("bulkhead-gateway: {error}");
+            protocol::log!("bulkhead-gateway: {error}");
             0
         });
         self.show(place, &numbered(event, number));

@@ -168,7 +168,7 @@ impl Gateway {
     }
 
     pub(super) fn no_agent(&mut self, id: &SessionId, reason: &str) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: no agent for session {id}: {reason}");
+        protocol::log!("bulkhead-gateway: no agent for session {id}: {reason}");
         let Some(session) = self.sessions.get_mut(id) else {
             return Ok(());
         };
@@ -295,7 +295,7 @@ impl Gateway {
 
     /// Stops an agent that broke its protocol, and with it the turn.
     pub(super) fn misbehaved(&mut self, id: &SessionId, detail: &str) -> Result<(), Fatal> {
-        eprintln!("bulkhead-gateway: the agent of session {id} is stopped: {detail}");
+        protocol::log!("bulkhead-gateway: the agent of session {id} is stopped: {detail}");
         self.stop_agent(id)?;
         self.end_turn(
             id,

@@ -145,7 +145,7 @@ impl Gateway {
                 | HistoryReply::Preview { .. }
                 | HistoryReply::Undone { .. },
             ) => {
-                eprintln!("bulkhead-gateway: the workspace's program answers something else");
+                protocol::log!("bulkhead-gateway: the workspace's program answers something else");
                 self.workspace.give_up(link, Some(waiting));
             }
         }

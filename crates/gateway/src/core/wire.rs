@@ -121,7 +121,9 @@ pub(super) fn read_channel(
         match challenge(&link, &[(channel, key)]) {
             Ok(channel) => follow_channel(id, link, channel, &events),
             Err(error) => {
-                eprintln!("bulkhead-gateway: a channel's program did not prove who it is: {error}")
+                protocol::log!(
+                    "bulkhead-gateway: a channel's program did not prove who it is: {error}"
+                )
             }
         }
     })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use config::{FreezeMark, Home};
 use protocol::control::Peer;
 use protocol::freeze::{By, Frozen, MAX_REASON};
-use protocol::supervisor::{FreezeStatus, Mark, Recorded};
+use protocol::supervisor::{FreezeStatus, Mark, Recorded, Thrown};
 use protocol::time::Millis;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -43,8 +43,9 @@ pub(super) fn fate(peer: &Peer) -> Fate {
 
 /// What a freeze did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Thrown {
+pub(super) struct Done {
     pub(super) status: FreezeStatus,
+    pub(super) thrown: Thrown,
     /// How many programs were killed.
     pub(super) killed: u32,
     /// How many of them are not gone yet.
@@ -100,6 +101,11 @@ impl Switch {
         }
     }
 
+    /// Keeps the room for the mark, as the disk may be full when it is needed.
+    pub(super) fn reserve(&self) -> std::io::Result<()> {
+        self.mark.reserve()
+    }
+
     /// The freeze, while there is one.
     pub(super) fn status(&self) -> Option<FreezeStatus> {
         self.lock().frozen.clone()
@@ -136,11 +142,11 @@ impl Switch {
         }
     }
 
-    /// Freezes everything: keeps the mark, kills, and comes back when what was killed is gone.
+    /// Freezes everything: kills, keeps the mark, and comes back when what was killed is gone.
     /// Doing it again is harmless, and keeps who was first. `tell` is called just before the kills;
     /// it must not take long.
-    pub(super) fn throw(&self, by: By, reason: &str, tell: impl FnOnce()) -> Thrown {
-        let frozen = {
+    pub(super) fn throw(&self, by: By, reason: &str, tell: impl FnOnce()) -> Done {
+        let (frozen, thrown) = {
             let mut shared = self.lock();
             let frozen = Frozen {
                 since: Millis::now(),
@@ -149,11 +155,18 @@ impl Switch {
             };
             shared.throws += 1;
             shared.last = Some(frozen.clone());
+            let thrown = match shared.frozen {
+                None => Thrown::Now,
+                Some(_) => Thrown::Before,
+            };
             let status = shared.frozen.get_or_insert_with(|| unkept(frozen));
-            status.clone()
+            (status.clone(), thrown)
         };
-        // From here on nothing mortal starts. The mark comes before the kills, so that no crash
-        // in between leaves a half that starts again.
+        // From here on nothing mortal starts. The kills do not wait for a disk; nobody is told that
+        // everything is frozen before the mark is kept.
+        tell();
+        let mortal: Vec<Arc<OwnedFd>> = self.lock().mortal.values().cloned().collect();
+        mortal.iter().for_each(|process| kill(process));
         let mark = match frozen.mark {
             Mark::Synced => Mark::Synced,
             Mark::Unconfirmed | Mark::Missing => self.keep(frozen.frozen.clone()),
@@ -166,13 +179,11 @@ impl Switch {
                 status.mark = mark;
             }
         }
-        tell();
-        let mortal: Vec<Arc<OwnedFd>> = self.lock().mortal.values().cloned().collect();
-        mortal.iter().for_each(|process| kill(process));
         let left = wait(&mortal, Instant::now() + DEATH_LIMIT);
         let status = self.status().unwrap_or(FreezeStatus { mark, ..frozen });
-        Thrown {
+        Done {
             status,
+            thrown,
             killed: count(mortal.len()),
             left: count(left),
         }
@@ -196,7 +207,7 @@ impl Switch {
             let _ = tell.send(synced.map(|()| Mark::Synced));
         };
         if let Err(error) = thread::Builder::new().name("mark".to_owned()).spawn(write) {
-            eprintln!("bulkhead-supervisor: the mark of the freeze: {error}");
+            protocol::log!("bulkhead-supervisor: the mark of the freeze: {error}");
             return Mark::Missing;
         }
         let end = Instant::now() + MARK_LIMIT;
@@ -205,7 +216,7 @@ impl Switch {
             match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(Ok(mark)) => kept = mark,
                 Ok(Err(error)) => {
-                    eprintln!("bulkhead-supervisor: the mark of the freeze: {error}");
+                    protocol::log!("bulkhead-supervisor: the mark of the freeze: {error}");
                     break;
                 }
                 Err(_) => break,
@@ -224,8 +235,13 @@ impl Switch {
     /// that everything is frozen, and so it stays: by a freeze of theirs, since the end of the other
     /// is in the record.
     pub(super) fn release(&self, throws: u64) -> Result<(), NotReleased> {
-        if self.throws() == throws {
-            self.mark.remove().map_err(NotReleased::Mark)?;
+        if let Some(kept) = self.give_up_mark(throws)
+            && let Err(error) = self.mark.remove()
+        {
+            if let Some(status) = &mut self.lock().frozen {
+                status.mark = kept;
+            }
+            return Err(NotReleased::Mark(error));
         }
         let again = {
             let mut shared = self.lock();
@@ -244,6 +260,15 @@ impl Switch {
             }
         }
         Err(NotReleased::ThrownAgain)
+    }
+
+    /// From now on the mark counts as gone, so that whoever throws the switch before it is has
+    /// another one written; what it was. Nothing if somebody threw it already.
+    fn give_up_mark(&self, throws: u64) -> Option<Mark> {
+        let mut shared = self.lock();
+        let shared = &mut *shared;
+        let status = shared.frozen.as_mut()?;
+        (shared.throws == throws).then(|| std::mem::replace(&mut status.mark, Mark::Missing))
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -400,6 +425,56 @@ mod tests {
         assert_eq!(status.recorded, Recorded::NotYet);
         assert_eq!(Switch::new(&home).status().unwrap().frozen, status.frozen);
         assert!(!switch.allows(&Peer::Vault));
+    }
+
+    #[test]
+    fn a_freeze_in_the_moment_in_which_a_mark_is_taken_away_writes_its_own() {
+        let (_dir, home) = home();
+        let switch = Switch::new(&home);
+        let _ = switch.throw(By::Terminal, "first", || {});
+        let before = switch.throws();
+        assert_eq!(switch.give_up_mark(before), Some(Mark::Synced));
+        switch.mark.remove().unwrap();
+        let done = switch.throw(By::Unknown, "second", || {});
+        assert_eq!(
+            (done.status.mark, done.thrown),
+            (Mark::Synced, Thrown::Before)
+        );
+        assert!(FreezeMark::of(&home).read().is_some());
+        assert_eq!(switch.give_up_mark(before), None);
+    }
+
+    #[test]
+    fn who_works_is_killed_before_the_disk_is_asked_for_anything() {
+        let (_dir, home) = home();
+        let switch = Switch::new(&home);
+        let (mut child, process) = sleeper();
+        switch.watch(&Peer::Vault, 1, &process);
+        // A mark that cannot be written before somebody reads it, as on a disk that stands still.
+        rustix::fs::mkfifoat(rustix::fs::CWD, home.freeze_spare(), rustix::fs::Mode::RWXU).unwrap();
+        let (throwing, spare) = (switch.clone(), home.freeze_spare());
+        let began = Instant::now();
+        let thrower = thread::spawn(move || throwing.throw(By::Terminal, "", || {}));
+        assert!(!child.wait().unwrap().success());
+        let took = began.elapsed();
+        assert!(took < MARK_LIMIT, "{took:?}");
+        let done = thrower.join().unwrap();
+        assert_eq!((done.killed, done.status.mark), (1, Mark::Missing));
+        drop(std::fs::read(spare));
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_taken_away_is_still_one() {
+        let (_dir, home) = home();
+        let switch = Switch::new(&home);
+        let first = switch.throw(By::Terminal, "first", || {}).status;
+        std::fs::remove_file(home.freeze_mark()).unwrap();
+        std::fs::create_dir_all(home.freeze_mark().join("full")).unwrap();
+        assert!(matches!(
+            switch.release(switch.throws()),
+            Err(NotReleased::Mark(_))
+        ));
+        assert_eq!(switch.status(), Some(first));
     }
 
     #[test]

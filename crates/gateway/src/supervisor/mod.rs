@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
     match start(std::env::args_os().skip(1).collect()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-supervisor: {error}");
+            protocol::log!("bulkhead-supervisor: {error}");
             ExitCode::from(if matches!(error, StartError::Usage) {
                 2
             } else {
@@ -107,6 +107,9 @@ fn start(arguments: Vec<OsString>) -> Result<(), StartError> {
     let plans = plan::plans(&home, &config, &sockets, &groups)?;
     let operator = read_public(&home, &plan::channel(OPERATOR))?;
     let switch = freeze::Switch::new(&home);
+    if let Err(error) = switch.reserve() {
+        protocol::log!("bulkhead-supervisor: no room is kept for the mark of a freeze: {error}");
+    }
     let watch = watch::Watch::new(home, config, stamp);
     run::Supervisor::new(plans, watch, checker, switch, operator)?.run(sockets.supervisor)
 }

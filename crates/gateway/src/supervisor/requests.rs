@@ -90,7 +90,7 @@ fn read(stream: UnixStream, events: &SyncSender<Event>, switch: &Switch, operato
                 match may_resume(challenge.take(), &operator, &signature) {
                     Ok(since) => Ask::Resume { since },
                     Err(reason) => {
-                        eprintln!("bulkhead-supervisor: the freeze stays: {reason}");
+                        protocol::log!("bulkhead-supervisor: the freeze stays: {reason}");
                         refuse(&link, reason);
                         continue;
                     }
@@ -115,7 +115,7 @@ fn panic(link: &Requester, events: &SyncSender<Event>, switch: &Switch, reason: 
     let began = Instant::now();
     let (heard, hears) = sync_channel(1);
     let mut untold = None;
-    let thrown = switch.throw(By::Terminal, reason, || {
+    let done = switch.throw(By::Terminal, reason, || {
         // The gateway is to hear of it before its links close, and not to take that for deaths that
         // it has to mend. A loop that is stuck is told later.
         match events.try_send(Event::Thrown(heard)) {
@@ -133,9 +133,10 @@ fn panic(link: &Requester, events: &SyncSender<Event>, switch: &Switch, reason: 
     answer(
         link,
         &SupervisorReply::Frozen {
-            frozen: thrown.status,
-            killed: thrown.killed,
-            left: thrown.left,
+            frozen: done.status,
+            thrown: done.thrown,
+            killed: done.killed,
+            left: done.left,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         },
     );

@@ -34,17 +34,14 @@ impl Supervisor {
             self.frozen();
             thread::sleep(HEARD);
         });
+        self.say_frozen();
     }
 
     /// Everything was frozen: what waited to be started stays where it is, and the gateway hears of it.
     pub(super) fn frozen(&mut self) {
-        let Some(status) = self.switch.status() else {
+        if self.switch.status().is_none() {
             return;
-        };
-        eprintln!(
-            "bulkhead-supervisor: everything is frozen by {}; `bulkhead resume` ends it",
-            status.frozen.by
-        );
+        }
         self.wanted_again.clear();
         for slot in &mut self.slots {
             let waits = matches!(slot.state, State::Waiting { .. });
@@ -53,6 +50,16 @@ impl Supervisor {
             }
         }
         self.tell_frozen();
+    }
+
+    /// Says so in the log. After the kills: it may lie on a disk that stands still.
+    pub(super) fn say_frozen(&self) {
+        if let Some(status) = self.switch.status() {
+            protocol::log!(
+                "bulkhead-supervisor: everything is frozen by {}; `bulkhead resume` ends it",
+                status.frozen.by
+            );
+        }
     }
 
     /// Tells the gateway of the freeze, if there are both.
@@ -109,7 +116,7 @@ impl Supervisor {
         if let Err(error) = self.switch.release(waiting.throws) {
             self.tell_frozen();
             let reason = format!("everything stays frozen: {error}");
-            eprintln!("bulkhead-supervisor: {reason}");
+            protocol::log!("bulkhead-supervisor: {reason}");
             return refuse(&waiting.to, &reason);
         }
         for slot in &mut self.slots {
@@ -121,7 +128,7 @@ impl Supervisor {
                 };
             }
         }
-        eprintln!("bulkhead-supervisor: the freeze was ended with the operator key");
+        protocol::log!("bulkhead-supervisor: the freeze was ended with the operator key");
         answer(&waiting.to, &SupervisorReply::Resumed);
     }
 

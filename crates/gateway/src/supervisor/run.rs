@@ -177,12 +177,7 @@ impl Supervisor {
         spawn("requests", move || {
             accept(&requests, &sender, &switch, operator)
         })?;
-        if let Some(status) = self.switch.status() {
-            eprintln!(
-                "bulkhead-supervisor: everything is frozen by {}; `bulkhead resume` ends it",
-                status.frozen.by
-            );
-        }
+        self.say_frozen();
         loop {
             let next = self.start_those_due();
             self.look_at_rules();
@@ -195,6 +190,7 @@ impl Supervisor {
                     self.frozen();
                     // Whoever waits does so for a moment only.
                     let _ = heard.try_send(());
+                    self.say_frozen();
                 }
                 Some(Event::Looked(found)) => self.looked(found),
                 Some(Event::Asked(Ask::Status, to)) => {
@@ -313,7 +309,7 @@ impl Supervisor {
                     "cannot be started from {}: {error}",
                     slot.plan.path.display()
                 );
-                eprintln!("bulkhead-supervisor: {} {last}", slot.plan.name);
+                protocol::log!("bulkhead-supervisor: {} {last}", slot.plan.name);
                 slot.state = State::Failed { last };
             }
         }
@@ -334,9 +330,10 @@ impl Supervisor {
             return;
         };
         if let Err(error) = link((&one.plan.peer, a), (&other.plan.peer, b)) {
-            eprintln!(
+            protocol::log!(
                 "bulkhead-supervisor: cannot link {} and {}: {error}",
-                one.plan.name, other.plan.name
+                one.plan.name,
+                other.plan.name
             );
         }
     }
@@ -375,7 +372,7 @@ impl Supervisor {
             return;
         }
         let slot = &mut self.slots[index];
-        eprintln!("bulkhead-supervisor: {} {how}", slot.plan.name);
+        protocol::log!("bulkhead-supervisor: {} {how}", slot.plan.name);
         if fate(&slot.plan.peer) == Fate::Dies && self.switch.status().is_some() {
             slot.state = State::Frozen;
             return;
@@ -392,7 +389,7 @@ impl Supervisor {
                 let last = format!(
                     "{how}, and kept doing so; it is not started again. Its own words are above or in the log"
                 );
-                eprintln!("bulkhead-supervisor: {} {last}", slot.plan.name);
+                protocol::log!("bulkhead-supervisor: {} {last}", slot.plan.name);
                 State::Failed { last }
             }
         };
@@ -449,7 +446,7 @@ impl Supervisor {
     /// is forgotten when it is gone; its session may have another one.
     fn give_up(&mut self, index: usize, last: String) {
         let slot = &mut self.slots[index];
-        eprintln!("bulkhead-supervisor: {}: {last}", slot.plan.name);
+        protocol::log!("bulkhead-supervisor: {}: {last}", slot.plan.name);
         slot.child().inspect(|child| child.kill());
         if !matches!(slot.plan.peer, Peer::Agent(_)) {
             slot.state = State::Failed { last };

@@ -82,7 +82,7 @@ impl Watch {
         self.looking = Looking::No;
         match found {
             Err(reason) => {
-                eprintln!("bulkhead-supervisor: the rules stay as they were: {reason}");
+                protocol::log!("bulkhead-supervisor: the rules stay as they were: {reason}");
                 self.told = Told::Broken;
                 Some(RulesNews::Broken { reason })
             }
@@ -99,7 +99,7 @@ impl Watch {
             ..before.clone()
         };
         if config != rest_of_before {
-            eprintln!(
+            protocol::log!(
                 "bulkhead-supervisor: the configuration was changed beyond [policy] and [[egress]]; that is taken when Bulkhead is started again"
             );
         }

@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Ok(order) => order,
         // The engine is gone, or is none; whatever it reads there is why.
         Err(error) => {
-            eprintln!("bulkhead-sandbox inner: {error}");
+            protocol::log!("bulkhead-sandbox inner: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     match tell(&reply) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-sandbox inner: {error}");
+            protocol::log!("bulkhead-sandbox inner: {error}");
             ExitCode::FAILURE
         }
     }

@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bulkhead-sandbox: {}: {}", failure.doing, failure.error);
+            protocol::log!("bulkhead-sandbox: {}: {}", failure.doing, failure.error);
             ExitCode::FAILURE
         }
     }

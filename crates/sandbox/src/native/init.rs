@@ -304,7 +304,7 @@ pub(crate) fn exec(argv: &[String], way: &Way) -> u8 {
         .envs(way.environment())
         .exec();
     // The codes of a shell: 127 for a program that is not there, 126 for one that cannot be run.
-    eprintln!("{program}: {error}");
+    protocol::log!("{program}: {error}");
     match error.kind() {
         std::io::ErrorKind::NotFound => 127,
         _ => 126,

@@ -2,7 +2,7 @@
 //! an intruder would look for; it goes to that file and to the vault, and is not shown.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,12 @@ impl Arguments {
         options
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(Fault::io(format!("write the new file {path:?}")))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Fault::Refused(format!(
+                    "the folder of {path:?} is not there; make it first (`mkdir -p`), then do it again"
+                )),
+                _ => Fault::io(format!("write the new file {path:?}"))(error),
+            })?;
         let file = Planted(path.clone());
         Ok(Some(Made { value, file }))
     }
@@ -151,6 +156,18 @@ mod tests {
             assert_ne!(one.expose(), two.expose());
             assert!(text.contains(one.expose()) && one.expose().len() >= 24);
         }
+    }
+
+    #[test]
+    fn where_there_is_no_folder_it_is_said_to_make_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = Arguments {
+            honeytoken: true,
+            plant: Some(dir.path().join(".aws/credentials")),
+            like: Like::Aws,
+        };
+        let said = wanted.plant().err().unwrap().to_string();
+        assert!(said.contains("make it first"), "{said}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ struct Add {
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<BoundHost>,
     /// The day from which on it stays closed (UTC).
-    #[arg(long, value_name = "DATE", value_parser = dates::day)]
+    #[arg(long, value_name = "DATE", value_parser = coming_day)]
     expires: Option<Millis>,
     /// When to be reminded to rotate it: a date, or a number of days.
     #[arg(long, value_name = "DATE|DAYS", value_parser = dates::day_or_days)]
@@ -121,11 +121,22 @@ pub(crate) fn run(arguments: Arguments, home: &Home) -> Result<(), Fault> {
         } => {
             let question = format!("New value of {name} (not shown): ");
             let value = secrets::of(value.file.as_deref(), &question)?;
-            let facts = json!({ "done": "rotated", "name": name });
             let (expires, rotate_by) = (expires.unwrap_or_default(), rotate_by.unwrap_or_default());
-            open()?.ask(|vault| vault.rotate(name, value, expires, rotate_by))?;
-            let words = "rotated; programs use the new value the next time they open it";
-            output::done(json, words, &facts)
+            let mut link = open()?;
+            let rotated = name.clone();
+            link.ask(|vault| vault.rotate(rotated, value, expires, rotate_by))?;
+            let (expired, _) = reminders(&link.ask(|vault| vault.list())?);
+            let expired = expired.contains(&name);
+            let words = match expired {
+                false => {
+                    "rotated; programs use the new value the next time they open it".to_owned()
+                }
+                true => format!(
+                    "rotated, and still expired: it stays closed until `bulkhead vault rotate {name} --expires DATE`"
+                ),
+            };
+            let facts = json!({ "done": "rotated", "name": name, "expired": expired });
+            output::done(json, &words, &facts)
         }
         Action::Remove { name } => {
             let facts = json!({ "done": "removed", "name": name });
@@ -288,10 +299,21 @@ pub(crate) fn reminders(entries: &[SecretEntry]) -> (Vec<SecretName>, Vec<Secret
     (those(SecretEntry::is_expired), those(SecretEntry::is_due))
 }
 
+/// A day that has not begun: from any other on a secret would be closed at once.
+fn coming_day(text: &str) -> Result<Millis, String> {
+    let day = dates::day(text)?;
+    match day > Millis::now() {
+        true => Ok(day),
+        false => Err(format!(
+            "{text} has begun or is past (UTC), so the secret would never open; name a later day"
+        )),
+    }
+}
+
 fn date_or_never(text: &str) -> Result<NewDate, String> {
     match text {
         "never" => Ok(NewDate::Never),
-        text => dates::day(text).map(NewDate::At),
+        text => coming_day(text).map(NewDate::At),
     }
 }
 

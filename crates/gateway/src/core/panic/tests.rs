@@ -213,6 +213,28 @@ fn the_word_is_not_rate_limited_and_the_same_message_freezes_once() {
 }
 
 #[test]
+fn a_word_that_did_not_reach_the_supervisor_was_not_seen() {
+    let mut rig = Rig::start();
+    let (_, nobody) = UnixStream::pair().unwrap();
+    drop(std::mem::replace(
+        &mut rig.supervisor,
+        SupervisorEnd::new(nobody),
+    ));
+    let request = ChannelRequest::Inbound {
+        message: MessageId::parse("w1").unwrap(),
+        sender: SenderId::parse("owner").unwrap(),
+        sender_name: String::new(),
+        conversation: ConversationId::parse("c").unwrap(),
+        text: WORD.to_owned(),
+    };
+    assert!(rig.gateway.channel_request(TELEGRAM, request).is_err());
+    // When the platform brings it again, it freezes.
+    let message = MessageId::parse("w1").unwrap();
+    let channel = "telegram".parse().unwrap();
+    assert_eq!(rig.gateway.state.seen(&channel, &message).unwrap(), None);
+}
+
+#[test]
 fn the_button_freezes_for_the_owner_at_the_page_and_is_answered_when_everything_is_frozen() {
     let mut rig = Rig::start();
     let press = |rig: &mut Rig, link, who: &str| {
