@@ -34,8 +34,9 @@ const LONG: usize = 16 * 1024;
 /// The most sessions of which is remembered what they sent.
 const MAX_SESSIONS: usize = 256;
 
-/// So much of a body is looked through after what was sent before; a stream remembers no more.
-const BEGINNING: usize = 4 * 1024;
+/// Of what a session sent the last so many bytes are remembered. Only as much of a body is looked through once
+/// more with them before it.
+const REMEMBERED: usize = 4 * 1024;
 
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
@@ -47,8 +48,8 @@ pub(crate) struct Leaks {
     record: Record,
     known: watch::Sender<Known>,
     asking: Arc<Asking<()>>,
-    /// What each session sent last, as far as it could be the beginning of something.
-    sent: Arc<Mutex<HashMap<SessionId, Stream>>>,
+    /// What each session sent last.
+    sent: Arc<Mutex<HashMap<SessionId, String>>>,
     /// The gateway's link, for what it has to hear of without having asked.
     gateway: Arc<Mutex<Option<mpsc::Sender<FetchReply>>>>,
 }
@@ -181,17 +182,17 @@ impl Leaks {
     }
 
     /// What a session sent before.
-    fn take(&self, session: &SessionId) -> Stream {
+    fn take(&self, session: &SessionId) -> String {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.remove(session).unwrap_or_default()
     }
 
-    fn keep(&self, session: &SessionId, stream: Stream) {
+    fn keep(&self, session: &SessionId, text: String) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if sent.len() >= MAX_SESSIONS {
             sent.clear();
         }
-        sent.insert(session.clone(), stream);
+        sent.insert(session.clone(), text);
     }
 
     /// The body of a request to the model, without what is a secret in it. What stood in an earlier
@@ -311,9 +312,10 @@ pub(crate) struct Look {
     session: SessionId,
     place: Where,
     scanner: Arc<Scanner>,
-    before: Stream,
+    /// What the session sent last.
+    before: String,
     own: Stream,
-    /// Bytes of the beginning, up to all that a stream remembers.
+    /// Bytes of the body so far.
     begun: usize,
 }
 
@@ -325,33 +327,38 @@ impl Look {
         self.judge(scanned.await.ok_or(Stopped::Unscanned)?)
     }
 
-    /// A text that goes on where the session left off.
+    /// A text that goes on where the session left off. One that completes a secret is not remembered: it does
+    /// not leave, and what stood before it still waits for its other half.
     pub(crate) async fn after(&mut self, text: String) -> Result<(), Stopped> {
-        let before = std::mem::take(&mut self.before);
-        let (before, findings) = self
-            .pass(before, move |stream, scanner| {
-                let mut found = stream.push(scanner, &text).findings;
-                found.extend(stream.finish(scanner).findings);
-                found
-            })
-            .await?;
-        self.before = before;
-        self.judge(findings)
+        let whole = format!("{}{text}", self.before);
+        let (scanner, border) = (Arc::clone(&self.scanner), self.before.len());
+        let scanned = spawn_blocking(move || {
+            let mut findings = scanner.scan(&whole);
+            findings.retain(|found| found.end > border);
+            findings
+        });
+        let findings = scanned.await.map_err(|_| Stopped::Unscanned)?;
+        self.judge(findings)?;
+        self.remember(&text);
+        Ok(())
     }
 
     /// The next piece of a body; how many bytes of all of it are let through by that.
     pub(crate) async fn along(&mut self, more: String) -> Result<usize, Stopped> {
-        if self.begun < BEGINNING {
-            let end = more.floor_char_boundary(BEGINNING - self.begun);
+        let end = more.floor_char_boundary(REMEMBERED.saturating_sub(self.begun));
+        if end > 0 {
             self.after(more[..end].to_owned()).await?;
-            // A character that the border cuts counts with what follows.
-            self.begun = match end < more.len() {
-                true => BEGINNING,
-                false => self.begun + end,
-            };
         }
+        self.begun = self.begun.saturating_add(more.len());
+        self.remember(&more[end..]);
         self.own(move |stream, scanner| stream.push(scanner, &more))
             .await
+    }
+
+    fn remember(&mut self, text: &str) {
+        self.before.push_str(text);
+        let gone = self.before.len().saturating_sub(REMEMBERED);
+        self.before.drain(..self.before.ceil_char_boundary(gone));
     }
 
     /// Nothing goes on from here: all of it is let through.
@@ -359,29 +366,21 @@ impl Look {
         self.own(Stream::finish).await
     }
 
+    /// However short a piece is, what was held back before is scanned with it, so all else goes on meanwhile.
     async fn own(
         &mut self,
         step: impl FnOnce(&mut Stream, &Scanner) -> Passed + Send + 'static,
     ) -> Result<usize, Stopped> {
-        let own = std::mem::take(&mut self.own);
-        let (own, passed) = self.pass(own, step).await?;
-        self.own = own;
-        self.judge(passed.findings)?;
-        Ok(passed.text.len())
-    }
-
-    /// However short a text is, what was held back before is scanned with it, so all else goes on meanwhile.
-    async fn pass<T: Send + 'static>(
-        &self,
-        mut stream: Stream,
-        step: impl FnOnce(&mut Stream, &Scanner) -> T + Send + 'static,
-    ) -> Result<(Stream, T), Stopped> {
+        let mut stream = std::mem::take(&mut self.own);
         let scanner = Arc::clone(&self.scanner);
         let passed = spawn_blocking(move || {
             let passed = step(&mut stream, &scanner);
             (stream, passed)
         });
-        passed.await.map_err(|_| Stopped::Unscanned)
+        let (stream, passed) = passed.await.map_err(|_| Stopped::Unscanned)?;
+        self.own = stream;
+        self.judge(passed.findings)?;
+        Ok(passed.text.len())
     }
 
     /// Writes down what was found.
@@ -397,10 +396,7 @@ impl Look {
 
 impl Drop for Look {
     fn drop(&mut self) {
-        let sent = match self.begun < BEGINNING {
-            true => std::mem::take(&mut self.before),
-            false => std::mem::take(&mut self.own),
-        };
+        let sent = std::mem::take(&mut self.before);
         self.leaks.keep(&self.session, sent);
     }
 }

@@ -163,7 +163,9 @@ impl Sieve {
                 !findings.is_empty()
             }
             // Each of them, also after one that held something.
-            Value::Array(values) => values.iter_mut().fold(false, |any, it| self.clean(it) | any),
+            Value::Array(values) => values
+                .iter_mut()
+                .fold(false, |any, it| self.clean(it) | any),
             Value::Object(values) => values
                 .values_mut()
                 .fold(false, |any, it| self.clean(it) | any),
@@ -306,7 +308,9 @@ mod tests {
         let mut sieve = Sieve::default();
         // Invented.
         let token = ["glpat-", "x7Kq2mWz9RtB4vNc8YpL"].concat();
-        let passed = sieve.pass(row(&format!("it is {token}, so there"))).unwrap();
+        let passed = sieve
+            .pass(row(&format!("it is {token}, so there")))
+            .unwrap();
         assert_eq!(passed, row("it is [redacted: gitlab_token], so there"));
         assert_eq!(sieve.pass(row("nothing")).unwrap(), row("nothing"));
         assert_eq!(sieve.rows, [7]);

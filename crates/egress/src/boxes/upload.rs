@@ -1,7 +1,6 @@
 //! The body of a request of a program in a box: nothing of it goes on before it was looked through.
 //!
-//! SECURITY: what a scan could still find something in is held back, some 32 KiB at most and the piece that was read
-//! last. A body that says it is compressed is unpacked for the scan alone, as far as it may be long; what goes on
+//! SECURITY: what a scan could still find something in is held back, some 100 KiB at most. A body that says it is compressed is unpacked for the scan alone, as far as it may be long; what goes on
 //! is what came.
 
 use std::collections::VecDeque;
@@ -24,8 +23,11 @@ const UNPACKED_AT_ONCE: usize = 256;
 /// Text is looked through in pieces of this size and a little more.
 const PIECE: usize = 16 * 1024;
 
-/// So much of what is no text is looked through at once.
+/// So much is looked through at once of what is no text, and of what comes faster than it is looked through.
 const BATCH: usize = 64 * 1024;
+
+/// A piece of this size and more has probably the next one behind it.
+const FULL: usize = 8 * 1024;
 
 /// A body on its way.
 pub(crate) struct Upload {
@@ -142,12 +144,16 @@ impl Upload {
                 }
             }
         }
+        let may_wait = match self.text.is_cut() {
+            true => self.held_bytes < BATCH,
+            false => self.waiting.len() < BATCH && piece.len() >= FULL,
+        };
         self.held_bytes += piece.len();
         self.held.push_back((piece, self.read));
-        match (self.text.is_cut(), self.held_bytes < BATCH) {
-            (true, true) => Ok(()),
-            (true, false) => self.let_through().await,
-            (false, _) => self.look().await,
+        match self.text.is_cut() {
+            _ if may_wait => Ok(()),
+            true => self.let_through().await,
+            false => self.look().await,
         }
     }
 
