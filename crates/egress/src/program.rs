@@ -1,7 +1,7 @@
 //! `bulkhead-egress`: takes links from the supervisor and serves each by a task.
 //!
-//! SECURITY: reads requests of hijacked agents and channels, and the heads of what servers
-//! answer; bodies are passed on unread. Has the network, one secret at a time, and no file.
+//! SECURITY: reads requests of hijacked agents, channels and boxes, looks for secrets in them, and
+//! reads the heads of what servers answer. Has the network, one secret at a time, and no file.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
