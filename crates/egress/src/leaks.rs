@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::egress::{EgressFault, FetchFault, FetchReply};
 use protocol::event::Event;
 use protocol::ids::{SecretName, SessionId};
-use scan::{Finding, Kind, Scanner, Stream};
+use scan::{Finding, Kind, Passed, Scanner, Stream};
 use tokio::sync::{Mutex as Asking, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -19,7 +19,7 @@ use crate::record::Record;
 use crate::tools::attempt::Hop;
 use crate::vault_link::VaultLink;
 
-/// How long a tool's request waits for the first marks.
+/// How long a request waits for the first marks.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long one question to the vault holds up what waits for it.
@@ -34,6 +34,10 @@ const LONG: usize = 16 * 1024;
 /// The most sessions of which is remembered what they sent.
 const MAX_SESSIONS: usize = 256;
 
+/// Of what a session sent the last so many bytes are remembered. Only as much of a body is looked through once
+/// more with them before it.
+const REMEMBERED: usize = 4 * 1024;
+
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
 
@@ -44,8 +48,8 @@ pub(crate) struct Leaks {
     record: Record,
     known: watch::Sender<Known>,
     asking: Arc<Asking<()>>,
-    /// What each session sent last, as far as it could be the beginning of something.
-    sent: Arc<Mutex<HashMap<SessionId, Stream>>>,
+    /// What each session sent last.
+    sent: Arc<Mutex<HashMap<SessionId, String>>>,
     /// The gateway's link, for what it has to hear of without having asked.
     gateway: Arc<Mutex<Option<mpsc::Sender<FetchReply>>>>,
 }
@@ -72,6 +76,8 @@ enum Marked {
 pub(crate) enum Where {
     /// On the way out, from a tool.
     ToolRequest,
+    /// On the way out, from a program in a box.
+    BoxRequest,
     /// On the way into the model.
     ModelRequest,
 }
@@ -80,6 +86,7 @@ impl Where {
     fn as_str(self) -> &'static str {
         match self {
             Self::ToolRequest => "a tool's request",
+            Self::BoxRequest => "a request of a program in a box",
             Self::ModelRequest => "a request to the model",
         }
     }
@@ -137,8 +144,8 @@ impl Leaks {
         Arc::clone(&self.known.borrow().scanner)
     }
 
-    /// What to scan a tool's request with. None as long as nobody knows what the vault holds.
-    async fn for_tools(&self) -> Option<Arc<Scanner>> {
+    /// What to scan with what leaves. None as long as nobody knows what the vault holds.
+    async fn for_requests(&self) -> Option<Arc<Scanner>> {
         let ends = Instant::now() + PATIENCE;
         loop {
             self.refresh().await;
@@ -152,52 +159,40 @@ impl Leaks {
         }
     }
 
+    /// What looks through a request of this session that is about to go out.
+    pub(crate) async fn look(&self, session: &SessionId, place: Where) -> Result<Look, Stopped> {
+        let scanner = self.for_requests().await.ok_or(Stopped::Unknown)?;
+        Ok(Look {
+            before: self.take(session),
+            own: Stream::new(),
+            begun: 0,
+            leaks: self.clone(),
+            session: session.clone(),
+            place,
+            scanner,
+        })
+    }
+
     /// What a tool is about to send: nothing in it may be a secret, nor complete one of which
     /// the requests before it held a piece.
-    pub(crate) async fn check(&self, session: &SessionId, hop: &Hop) -> Result<(), FetchFault> {
-        let refused = |reason: &str| FetchFault::NotAllowed {
-            reason: reason.to_owned(),
-        };
-        let scanner = self.for_tools().await.ok_or_else(|| {
-            refused(
-                "what must not leave is not known, since the vault does not answer; see \
-                 `bulkhead status`",
-            )
-        })?;
-        let unscanned = || refused("it could not be scanned for secrets");
-        let scanned = scan(Arc::clone(&scanner), hop.text()).await;
-        let (_, mut findings) = scanned.ok_or_else(unscanned)?;
-        if findings.is_empty() {
-            let mut before = self.take(session);
-            let essence = hop.essence();
-            let scanned = beside(essence.len(), move || {
-                let mut found = before.push(&scanner, &essence).findings;
-                found.extend(before.finish(&scanner).findings);
-                (before, found)
-            });
-            let (before, found) = scanned.await.ok_or_else(unscanned)?;
-            self.keep(session, before);
-            findings = secrets(found);
-        }
-        if findings.is_empty() {
-            return Ok(());
-        }
-        self.report(session, Where::ToolRequest, &findings);
-        Err(leak(&findings))
+    pub(crate) async fn check(&self, session: &SessionId, hop: &Hop) -> Result<(), Stopped> {
+        let mut look = self.look(session, Where::ToolRequest).await?;
+        look.at(hop.text()).await?;
+        look.after(hop.essence()).await
     }
 
     /// What a session sent before.
-    fn take(&self, session: &SessionId) -> Stream {
+    fn take(&self, session: &SessionId) -> String {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.remove(session).unwrap_or_default()
     }
 
-    fn keep(&self, session: &SessionId, stream: Stream) {
+    fn keep(&self, session: &SessionId, text: String) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if sent.len() >= MAX_SESSIONS {
             sent.clear();
         }
-        sent.insert(session.clone(), stream);
+        sent.insert(session.clone(), text);
     }
 
     /// The body of a request to the model, without what is a secret in it. What stood in an earlier
@@ -271,6 +266,143 @@ impl Leaks {
     }
 }
 
+/// Why a request does not go out.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// Nobody knows what the vault holds.
+    Unknown,
+    /// The scan failed.
+    Unscanned,
+    /// What is in it, which is written down already.
+    Found(Vec<Finding>),
+}
+
+impl Stopped {
+    /// Why, where nothing was found.
+    pub(crate) fn unseen(&self) -> &'static str {
+        match self {
+            Self::Unknown => {
+                "what must not leave is not known, since the vault does not answer; see \
+                 `bulkhead status`"
+            }
+            Self::Unscanned | Self::Found(_) => "it could not be scanned for secrets",
+        }
+    }
+}
+
+impl From<Stopped> for FetchFault {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Found(findings) => Self::Leak {
+                kinds: kinds(&findings),
+                honeytokens: honeytokens(&findings),
+            },
+            Stopped::Unknown | Stopped::Unscanned => Self::NotAllowed {
+                reason: stopped.unseen().to_owned(),
+            },
+        }
+    }
+}
+
+/// Looks through one request. What the session sent before is remembered while it does, and what this request
+/// sent when it is dropped.
+///
+/// What comes in pieces is looked through by itself, and its beginning once more after what was sent before:
+/// whatever stood there, a key at the beginning would be the middle of something.
+pub(crate) struct Look {
+    leaks: Leaks,
+    session: SessionId,
+    place: Where,
+    scanner: Arc<Scanner>,
+    /// What the session sent last.
+    before: String,
+    own: Stream,
+    /// Bytes of the body so far.
+    begun: usize,
+}
+
+impl Look {
+    /// A text that stands by itself.
+    pub(crate) async fn at(&self, text: String) -> Result<(), Stopped> {
+        let scanner = Arc::clone(&self.scanner);
+        let scanned = beside(text.len(), move || scanner.scan(&text));
+        self.judge(scanned.await.ok_or(Stopped::Unscanned)?)
+    }
+
+    /// A text that goes on where the session left off. One that completes a secret is not remembered: it does
+    /// not leave, and what stood before it still waits for its other half.
+    pub(crate) async fn after(&mut self, text: String) -> Result<(), Stopped> {
+        let whole = format!("{}{text}", self.before);
+        let (scanner, border) = (Arc::clone(&self.scanner), self.before.len());
+        let scanned = spawn_blocking(move || {
+            let mut findings = scanner.scan(&whole);
+            findings.retain(|found| found.end > border);
+            findings
+        });
+        let findings = scanned.await.map_err(|_| Stopped::Unscanned)?;
+        self.judge(findings)?;
+        self.remember(&text);
+        Ok(())
+    }
+
+    /// The next piece of a body; how many bytes of all of it are let through by that.
+    pub(crate) async fn along(&mut self, more: String) -> Result<usize, Stopped> {
+        let end = more.floor_char_boundary(REMEMBERED.saturating_sub(self.begun));
+        if end > 0 {
+            self.after(more[..end].to_owned()).await?;
+        }
+        self.begun = self.begun.saturating_add(more.len());
+        self.remember(&more[end..]);
+        self.own(move |stream, scanner| stream.push(scanner, &more))
+            .await
+    }
+
+    fn remember(&mut self, text: &str) {
+        self.before.push_str(text);
+        let gone = self.before.len().saturating_sub(REMEMBERED);
+        self.before.drain(..self.before.ceil_char_boundary(gone));
+    }
+
+    /// Nothing goes on from here: all of it is let through.
+    pub(crate) async fn end(&mut self) -> Result<usize, Stopped> {
+        self.own(Stream::finish).await
+    }
+
+    /// However short a piece is, what was held back before is scanned with it, so all else goes on meanwhile.
+    async fn own(
+        &mut self,
+        step: impl FnOnce(&mut Stream, &Scanner) -> Passed + Send + 'static,
+    ) -> Result<usize, Stopped> {
+        let mut stream = std::mem::take(&mut self.own);
+        let scanner = Arc::clone(&self.scanner);
+        let passed = spawn_blocking(move || {
+            let passed = step(&mut stream, &scanner);
+            (stream, passed)
+        });
+        let (stream, passed) = passed.await.map_err(|_| Stopped::Unscanned)?;
+        self.own = stream;
+        self.judge(passed.findings)?;
+        Ok(passed.text.len())
+    }
+
+    /// Writes down what was found.
+    fn judge(&self, findings: Vec<Finding>) -> Result<(), Stopped> {
+        let findings = secrets(findings);
+        if findings.is_empty() {
+            return Ok(());
+        }
+        self.leaks.report(&self.session, self.place, &findings);
+        Err(Stopped::Found(findings))
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let sent = std::mem::take(&mut self.before);
+        self.leaks.keep(&self.session, sent);
+    }
+}
+
 /// A secret is in an answer out of which it cannot be cut.
 pub(crate) fn leak_of_secret() -> FetchFault {
     FetchFault::Leak {
@@ -283,15 +415,12 @@ fn locked(clean: &Mutex<Clean>) -> MutexGuard<'_, Clean> {
     clean.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What was found, as the gateway is told.
-fn leak(findings: &[Finding]) -> FetchFault {
+/// The kinds of what was found, each once.
+pub(crate) fn kinds(findings: &[Finding]) -> Vec<String> {
     let mut kinds: Vec<String> = findings.iter().map(|it| it.kind.to_string()).collect();
     kinds.sort();
     kinds.dedup();
-    FetchFault::Leak {
-        kinds,
-        honeytokens: honeytokens(findings),
-    }
+    kinds
 }
 
 fn honeytokens(findings: &[Finding]) -> Vec<SecretName> {
@@ -306,15 +435,6 @@ fn honeytokens(findings: &[Finding]) -> Vec<SecretName> {
 fn secrets(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.retain(|found| found.kind != Kind::IMAGE && found.kind != Kind::LINK);
     findings
-}
-
-/// The text, and what is a secret in it. None if the scan itself failed.
-async fn scan(scanner: Arc<Scanner>, text: String) -> Option<(String, Vec<Finding>)> {
-    beside(text.len(), move || {
-        let findings = secrets(scanner.scan(&text));
-        (text, findings)
-    })
-    .await
 }
 
 /// Does this work here if it is short, and beside what else egress does if it is not. None if it

@@ -6,6 +6,7 @@
 //! exactly those addresses. What goes out is in the record first.
 
 mod boxes;
+mod budget;
 mod chat;
 mod clean;
 mod credential;

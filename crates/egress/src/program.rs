@@ -1,7 +1,7 @@
 //! `bulkhead-egress`: takes links from the supervisor and serves each by a task.
 //!
-//! SECURITY: reads requests of hijacked agents and channels, and the heads of what servers
-//! answer; bodies are passed on unread. Has the network, one secret at a time, and no file.
+//! SECURITY: reads requests of hijacked agents, channels and boxes, looks for secrets in them, and
+//! reads the heads of what servers answer. Has the network, one secret at a time, and no file.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -21,10 +21,10 @@ use tokio::task::AbortHandle;
 use vault::VaultClient;
 
 use crate::boxes::forward::BoxDoor;
+use crate::budget::Spent;
 use crate::chat::ModelDoor;
 use crate::leaks::Leaks;
 use crate::record::Record;
-use crate::tools::budget::Spent;
 use crate::tools::fetch::{FetchDoor, Rules};
 use crate::tools::oauth::Tokens;
 use crate::tunnel::TunnelDoor;
@@ -84,7 +84,12 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     let leaks = Leaks::new(vault.clone(), record.clone());
     let rules = Rules::new(rules);
     let box_tls = dial::tls(roots.clone()).map_err(tls)?;
-    let boxes = BoxDoor::new(box_tls, record.clone(), rules.clone());
+    let spent = Spent::default();
+    let boxes = BoxDoor::new(
+        box_tls,
+        (leaks.clone(), record.clone()),
+        (rules.clone(), spent.clone()),
+    );
     let mut doors = Doors {
         model: Arc::new(ModelDoor {
             route: model,
@@ -99,7 +104,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             record: record.clone(),
             vault: vault.clone(),
             leaks: leaks.clone(),
-            spent: Spent::default(),
+            spent,
             tokens: Tokens::default(),
         }),
         boxes: Arc::new(boxes),

@@ -72,14 +72,7 @@ impl Record {
         session: &SessionId,
         event: Event,
     ) -> Result<(), NotRecorded> {
-        self.written(
-            NewRow {
-                session: session.clone(),
-                event,
-            },
-            Unawaited::Skip,
-        )
-        .await
+        self.written(row(session, event), Unawaited::Skip).await
     }
 
     /// Records what has happened; durable when this returns. Five seconds at most.
@@ -88,22 +81,12 @@ impl Record {
         session: &SessionId,
         event: Event,
     ) -> Result<(), NotRecorded> {
-        self.written(
-            NewRow {
-                session: session.clone(),
-                event,
-            },
-            Unawaited::Write,
-        )
-        .await
+        self.written(row(session, event), Unawaited::Write).await
     }
 
     /// Records what has happened, without waiting for it.
     pub(crate) fn note(&self, session: &SessionId, event: Event) {
-        let row = NewRow {
-            session: session.clone(),
-            event,
-        };
+        let row = row(session, event);
         let link = self.0.borrow().clone();
         let queued = link
             .ok_or(NotRecorded)
@@ -128,6 +111,13 @@ impl Record {
             |link: &Option<mpsc::Sender<Job>>| link.as_ref().is_some_and(|l| !l.is_closed());
         let link = links.wait_for(alive).await.map_err(|_| NotRecorded)?;
         link.clone().ok_or(NotRecorded)
+    }
+}
+
+fn row(session: &SessionId, event: Event) -> NewRow {
+    NewRow {
+        session: session.clone(),
+        event,
     }
 }
 

@@ -98,9 +98,10 @@ impl Stream {
                     finding.start.max(before)
                 }
             });
+        // One that began before this message and may go on is held too.
         let new: Vec<Finding> = findings
             .into_iter()
-            .filter(|finding| finding.end > before && finding.start < cut)
+            .filter(|finding| finding.end > before && finding.start < cut && finding.end <= cut)
             .collect();
         let text = redact(&whole[before..cut], &moved(&new, before));
         let found = new
@@ -326,6 +327,21 @@ mod tests {
         let shown = second.text + &ended.text;
         assert_eq!(shown, "[redacted: vault_secret] and that was the second");
         assert_eq!(second.findings.len() + ended.findings.len(), 1);
+    }
+
+    /// The second begins with the same once more, so that both are one finding, which may still go on.
+    #[test]
+    fn what_began_in_one_message_and_may_go_on_is_held_back_in_the_next() {
+        let scanner = scanner();
+        let mut stream = Stream::new();
+        let _ = stream.push(&scanner, &format!("First this: {SECRET}"));
+        assert_eq!(stream.finish(&scanner).findings.len(), 1);
+        let hexed: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let second = stream.push(&scanner, &hexed);
+        assert_eq!(second, Passed::default());
+        let ended = stream.finish(&scanner);
+        assert_eq!(ended.text, "[redacted: vault_secret]");
+        assert_eq!(ended.findings.len(), 1);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use ledger::{key, verify};
 use protocol::ids::SessionId;
 use protocol::record::Row;
 use protocol::time::Millis;
+use scan::{Scanner, redact};
+use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::habits::Habits;
@@ -102,17 +104,92 @@ fn log(db: &Path, session: Option<SessionId>, last: Option<u32>, json: bool) -> 
         last,
     };
     let mut printed = Ok(());
+    let mut sieve = Sieve::default();
     each(db, &filter, |row| {
-        printed = match json {
+        printed = sieve.pass(row).and_then(|row| match json {
             true => output::json(&row),
             false => output::line(line(&row)),
-        };
+        });
         match printed {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     })?;
+    sieve.tell();
     printed
+}
+
+/// Keeps keys of known formats out of what is printed: rows may be older than the leak scan, and a model may
+/// have written one into its call. The record is not changed; what verifies it reads the file.
+struct Sieve {
+    scanner: Scanner,
+    /// The numbers of rows that are printed without something.
+    rows: Vec<u64>,
+}
+
+impl Default for Sieve {
+    fn default() -> Self {
+        Self {
+            scanner: Scanner::of_formats(),
+            rows: Vec::new(),
+        }
+    }
+}
+
+impl Sieve {
+    /// The row without secrets.
+    fn pass(&mut self, row: Row) -> Result<Row, Fault> {
+        let unreadable = |error: serde_json::Error| Fault::Refused(error.to_string());
+        let mut event = serde_json::to_value(&row.event).map_err(unreadable)?;
+        if !self.clean(&mut event) {
+            return Ok(row);
+        }
+        // What has a form of its own (a name, a digest, a signature) is no free text, and only looks like a key.
+        let Ok(event) = serde_json::from_value(event) else {
+            return Ok(row);
+        };
+        self.rows.push(row.row.0);
+        Ok(Row { event, ..row })
+    }
+
+    /// Whether something was taken out.
+    fn clean(&self, value: &mut Value) -> bool {
+        match value {
+            Value::String(text) => {
+                let findings = self.scanner.scan(text);
+                if !findings.is_empty() {
+                    *text = redact(text, &findings);
+                }
+                !findings.is_empty()
+            }
+            // Each of them, also after one that held something.
+            Value::Array(values) => values
+                .iter_mut()
+                .fold(false, |any, it| self.clean(it) | any),
+            Value::Object(values) => values
+                .values_mut()
+                .fold(false, |any, it| self.clean(it) | any),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// Says what is missing.
+    fn tell(&self) {
+        const NAMED: usize = 10;
+        if self.rows.is_empty() {
+            return;
+        }
+        let named: Vec<_> = self.rows.iter().take(NAMED).map(u64::to_string).collect();
+        let more = match self.rows.len() > NAMED {
+            true => ", ...",
+            false => "",
+        };
+        eprintln!(
+            "bulkhead: what looks like a secret was left out of {} rows ({}{more}); the record itself still has it",
+            self.rows.len(),
+            named.join(", ")
+        );
+    }
 }
 
 fn each(db: &Path, filter: &Filter, with: impl FnMut(Row) -> ControlFlow<()>) -> Result<(), Fault> {
@@ -152,6 +229,9 @@ fn show(db: &Path, number: u64, json: bool) -> Result<(), Fault> {
     let row = found
         .filter(|row| row.row.0 == number)
         .ok_or_else(missing)?;
+    let mut sieve = Sieve::default();
+    let row = sieve.pass(row)?;
+    sieve.tell();
     if json {
         return output::json(&row);
     }
@@ -209,4 +289,30 @@ fn print(report: &verify::Report) -> Result<(), Fault> {
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(reply: &str) -> Row {
+        let row = serde_json::json!({
+            "row": 7, "time": 9, "session": "s1", "hash": "0".repeat(64),
+            "event": {"kind": "reply", "turn": 1, "text": reply},
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    #[test]
+    fn what_is_printed_of_a_row_holds_no_key_and_other_rows_are_as_they_were() {
+        let mut sieve = Sieve::default();
+        // Invented.
+        let token = ["glpat-", "x7Kq2mWz9RtB4vNc8YpL"].concat();
+        let passed = sieve
+            .pass(row(&format!("it is {token}, so there")))
+            .unwrap();
+        assert_eq!(passed, row("it is [redacted: gitlab_token], so there"));
+        assert_eq!(sieve.pass(row("nothing")).unwrap(), row("nothing"));
+        assert_eq!(sieve.rows, [7]);
+    }
 }

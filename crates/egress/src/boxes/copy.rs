@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::boxes::budget::{Direction, Meter, Over};
+use crate::budget::{Direction, Meter, Over};
 use crate::tunnel::{LastByte, silence};
 
 /// Bytes that go through a pipe at once, the most that an unprivileged user's pipe has (pipe(7)); where the kernel
@@ -30,7 +30,7 @@ pub(crate) enum End {
     #[error("a connection broke")]
     Broken(#[from] io::Error),
     /// A limit.
-    #[error("{0}")]
+    #[error("its rule allows {0}")]
     Over(#[from] Over),
     /// Nothing came.
     #[error("nothing came for {} s", .0.as_secs())]

@@ -24,11 +24,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::boxes::authority::Authority;
-use crate::boxes::budget::{Budgets, Direction, Meter};
-use crate::boxes::copy::{Pipes, carry};
+use crate::boxes::copy::{End, Pipes, carry};
 use crate::boxes::head::{Head, Reading};
 use crate::boxes::inspect::{self, Origin};
+use crate::budget::{Direction, Meter, Over, Spent};
 use crate::dial;
+use crate::leaks::Leaks;
 use crate::record::{NotRecorded, Record};
 use crate::sni;
 use crate::tools::fetch::Rules;
@@ -52,8 +53,9 @@ pub(crate) struct BoxDoor {
     /// All rules there are.
     owners: Rules,
     pub(crate) tls: TlsConnector,
+    pub(crate) leaks: Leaks,
     record: Record,
-    pub(crate) budgets: Budgets,
+    spent: Spent,
     pipes: Pipes,
     rows: Semaphore,
     seats: Semaphore,
@@ -61,12 +63,17 @@ pub(crate) struct BoxDoor {
 
 impl BoxDoor {
     /// With the roots of this connector for what is inspected.
-    pub(crate) fn new(tls: TlsConnector, record: Record, owners: Rules) -> Self {
+    pub(crate) fn new(
+        tls: TlsConnector,
+        (leaks, record): (Leaks, Record),
+        (owners, spent): (Rules, Spent),
+    ) -> Self {
         Self {
             owners,
             tls,
+            leaks,
             record,
-            budgets: Budgets::default(),
+            spent,
             pipes: Pipes::default(),
             rows: Semaphore::new(ROWS),
             seats: Semaphore::new(MAX_TUNNELS),
@@ -122,6 +129,12 @@ impl From<NotRecorded> for No {
         const UNAVAILABLE: u16 = 503;
         let why = "the record did not take it, so it was not sent";
         Self::Failed(UNAVAILABLE, why.to_owned())
+    }
+}
+
+impl From<Over> for No {
+    fn from(over: Over) -> Self {
+        Self::Refused(format!("its rule allows {over}"))
     }
 }
 
@@ -298,8 +311,8 @@ impl Run {
     pub(crate) fn count_by(&self, terms: &Terms) -> Result<(&EgressRule, Meter), No> {
         let rule = terms.rule.as_ref().and_then(|name| self.rules.rule(name));
         let rule = rule.ok_or_else(|| No::Refused("no rule allows it".to_owned()))?;
-        let meter = self.door.budgets.begin(rule, Millis::now());
-        let meter = meter.map_err(|over| No::Refused(over.to_string()))?;
+        let spent = &self.door.spent;
+        let meter = spent.begin(rule.name.as_str(), &rule.budgets, Millis::now())?;
         Ok((rule, meter))
     }
 
@@ -310,8 +323,8 @@ impl Run {
             Inspect::Yes => terms.rule.as_ref().and_then(|name| self.rules.rule(name)),
         };
         let rule = rule.ok_or_else(|| No::Refused("no rule allows it".to_owned()))?;
-        let meter = self.door.budgets.uncounted(rule, Millis::now());
-        let meter = meter.map_err(|over| No::Refused(over.to_string()))?;
+        let spent = &self.door.spent;
+        let meter = spent.uncounted(rule.name.as_str(), &rule.budgets, Millis::now())?;
         Ok((rule, meter))
     }
 }
@@ -565,7 +578,7 @@ impl Tunnel {
             .meter
             .count(Direction::Up, first.len() as u64, Millis::now());
         if let Err(over) = counted {
-            return over.to_string();
+            return End::from(over).to_string();
         }
         if write_all(server, &first).await.is_err() {
             return "the server broke it off".to_owned();

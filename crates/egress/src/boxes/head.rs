@@ -342,7 +342,6 @@ fn check_lines(bytes: &[u8]) -> Result<(), Bad> {
 
 /// The body of a request that is being read.
 pub(crate) struct Body {
-    framing: Framing,
     /// Of the body, or of the chunk.
     left: u64,
     /// The chunk before this point was not the last.
@@ -359,7 +358,6 @@ impl Body {
             Framing::Chunked => (0, true),
         };
         Self {
-            framing,
             left,
             more,
             within: false,
@@ -380,14 +378,6 @@ impl Body {
         let piece = from.some(self.left).await?;
         self.left -= piece.len() as u64;
         Ok(Some(piece))
-    }
-
-    /// How long it is, if that was said.
-    pub(crate) fn length(&self) -> Option<u64> {
-        match self.framing {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked => None,
-        }
     }
 
     async fn next_chunk<R: AsyncRead + Unpin>(&mut self, from: &mut Reading<R>) -> Result<(), Bad> {

@@ -24,11 +24,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::boxes::budget::{Direction, Meter};
 use crate::boxes::forward::{IDLE, No, Place, Run, answer};
-use crate::boxes::head::{Bad, Body, Framing, Head, Reading, Version, is_of_one_hop};
+use crate::boxes::head::{Bad, Framing, Head, Reading, Version, is_of_one_hop};
+use crate::boxes::upload::{Upload, found};
+use crate::budget::{Direction, Meter};
 use crate::dial;
 use crate::headers;
+use crate::leaks::{Stopped, Where};
+use crate::tools::attempt::{essence_of_address, head_text};
 use crate::tunnel::target;
 
 /// How long a server may take to agree on TLS.
@@ -148,6 +151,8 @@ struct Wanted {
     after: After,
     waits: bool,
     version: Version,
+    /// Bytes that its rule allows in a body.
+    most_up: u64,
 }
 
 impl Served<'_> {
@@ -157,8 +162,12 @@ impl Served<'_> {
         W: AsyncWrite + Unpin,
     {
         self.number += 1;
-        let wanted = match self.judge(head) {
-            Ok(wanted) => wanted,
+        let admitted = match self.judge(head) {
+            Ok(wanted) => self.look(head, &wanted).await.map(|it| (wanted, it)),
+            Err(no) => Err(no),
+        };
+        let (wanted, upload) = match admitted {
+            Ok(admitted) => admitted,
             Err(no) => {
                 self.refuse(no, &head.target, (reading, writer)).await;
                 return After::Close;
@@ -172,7 +181,7 @@ impl Served<'_> {
         }
         let mut told = Told::default();
         let after = self
-            .exchange(head, &wanted, (reading, writer), &mut told)
+            .exchange((head, upload), &wanted, (reading, writer), &mut told)
             .await;
         let (bytes_up, bytes_down) = wanted.meter.total();
         self.total.0 += bytes_up;
@@ -226,7 +235,34 @@ impl Served<'_> {
             after,
             waits,
             version: head.version,
+            most_up: most,
         })
+    }
+
+    /// Looks for secrets in the head of a request, and gives what looks through its body.
+    async fn look(&self, head: &Head, wanted: &Wanted) -> Result<Upload, No> {
+        let session = &self.run.call().session;
+        let rule = wanted.terms.rule.as_ref();
+        let in_address = |stopped| found(stopped, "its address", rule);
+        let look = self.run.door.leaks.look(session, Where::BoxRequest).await;
+        let mut look = look.map_err(in_address)?;
+        let address = wanted.url.to_string().len();
+        let in_head = |stopped| match &stopped {
+            Stopped::Found(findings) if findings.iter().all(|it| it.start > address) => {
+                found(stopped, "its headers", rule)
+            }
+            _ => in_address(stopped),
+        };
+        look.at(head_text(&wanted.url, head.lasting()))
+            .await
+            .map_err(in_head)?;
+        if wanted.framing == Framing::Length(0) {
+            // Where nothing else follows, a piece of a secret may be here.
+            let piece = essence_of_address(&wanted.url);
+            look.after(piece).await.map_err(in_address)?;
+        }
+        let most = wanted.most_up;
+        Upload::new(head, (look, rule.cloned()), (wanted.framing, most))
     }
 
     fn row(&self, wanted: &Wanted) -> Event {
@@ -279,7 +315,7 @@ impl Served<'_> {
 
     async fn exchange<R, W>(
         &mut self,
-        head: &Head,
+        (head, upload): (&Head, Upload),
         wanted: &Wanted,
         (reading, writer): (&mut Reading<R>, &mut W),
         told: &mut Told,
@@ -288,7 +324,7 @@ impl Served<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let answered = self.ask(head, wanted, reading, writer).await;
+        let answered = self.ask((head, upload), wanted, reading, writer).await;
         let (response, body) = match answered {
             Ok(answered) => answered,
             Err(no) => {
@@ -317,7 +353,7 @@ impl Served<'_> {
     /// Sends the request, and waits for the head of the answer.
     async fn ask<R, W>(
         &mut self,
-        head: &Head,
+        (head, mut upload): (&Head, Upload),
         wanted: &Wanted,
         reading: &mut Reading<R>,
         writer: &mut W,
@@ -326,26 +362,30 @@ impl Served<'_> {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let server = self.server_for(wanted).await?;
         let (pieces, body) = Sending::new(wanted.framing);
         let request = request(head, wanted, body)?;
         if wanted.waits && writer.write_all(CONTINUE).await.is_err() {
             return Err(No::Failed(400, "the program did not wait".to_owned()));
         }
+        // Of a short body that holds a secret, the server hears nothing.
+        let first = upload.next(reading).await?;
+        let server = self.server_for(wanted).await?;
         let mut answer = pin!(timeout(ANSWER, server.sender.send_request(request)));
-        let mut sending = pin!(send(reading, wanted, pieces));
+        let mut sending = pin!(send((first, upload), reading, &wanted.meter, pieces));
         let mut sent = Sent::Part;
         loop {
             tokio::select! {
+                biased;
+                // First, as it knows why the server's side broke, if it was broken off here.
+                done = &mut sending, if sent == Sent::Part => {
+                    done?;
+                    sent = Sent::Whole;
+                }
                 answered = &mut answer => {
                     let slow = || No::Failed(502, format!("no answer in {} s", ANSWER.as_secs()));
                     let answered = answered.map_err(|_| slow())?;
                     let broken = |_| No::Failed(502, "the server broke it off".to_owned());
                     return Ok((answered.map_err(broken)?, sent));
-                }
-                done = &mut sending, if sent == Sent::Part => {
-                    done?;
-                    sent = Sent::Whole;
                 }
             }
         }
@@ -460,35 +500,30 @@ fn request(head: &Head, wanted: &Wanted, body: Sending) -> Result<Request<Sendin
     Ok(request)
 }
 
-/// Sends the body of a request on as it comes.
+/// Sends the body of a request on as it is let through.
 async fn send<R: AsyncRead + Unpin>(
+    (first, mut upload): (Option<Vec<u8>>, Upload),
     reading: &mut Reading<R>,
-    wanted: &Wanted,
+    meter: &Meter,
     pieces: mpsc::Sender<Result<Bytes, CutOff>>,
 ) -> Result<(), No> {
-    let mut body = Body::new(wanted.framing);
+    let mut next = Ok(first);
     loop {
-        let piece = timeout(IDLE, body.next(reading)).await;
-        let piece = piece.unwrap_or(Err(Bad::CutOff));
-        let wrong = match piece {
+        let piece = next.and_then(|piece| {
+            let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            meter.count(Direction::Up, bytes, Millis::now())?;
+            Ok(piece)
+        });
+        match piece {
             Ok(None) => return Ok(()),
-            Ok(Some(piece)) => {
-                let counted = wanted
-                    .meter
-                    .count(Direction::Up, piece.len() as u64, Millis::now());
-                match counted {
-                    Ok(()) => {
-                        // A server that wants no more says so in its answer.
-                        let _ = pieces.send(Ok(piece.into())).await;
-                        continue;
-                    }
-                    Err(over) => over.to_string(),
-                }
+            // A server that wants no more says so in its answer.
+            Ok(Some(piece)) => drop(pieces.send(Ok(piece.into())).await),
+            Err(no) => {
+                let _ = pieces.send(Err(CutOff)).await;
+                return Err(no);
             }
-            Err(bad) => bad.to_string(),
-        };
-        let _ = pieces.send(Err(CutOff)).await;
-        return Err(No::Refused(wrong));
+        }
+        next = upload.next(reading).await;
     }
 }
 
@@ -507,7 +542,10 @@ struct CutOff;
 impl Sending {
     fn new(framing: Framing) -> (mpsc::Sender<Result<Bytes, CutOff>>, Self) {
         let (sender, pieces) = mpsc::channel(1);
-        let left = Body::new(framing).length();
+        let left = match framing {
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        };
         (sender, Self { pieces, left })
     }
 }
@@ -588,7 +626,7 @@ async fn pass_on<W: AsyncWrite + Unpin>(
         let counted = wanted
             .meter
             .count(Direction::Down, piece.len() as u64, Millis::now());
-        counted.map_err(|over| over.to_string())?;
+        counted.map_err(|over| No::from(over).words().to_owned())?;
         write_piece(writer, frames, &piece).await.map_err(gone)?;
     }
     if frames == Frames::Chunks {

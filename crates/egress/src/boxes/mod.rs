@@ -2,9 +2,10 @@
 //! looked into.
 
 mod authority;
-mod budget;
 mod copy;
 pub(crate) mod forward;
 mod head;
 mod inspect;
 pub(crate) mod link;
+mod readable;
+mod upload;

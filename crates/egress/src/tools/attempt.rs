@@ -17,17 +17,14 @@ use scan::Scanner;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use crate::budget::{Direction, Meter};
 use crate::credential::Draft;
 use crate::dial::{self, Stream};
 use crate::record::Record;
 use crate::sigv4::decode;
-use crate::tools::budget::{Budget, Reservation};
 use crate::tools::exchange::{Answer, Bounds, Outgoing, exchange};
 use crate::tools::fetch::FetchDoor;
 use crate::tools::returned::{Echo, MAX_BODY, Sought};
-
-/// A day in milliseconds.
-const DAY: u64 = 86_400_000;
 
 /// A request as it is judged.
 pub(crate) struct Hop {
@@ -41,13 +38,9 @@ pub(crate) struct Hop {
 impl Hop {
     /// All that a tool chose of it, as one text.
     pub(crate) fn text(&self) -> String {
-        let mut text = self.url.to_string();
-        for (name, value) in &self.headers {
-            text.push('\n');
-            text.push_str(name.as_str());
-            text.push_str(": ");
-            text.push_str(&String::from_utf8_lossy(value.as_bytes()));
-        }
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let mut text = head_text(&self.url, headers);
         text.push_str("\n\n");
         text.push_str(&String::from_utf8_lossy(&self.body));
         text
@@ -67,21 +60,35 @@ impl Hop {
         if !self.body.is_empty() {
             return String::from_utf8_lossy(&self.body).into_owned();
         }
-        let text = match self.url.query() {
-            Some(query) => query
-                .split('&')
-                .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value))
-                .collect(),
-            None => self
-                .url
-                .path()
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        };
-        String::from_utf8_lossy(&decode(&text)).into_owned()
+        essence_of_address(&self.url)
     }
+}
+
+/// The address and the headers of a request, as one text.
+pub(crate) fn head_text<'a>(
+    url: &Url,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> String {
+    let mut text = url.to_string();
+    for (name, value) in headers {
+        text.push('\n');
+        text.push_str(name);
+        text.push_str(": ");
+        text.push_str(&String::from_utf8_lossy(value));
+    }
+    text
+}
+
+/// The values of a query, or the end of the path.
+pub(crate) fn essence_of_address(url: &Url) -> String {
+    let text = match url.query() {
+        Some(query) => query
+            .split('&')
+            .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value))
+            .collect(),
+        None => url.path().rsplit('/').next().unwrap_or_default().to_owned(),
+    };
+    String::from_utf8_lossy(&decode(&text)).into_owned()
 }
 
 fn collect(value: &Value, texts: &mut String) {
@@ -124,18 +131,17 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Makes a request within its terms.
     pub(crate) async fn make(&self, hop: &Hop, terms: &Terms) -> Result<Done, FetchFault> {
-        let mut reserved = self.reserve(hop, terms)?;
+        let meter = self.begin(hop, terms)?;
         let mut row = self.announce(hop, terms).await?;
         let slow = EgressFault::Slow {
             seconds: self.seconds,
         };
-        let sent = timeout_at(self.until, self.send(hop, terms, &mut row, reserved.left()));
+        let sent = timeout_at(self.until, self.send(hop, terms, &mut row, &meter));
         let sent = sent.await.unwrap_or(Err(slow.into()));
         let down = sent
             .as_ref()
             .map_or(0, |done| done.answer.body.len() as u64);
         row.bytes_down = down;
-        reserved.used(row.bytes_up + down);
         let fault = sent.as_ref().err().map(ToString::to_string);
         row.finish(fault)
             .await
@@ -143,7 +149,8 @@ impl Attempt<'_> {
         sent
     }
 
-    fn reserve(&self, hop: &Hop, terms: &Terms) -> Result<Reservation, FetchFault> {
+    /// Counts it and its body by its rule. What comes down is counted as it comes.
+    fn begin(&self, hop: &Hop, terms: &Terms) -> Result<Meter, FetchFault> {
         let (budgets, up) = (&terms.budgets, hop.body.len() as u64);
         let upload = budgets.upload.bytes();
         if up > upload {
@@ -155,14 +162,16 @@ impl Attempt<'_> {
             || format!("{} without a rule", self.subject),
             ToString::to_string,
         );
-        let budget = Budget {
-            per_minute: budgets.per_minute.get(),
-            per_day: budgets.per_day.bytes(),
-        };
-        let down = budgets.download.bytes().min(MAX_BODY);
-        let now = (Clock::now(), Millis::now().0 / DAY);
-        let reserved = self.door.spent.reserve(&rule, budget, (up, down), now);
-        reserved.map_err(|limit| FetchFault::OverBudget { rule, limit })
+        let now = Millis::now();
+        let meter = self.door.spent.begin(&rule, budgets, now);
+        let counted = meter.and_then(|meter| {
+            meter.count(Direction::Up, up, now)?;
+            Ok(meter)
+        });
+        counted.map_err(|over| FetchFault::OverBudget {
+            rule,
+            limit: over.to_string(),
+        })
     }
 
     /// The row before anything leaves, a question to a resolver included.
@@ -215,15 +224,18 @@ impl Attempt<'_> {
         hop: &Hop,
         terms: &Terms,
         row: &mut Row,
-        left: u64,
+        meter: &Meter,
     ) -> Result<Done, FetchFault> {
         let vault = self.door.leaks.known();
         let stream = self.connect(&hop.url, terms).await?;
         let (draft, echo) = self.draft(hop, terms).await?;
         row.bytes_up = draft.body.len() as u64;
-        let down = terms.budgets.download.bytes().min(MAX_BODY);
-        let bytes = down.min(left.saturating_sub(row.bytes_up));
-        let answer = exchange(stream, outgoing(hop, draft)?, self.bounds(bytes)).await?;
+        // What was attached to the body counts too, but does not stop what was allowed.
+        let attached = row.bytes_up.saturating_sub(hop.body.len() as u64);
+        meter.take(Direction::Up, attached, Millis::now());
+        let take = |wanted| meter.take(Direction::Down, wanted, Millis::now());
+        let bounds = self.bounds(MAX_BODY);
+        let answer = exchange(stream, outgoing(hop, draft)?, bounds, &take).await?;
         row.status = answer.status.as_u16();
         Ok(Done {
             answer,
@@ -338,6 +350,7 @@ impl Attempt<'_> {
                 stream,
                 outgoing,
                 self.bounds(crate::tools::oauth::MAX_ANSWER),
+                &|wanted| wanted,
             )
             .await?)
         };

@@ -59,22 +59,26 @@ pub(crate) struct Bounds {
     pub(crate) seconds: u32,
 }
 
-/// Sends the request over this connection and reads the answer.
+/// Counts bytes of an answer that are about to be read, and says how many of them may be.
+pub(crate) type Take<'a> = dyn Fn(u64) -> u64 + Sync + 'a;
+
+/// Sends the request over this connection and reads the answer, as much of it as `take` lets through.
 pub(crate) async fn exchange(
     stream: Stream,
     outgoing: Outgoing,
     bounds: Bounds,
+    take: &Take<'_>,
 ) -> Result<Answer, EgressFault> {
     let slow = EgressFault::Slow {
         seconds: bounds.seconds,
     };
     let whole = async {
         match stream {
-            Stream::Plain(tcp) => one(tcp, outgoing, bounds.bytes).await,
+            Stream::Plain(tcp) => one(tcp, outgoing, (bounds.bytes, take)).await,
             Stream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                two(tls, outgoing, bounds.bytes).await
+                two(tls, outgoing, (bounds.bytes, take)).await
             }
-            Stream::Tls(tls) => one(tls, outgoing, bounds.bytes).await,
+            Stream::Tls(tls) => one(tls, outgoing, (bounds.bytes, take)).await,
         }
     };
     timeout_at(bounds.until, whole).await.map_err(|_| slow)?
@@ -84,7 +88,7 @@ pub(crate) async fn exchange(
 async fn one(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     outgoing: Outgoing,
-    limit: u64,
+    limit: (u64, &Take<'_>),
 ) -> Result<Answer, EgressFault> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD.into());
@@ -111,7 +115,7 @@ async fn one(
 async fn two(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     outgoing: Outgoing,
-    limit: u64,
+    limit: (u64, &Take<'_>),
 ) -> Result<Answer, EgressFault> {
     let tasks = Tasks::default();
     let _ended = EndTasks(tasks.clone());
@@ -144,7 +148,10 @@ fn request(uri: Uri, method: Method, headers: HeaderMap, body: Bytes) -> Request
     request
 }
 
-async fn read(response: Response<Incoming>, limit: u64) -> Result<Answer, EgressFault> {
+async fn read(
+    response: Response<Incoming>,
+    (limit, take): (u64, &Take<'_>),
+) -> Result<Answer, EgressFault> {
     let (head, mut incoming) = response.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(protocol_fault(
@@ -167,9 +174,10 @@ async fn read(response: Response<Incoming>, limit: u64) -> Result<Answer, Egress
         let Ok(data) = frame.map_err(|error| http_fault(&error))?.into_data() else {
             continue;
         };
-        let room = limit - body.len();
-        body.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() > room {
+        let fits = take(data.len().min(limit - body.len()) as u64);
+        let fits = usize::try_from(fits).unwrap_or(data.len());
+        body.extend_from_slice(&data[..fits]);
+        if data.len() > fits {
             extent = Extent::Truncated;
             break;
         }

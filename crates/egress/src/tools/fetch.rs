@@ -20,11 +20,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::budget::Spent;
 use crate::headers;
 use crate::leaks::{Leaks, leak_of_secret};
 use crate::record::Record;
 use crate::tools::attempt::{Attempt, Done, Hop};
-use crate::tools::budget::Spent;
 use crate::tools::exchange::Answer;
 use crate::tools::oauth::Tokens;
 use crate::tools::returned::Sought;

@@ -1,7 +1,6 @@
 //! What tools ask of hosts: the gateway's link, and requests that egress makes itself.
 
 pub(crate) mod attempt;
-pub(crate) mod budget;
 mod exchange;
 pub(crate) mod fetch;
 pub(crate) mod link;

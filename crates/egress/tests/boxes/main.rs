@@ -15,6 +15,7 @@ mod harness;
 mod attacks;
 mod clients;
 mod inside;
+mod leaks;
 mod run;
 mod servers;
 mod world;
@@ -25,7 +26,7 @@ use world::World;
 
 type Test = (&'static str, fn(&World));
 
-const TESTS: &[&[Test]] = &[clients::TESTS, attacks::TESTS];
+const TESTS: &[&[Test]] = &[clients::TESTS, attacks::TESTS, leaks::TESTS];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();

@@ -14,14 +14,16 @@ use protocol::control::{
     BoxGroups, Control, ControlEnd, EgressConfig, MemoryPolicy, ModelRoute, Peer, Reach, Report,
     Scheme, SupervisorEnd, TunnelRule,
 };
-use protocol::egress::{TunnelReply, TunnelRequest};
+use protocol::egress::{FetchReply, FetchRequest, TunnelReply, TunnelRequest};
 use protocol::event::Event;
 use protocol::frame::Link;
 use protocol::ids::{CallId, CallRef, ChannelId, RowId, SessionId, TurnId};
+use protocol::marks::{MarkKey, MarkKind, Marks, marks_of};
 use protocol::outbound::EgressRule;
 use protocol::record::{LedgerReply, LedgerRequest};
 use protocol::rules::{OwnerRules, RulesNews};
 use protocol::runner::{Changes, Limits, RunEnd, RunOutcome};
+use protocol::vault::{VaultReply, VaultRequest};
 use protocol::workspace::{Base, GitFolders, LayerFolders, LayerId, LayerKind};
 use sandbox::boxes::{Boxes, Config};
 use sandbox::layers::{Layer, Layers};
@@ -34,6 +36,11 @@ fn telegram() -> ChannelId {
     ChannelId::parse("telegram").unwrap()
 }
 
+/// What the vault holds: invented, and in no format that anybody gives keys out in.
+pub(crate) const KEY: &str = "Zq8hT2vXw91LmPc4Rb6Yk3Nd";
+/// Its decoy.
+pub(crate) const DECOY: &str = "Vd7sJ4nQe02KxHb9Tg5Wm8Lf";
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// `bulkhead-egress`, and boxes whose ways out lead to it.
@@ -45,10 +52,18 @@ pub(crate) struct System {
     workspace: tempfile::TempDir,
     rows: Arc<Mutex<Vec<Event>>>,
     calls: AtomicU32,
+    gateway: Link<FetchRequest, FetchReply>,
 }
 
 impl System {
     pub(crate) fn start(world: &World) -> Self {
+        let system = Self::without_vault(world);
+        vault(system.link(Peer::Vault));
+        system
+    }
+
+    /// One that does not know what must not leave.
+    pub(crate) fn without_vault(world: &World) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LIMIT)).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_bulkhead-egress"))
@@ -76,17 +91,12 @@ impl System {
         };
         control.send(&Control::Start { config }).unwrap();
         assert_eq!(control.receive().unwrap().0, Report::Ready);
-        let link = |peer| {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            control
-                .send_with(&Control::Link { peer }, theirs.into())
-                .unwrap();
-            ours
-        };
+        let link = |peer| link(&control, peer);
         let rows = Arc::new(Mutex::default());
         ledger(link(Peer::Ledger), Arc::clone(&rows));
         let door = Arc::new(EgressLink::default());
         door.link(link(Peer::Sandbox).into());
+        let gateway = Link::new(link(Peer::Gateway));
         let workspace = tempfile::tempdir().unwrap();
         std::fs::write(workspace.path().join("ca.pem"), &world.root).unwrap();
         let exe = std::env::current_exe().unwrap();
@@ -105,7 +115,17 @@ impl System {
             workspace,
             rows,
             calls: AtomicU32::new(0),
+            gateway,
         }
+    }
+
+    fn link(&self, peer: Peer) -> UnixStream {
+        link(&self.control, peer)
+    }
+
+    /// What the gateway hears next without having asked.
+    pub(crate) fn gateway_hears(&self) -> FetchReply {
+        self.gateway.receive().unwrap()
     }
 
     /// The workspace, as the box sees it before it changes anything.
@@ -129,12 +149,8 @@ impl System {
 
     /// A tunnel of the channel to its host.
     pub(crate) fn channel_tunnel(&self) -> UnixStream {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = Peer::Channel(telegram());
-        self.control
-            .send_with(&Control::Link { peer }, theirs.into())
-            .unwrap();
-        let channel = ControlEnd::<TunnelRequest, TunnelReply>::new(ours);
+        let link = self.link(Peer::Channel(telegram()));
+        let channel = ControlEnd::<TunnelRequest, TunnelReply>::new(link);
         let open = TunnelRequest::Open {
             id: 1,
             host: "plain.acme-widgets.com".to_owned(),
@@ -237,6 +253,44 @@ impl Drop for System {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn link(control: &SupervisorEnd<EgressConfig>, peer: Peer) -> UnixStream {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    control
+        .send_with(&Control::Link { peer }, theirs.into())
+        .unwrap();
+    ours
+}
+
+/// Tells the marks of what it holds, and nothing else.
+fn vault(stream: UnixStream) {
+    let marks = || {
+        let key = MarkKey::from_bytes([7; 32]);
+        let mark = |name: &str, kind, value| marks_of(&key, name.parse().unwrap(), kind, value);
+        let marks = vec![
+            mark("key", MarkKind::Secret, KEY).unwrap(),
+            mark("decoy", MarkKind::Honeytoken, DECOY).unwrap(),
+        ];
+        Marks::new(&key, marks)
+    };
+    thread::spawn(move || {
+        let link = Link::<VaultReply, VaultRequest>::new(stream);
+        link.set_timeout(None).unwrap();
+        while let Ok(request) = link.receive() {
+            let reply = match request {
+                VaultRequest::Marks { after: 1 } => VaultReply::Unchanged,
+                VaultRequest::Marks { .. } => VaultReply::Marks {
+                    generation: 1,
+                    marks: marks(),
+                },
+                other => panic!("{other:?}"),
+            };
+            if link.send(&reply).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// Takes every row and keeps its event before it says so.

@@ -24,13 +24,18 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::world::{METADATA, ONE, PRIVATE, TWO};
 
-/// What servers were asked, each as `METHOD HOST PATH`.
+/// What servers were asked.
 #[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Heard(Arc<Mutex<Vec<(String, Bytes)>>>);
 
 impl Heard {
-    /// What was asked since the last look.
+    /// What was asked since the last look, each as `METHOD HOST PATH`.
     pub(crate) fn take(&self) -> Vec<String> {
+        self.whole().into_iter().map(|(line, _)| line).collect()
+    }
+
+    /// The same with the bodies, as far as they came.
+    pub(crate) fn whole(&self) -> Vec<(String, Bytes)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -121,14 +126,17 @@ type Answer = Response<Full<Bytes>>;
 
 impl Site {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let (head, body) = request.into_parts();
-        let body = body.collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let (head, mut incoming) = request.into_parts();
+        let mut body = Vec::new();
+        while let Some(Ok(frame)) = incoming.frame().await {
+            body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+        let body = Bytes::from(body);
         let host = head.headers["host"].to_str().unwrap().to_owned();
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let line = format!("{} {host} {path}", head.method);
-        self.heard.0.lock().unwrap().push(line);
+        self.heard.0.lock().unwrap().push((line, body.clone()));
         if host.starts_with("git.") {
             let this = self.clone();
             let git = tokio::task::spawn_blocking(move || this.git(&head, &path, &query, &body));

@@ -193,7 +193,9 @@ const STREWN: usize = 3;
 fn words(bytes: &[u8], out: &mut Builder<'_>) {
     let mut at = 0;
     for word in bytes.split(|b| b.is_ascii_whitespace() || *b == 0) {
-        let strewn = || word.iter().filter(|b| b.is_ascii_punctuation()).count();
+        // Of base64 every long word has some.
+        let foreign = |b: &u8| b.is_ascii_punctuation() && !matches!(b, b'+' | b'/' | b'=');
+        let strewn = || word.iter().filter(|b| foreign(b)).count();
         if WORD.contains(&word.len()) && strewn() >= STREWN {
             for (offset, _) in word
                 .iter()

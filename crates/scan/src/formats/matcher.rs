@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use super::checksum::ends_with_crc32;
 use super::{Format, Part, all};
-use crate::alphabet::ALNUM;
+use crate::alphabet::{ALNUM, BASE64};
 use crate::hit::{Hit, Rank};
 use crate::placeholder::{is_made_up, is_random};
 
@@ -163,9 +163,20 @@ fn begins_here(format: &Format, bytes: &[u8], start: usize) -> bool {
         return true;
     };
     match format.parts[0] {
-        Part::Lit(text) => text.len() >= DISTINCT || !ALNUM.has(before) || !ALNUM.has(bytes[start]),
+        Part::Lit(text) => {
+            let border = !ALNUM.has(before) || !ALNUM.has(bytes[start]);
+            text.len() >= DISTINCT || (border && !is_within_base64(bytes, start))
+        }
         Part::Run(alphabet, ..) => !alphabet.has(before),
     }
+}
+
+/// Whether so much base64 stands before it that short texts are in it by chance.
+fn is_within_base64(bytes: &[u8], start: usize) -> bool {
+    const MUCH: usize = 256;
+    let before = start.checked_sub(MUCH).map(|from| &bytes[from..start]);
+    let is_of_it = |byte: &u8| BASE64.has(*byte) || matches!(byte, b'\r' | b'\n');
+    before.is_some_and(|before| before.iter().all(is_of_it))
 }
 
 /// The end of a format whose signs other than letters and digits were lost.
