@@ -27,7 +27,7 @@ pub(crate) const SHORTEST_PASSWORD: usize = 6;
 /// The shortest key or token.
 const SHORTEST_KEY: usize = 12;
 /// Longer values are no keys.
-const LONGEST: usize = 600;
+const LONGEST: usize = 1_200;
 
 /// What a name says of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::builder()
         .kind(Some(AhoCorasickKind::DFA))
         .ascii_case_insensitive(true)
-        .build(WORDS.iter().map(|(word, _)| word))
+        .build(WORDS.iter().map(|(word, _)| *word).chain(options::words()))
         // The list is part of the program; a test builds it.
         .expect("a few short words make an automaton")
 });
@@ -98,8 +98,11 @@ static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// Adds every value that its name gives away.
 pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
     for word in FINDER.find_overlapping_iter(bytes) {
-        let (_, expected) = WORDS[word.pattern().as_usize()];
         let place = word.start()..word.end();
+        let Some((_, expected)) = WORDS.get(word.pattern().as_usize()) else {
+            options::at(bytes, place, hits);
+            continue;
+        };
         let hit = match expected {
             Expected::Header => header(bytes, place.end),
             Expected::Password => value_of(bytes, place, Expected::Password),
@@ -107,7 +110,6 @@ pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
         };
         hits.extend(hit);
     }
-    options::find(bytes, hits);
 }
 
 /// `Authorization: Bearer ...`, also in JSON and on command lines.
@@ -151,7 +153,7 @@ fn header(bytes: &[u8], at: usize) -> Option<Hit> {
         let real = password.len() >= 4 && !is_stand_in(password);
         return real.then(|| Hit::new(BASIC, value, Rank::Format));
     }
-    let long_enough = (SHORTEST_KEY..=LONGEST * 6).contains(&text.len());
+    let long_enough = (SHORTEST_KEY..=LONGEST * 3).contains(&text.len());
     (long_enough && !is_stand_in(text) && looks_generated(text))
         .then(|| Hit::new(BEARER, value, Rank::Context))
 }
@@ -211,7 +213,7 @@ fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
         + match rest[closed..] {
             // `a.b::c` is a name that goes on.
             [b':', b':', next, ..] if next.is_ascii_alphabetic() => return None,
-            [b'.' | b'+', b'=', ..] => 1,
+            [b'.' | b'+' | b'!', b'=', ..] => 1,
             _ => 0,
         };
     let sign = closed
@@ -224,7 +226,7 @@ fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
     let blank = matches!(rest.first(), Some(b' '));
     let direct = blank
         && (name.is_option || quoted && rest[..closed - 1].iter().all(|b| *b == b' '))
-        || rest.first() == Some(&b'\t');
+        || rest.first() == Some(&b'\t') && rest.get(1) != Some(&b'\t');
     if sign == closed && !direct {
         return told(rest).map(|start| (after + start, Said::Told));
     }
@@ -255,7 +257,12 @@ fn typed(rest: &[u8]) -> Option<usize> {
     let arrays = skip(rest, b"[]", 2);
     let colon = arrays + skip(&rest[arrays..], b" :", 3);
     let lifetime = b"&'static ";
-    let colon = colon + if rest[colon..].starts_with(lifetime) { lifetime.len() } else { 0 };
+    let colon = colon
+        + if rest[colon..].starts_with(lifetime) {
+            lifetime.len()
+        } else {
+            0
+        };
     let kind = rest[colon..]
         .iter()
         .take(40)
@@ -330,7 +337,7 @@ pub(crate) fn value_length(bytes: &[u8]) -> usize {
     };
     let length = bytes
         .iter()
-        .take(LONGEST * 6)
+        .take(LONGEST * 3)
         .take_while(|b| !ends(**b))
         .count();
     let end = bytes[..length]
@@ -465,6 +472,16 @@ fn is_code(text: &str) -> bool {
         || reference
         || hash.iter().any(|start| lower.starts_with(start))
         || is_dotted_name(text)
+        || is_number(text)
+}
+
+/// `2063u32`: a number and its type.
+fn is_number(text: &str) -> bool {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-' || c == '_');
+    let kinds = [
+        "u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "f32", "f64", "ull",
+    ];
+    rest.len() < text.len() && kinds.contains(&rest.to_ascii_lowercase().as_str())
 }
 
 /// `settings.database.password2`: words with dots between.
@@ -550,6 +567,21 @@ mod tests {
             "senha: k8Wq2-zz71",
         ] {
             assert_eq!(found(text), [("password", "k8Wq2-zz71")], "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_that_people_think_of_are_found_and_what_stands_for_one_is_not() {
+        for value in ["MySecretPass123!", "Summer2026!", "Sup3r$ecretPassword"] {
+            assert_eq!(found(&format!("password = {value}")), [("password", value)]);
+        }
+        for value in [
+            "secret-password",
+            "MySecretPassword",
+            "test1234",
+            "password123",
+        ] {
+            assert_eq!(found(&format!("password = {value}")), [], "{value}");
         }
     }
 
@@ -643,6 +675,8 @@ mod tests {
             "weatherKey = \"users/by-name/2026/page-2\"",
             "passport: AB1234567",
             "password value must have 12 letters",
+            "pub const ERROR_PASSWORD_OLD: u32 = 12014u32;",
+            "name=\"authenticity_token\" value=\"q2Vt8Zs1Lk0Xo5Jh7Gd3Fa9R\"",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

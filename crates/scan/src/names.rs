@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::alphabet::{ALNUM, Alphabet, BASE64, DIGIT, HEX, HEX_PAIR, LOWER_ALNUM, TOKEN, URL};
 use crate::finding::Kind;
+use crate::structured::position;
 
 /// A name, as it stands in a text.
 #[derive(Clone, Debug)]
@@ -36,8 +37,8 @@ pub(crate) fn around(bytes: &[u8], word: Range<usize>) -> Name {
     let start = word.start - before;
     let end = word.end + after;
     let is_option = bytes[start..].starts_with(b"--")
-        || bytes[word].eq_ignore_ascii_case(b"identified by")
-        || has_option_before(bytes, start);
+        || bytes[word.clone()].eq_ignore_ascii_case(b"identified by")
+        || has_option_before(bytes, word.clone(), start);
     Name {
         place: start..end,
         is_option,
@@ -45,17 +46,18 @@ pub(crate) fn around(bytes: &[u8], word: Range<usize>) -> Name {
 }
 
 /// `ENV NAME value` of a Dockerfile, `setx NAME value`, `machine x login y password z` of a .netrc.
-fn has_option_before(bytes: &[u8], start: usize) -> bool {
-    let before = bytes[start.saturating_sub(120)..start].to_ascii_lowercase();
-    let holds = |word: &str| {
-        before
-            .windows(word.len())
-            .any(|part| part == word.as_bytes())
+fn has_option_before(bytes: &[u8], word: Range<usize>, start: usize) -> bool {
+    let before = &bytes[start.saturating_sub(120)..start];
+    if !before.ends_with(b" ") || bytes.get(word.end) == Some(&b':') {
+        return false;
+    }
+    let ends = |with: &str| {
+        let end = &before[before.len().saturating_sub(with.len())..];
+        end.eq_ignore_ascii_case(with.as_bytes())
     };
-    OPTION_BEFORE
-        .iter()
-        .any(|word| before.ends_with(word.as_bytes()))
-        || before.ends_with(b" ") && holds("machine ") && holds("login ")
+    let holds = |word: &str| position(before, word).is_some();
+    OPTION_BEFORE.iter().any(|word| ends(word))
+        || &bytes[word] == b"password" && holds("machine ") && holds("login ")
 }
 
 /// Words behind which stands no secret although their name has one in it.
@@ -110,7 +112,7 @@ const HARMLESS_ENDS: [&str; 47] = [
 ];
 
 /// The same for names that have it in their middle, whatever stands between its words.
-const HARMLESS: [&str; 32] = [
+const HARMLESS: [&str; 33] = [
     "public",
     "pubkey",
     "maxtoken",
@@ -138,6 +140,7 @@ const HARMLESS: [&str; 32] = [
     "keyword",
     "csrf",
     "xsrf",
+    "authenticitytoken",
     "lockkey",
     "locktoken",
     "translation",

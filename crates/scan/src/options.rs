@@ -2,9 +2,6 @@
 //! `curl -u name:...`, `auth=("name", "...")`.
 
 use std::ops::Range;
-use std::sync::LazyLock;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::context::{BASIC, PASSWORD, SHORTEST_PASSWORD, Said, is_password, skip};
 use crate::hit::{Hit, Rank};
@@ -63,33 +60,24 @@ const DSN: [&str; 2] = ["@tcp(", "@unix("];
 /// So far behind a program its options are looked for, in bytes.
 const LINE: usize = 400;
 
-static FINDER: LazyLock<(AhoCorasick, Vec<&'static str>)> = LazyLock::new(|| {
+/// What to look for: each place of one of these is to be given to [`at`].
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     let places = PLACES.iter().map(|(program, ..)| *program);
-    let mut texts: Vec<&str> = places.chain(READERS).chain(DSN).collect();
-    texts.sort_unstable();
-    texts.dedup();
-    let finder = AhoCorasick::builder()
-        .kind(Some(AhoCorasickKind::DFA))
-        .build(&texts)
-        // The list is part of the program; a test builds it.
-        .expect("a few short words make an automaton");
-    (finder, texts)
-});
+    places.chain(READERS).chain(DSN)
+}
 
-/// Adds every password that its place gives away.
-pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
-    let (finder, texts) = &*FINDER;
-    for place in finder.find_overlapping_iter(bytes) {
-        let text = texts[place.pattern().as_usize()];
-        if READERS.contains(&text) {
-            hits.extend(said_before(bytes, place.start()));
-        }
-        if DSN.contains(&text) {
-            hits.extend(in_front_of(bytes, place.start()));
-        }
-        for (_, option, form) in PLACES.iter().filter(|(program, ..)| *program == text) {
-            hits.extend(behind(bytes, place.end(), option, *form));
-        }
+/// Adds the password that the word which stands at this place gives away, if it does.
+pub(crate) fn at(bytes: &[u8], word: Range<usize>, hits: &mut Vec<Hit>) {
+    let text = &bytes[word.clone()];
+    let is = |one: &&str| one.as_bytes() == text;
+    if READERS.iter().any(|one| is(one)) {
+        hits.extend(said_before(bytes, word.start));
+    }
+    if DSN.iter().any(|one| is(one)) {
+        hits.extend(in_front_of(bytes, word.start));
+    }
+    for (_, option, form) in PLACES.iter().filter(|(program, ..)| is(program)) {
+        hits.extend(behind(bytes, word.end, option, *form));
     }
 }
 
@@ -220,7 +208,14 @@ mod tests {
 
     fn found(text: &str) -> Vec<(&'static str, &str)> {
         let mut hits = Vec::new();
-        find(text.as_bytes(), &mut hits);
+        let mut programs: Vec<&str> = words().collect();
+        programs.sort_unstable();
+        programs.dedup();
+        for program in programs {
+            for start in crate::structured::places(text.as_bytes(), program) {
+                at(text.as_bytes(), start..start + program.len(), &mut hits);
+            }
+        }
         hits.iter()
             .map(|hit| (hit.kind.as_str(), &text[hit.start..hit.end]))
             .collect()

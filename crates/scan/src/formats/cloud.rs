@@ -2,7 +2,8 @@
 
 use super::{Format, Part::Lit, Part::Run, row};
 use crate::alphabet::{
-    ALNUM, BASE64, DIGIT, DOTTED, HEX, LOWER, LOWER_ALNUM, SLUG, UPPER_ALNUM, URL, URL_EQUALS,
+    ALNUM, BASE64, DIGIT, DOTTED, DOTTED_EQUALS, HEX, LOWER, LOWER_ALNUM, SLUG, UPPER_ALNUM, URL,
+    URL_EQUALS,
 };
 
 /// One row a format.
@@ -94,7 +95,7 @@ pub(super) const FORMATS: &[Format] = &[
         "vc{}k_XTBdSaWeSCbgn1fYMOCslLcgx3IoPAX12frFxLwM2yYPyoDOUq3Lc0"),
     row("render_key", &[Lit("rnd_"), Run(ALNUM, 28, 36)],
         "rn{}d_FHsGuy5LOT6vEkibDp58higA9SfsQMOs"),
-    row("supabase_token", &[Lit("sbp_"), Run(HEX, 40, 40)],
+    row("supabase_token", &[Lit("sbp_"), Run(LOWER_ALNUM, 40, 40)],
         "sb{}p_b2f144d04b2476b8c9b7b6a33d2e63c0fbfb6519"),
     row("supabase_secret_key", &[Lit("sb_secret_"), Run(URL, 22, 22), Lit("_"), Run(URL, 8, 8)],
         "sb_se{}cret_KRAWCzoxdN0FwbSGCR8eEQ_JQpFn9tZ"),
@@ -176,4 +177,6 @@ pub(super) const FORMATS: &[Format] = &[
         "salad_{}cloud_A_3L24plOhNcn7PL7UCnoX"),
     row("zoho_token", &[Lit("1000."), Run(HEX, 32, 32), Lit("."), Run(HEX, 32, 32)],
         "10{}00.288a925ad26b097cf7ee18beb83e5cae.6df89069aa784c74e1a45db59ae56f96"),
+    row("salesforce_token", &[Lit("5AEP861"), Run(DOTTED_EQUALS, 80, 240)],
+        "5AE{}P861kq2Vt8Zs1Lk0Xo5Jh7Gd3Fa9Rb6Nc4Me2Wy1Ux8Pv5QsT7rE0iU3oP9aS6dF4gH2jK8lZ1xC5vB7nM3qW0e"),
 ];

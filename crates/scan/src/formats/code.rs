@@ -136,7 +136,7 @@ pub(super) const FORMATS: &[Format] = &[
         "pe{}rm:AzKx6H70wHqx.npRrax.GQTwNuJqPAh-m9msggSi3ybiA4BdxqRFPn"),
     row("github_token", &[Lit("github_pat_"), Run(WORD, 82, 82)],
         "githu{}b_pat_HfOd4ML66_Q2Yyn4kUHJqYpVhXW3vPSlyNNIKmFqVXwL0yt7tFH0sRFmjhUIdvFDvX_Y90iwDwjyEfd5Rb"),
-    row("github_token", &[Lit("ghs_"), Run(WORD, 37, 255)],
+    row("github_token", &[Lit("ghs_"), Run(DOTTED, 37, 900)],
         "gh{}s_hWs_pMmjInttsbd7e4KRDZoZ7sRVKk0zWPoSv"),
     row("gitlab_session", &[Lit("_gitlab_session="), Run(LOWER_ALNUM, 32, 32)],
         "_gitlab_{}session=e4lcfma4n0nny34el6imbhmygvv6su3p"),
