@@ -218,7 +218,7 @@ fn looks_random(label: &str) -> bool {
     let vowels = label.bytes().filter(|b| b"aeiouy".contains(b)).count();
     let no_words = |least: usize| !label.contains('-') && vowels * 6 < least;
     label.len() > 40
-        || label.len() >= 20 && (digits >= 4 && changes >= 4 || no_words(label.len()))
+        || label.len() >= 20 && (digits >= 2 && changes >= 4 || no_words(label.len()))
         || label.len() >= 16 && label.bytes().all(|b| b.is_ascii_hexdigit()) && digits >= 3
 }
 
