@@ -26,7 +26,7 @@ enum Form {
 const PLACES: &[(&str, &str, Form)] = &[
     ("curl", "-u", Form::Pair(b':')),
     ("curl", "--user", Form::Pair(b':')),
-    ("http", "-a", Form::Pair(b':')),
+    ("http -a", "", Form::Pair(b':')),
     ("smbclient", "-U", Form::Pair(b'%')),
     ("sshpass", "-p", Form::Word),
     ("sshpass", "-p", Form::Glued),
@@ -70,10 +70,10 @@ pub(crate) fn words() -> impl Iterator<Item = &'static str> {
 pub(crate) fn at(bytes: &[u8], word: Range<usize>, hits: &mut Vec<Hit>) {
     let text = &bytes[word.clone()];
     let is = |one: &&str| one.as_bytes() == text;
-    if READERS.iter().any(|one| is(one)) {
+    if READERS.iter().any(is) {
         hits.extend(said_before(bytes, word.start));
     }
-    if DSN.iter().any(|one| is(one)) {
+    if DSN.iter().any(is) {
         hits.extend(in_front_of(bytes, word.start));
     }
     for (_, option, form) in PLACES.iter().filter(|(program, ..)| is(program)) {
@@ -266,6 +266,7 @@ mod tests {
                 "\"q2Vt8Zs1Lk0Xo5:\"",
             ),
             ("smbclient //x/y -U me%k8Wq2z71", "me%k8Wq2z71"),
+            ("http -a me:k8Wq2z71 example.org", "me:k8Wq2z71"),
         ] {
             assert_eq!(found(text), [("basic_auth", value)], "{text}");
         }
@@ -275,6 +276,7 @@ mod tests {
     fn options_of_others_and_examples_are_nothing() {
         for text in [
             "docker run -p 8080:80 nginx",
+            "see http://example.org, then cp -a me:k8Wq2z71 .",
             "mysql -u root -p -h db2prod1",
             "curl -u user:password https://x",
             "curl -u \"$USER:$PASS\" https://x",
