@@ -29,7 +29,7 @@ pub enum BadName {
 
 /// Ends of names that no public server is called by: RFC 6761, 6762, 7686, 8375, what ICANN keeps
 /// out of the root for networks' own use, and what is used so in spite of it.
-const LOCAL: [&str; 30] = [
+const LOCAL: [&str; 39] = [
     "local",
     "internal",
     "localdomain",
@@ -60,10 +60,19 @@ const LOCAL: [&str; 30] = [
     "invalid",
     "fritz.box",
     "speedport.ip",
+    "default",
+    "routerlogin.net",
+    "routerlogin.com",
+    "tplinkwifi.net",
+    "tplinklogin.net",
+    "router.asus.com",
+    "repeater.asus.com",
+    "orbilogin.com",
+    "miwifi.com",
 ];
 
 /// What gives credentials to whoever asks from within a cloud.
-const METADATA: [&str; 14] = [
+const METADATA: [&str; 15] = [
     "metadata",
     "metadata.google.internal",
     "metadata.goog",
@@ -77,12 +86,13 @@ const METADATA: [&str; 14] = [
     "metadata.tencentyun.com",
     "metadata.nifcloud.com",
     "metadata.linode.com",
+    "metadata.oraclecloud.com",
     "rancher-metadata",
 ];
 
 /// Services whose names resolve to what the name spells, to this machine, or to one address first
 /// and another one later.
-const CHOSEN: [&str; 39] = [
+const CHOSEN: [&str; 43] = [
     "nip.io",
     "sslip.io",
     "xip.io",
@@ -122,6 +132,10 @@ const CHOSEN: [&str; 39] = [
     "rebinder.net",
     "make-127-0-0-1-rebind-169.254-169.254-rr.1u.ms",
     "plex.direct",
+    "localh.st",
+    "localdomain.pw",
+    "oops.cc",
+    "metadata.nicv.se",
 ];
 
 /// Checks what a name means. It is in lower case and without a dot at its end.
@@ -204,7 +218,7 @@ fn looks_random(label: &str) -> bool {
     let vowels = label.bytes().filter(|b| b"aeiouy".contains(b)).count();
     let no_words = |least: usize| !label.contains('-') && vowels * 6 < least;
     label.len() > 40
-        || label.len() >= 20 && (digits >= 4 && changes >= 4 || no_words(label.len()))
+        || label.len() >= 20 && (digits >= 2 && changes >= 4 || no_words(label.len()))
         || label.len() >= 16 && label.bytes().all(|b| b.is_ascii_hexdigit()) && digits >= 3
 }
 

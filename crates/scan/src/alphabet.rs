@@ -38,7 +38,12 @@ pub(crate) const WORD: Alphabet = ALNUM.and("_");
 pub(crate) const SLUG: Alphabet = LOWER_ALNUM.and("-_");
 pub(crate) const URL: Alphabet = ALNUM.and("-_");
 pub(crate) const URL_EQUALS: Alphabet = URL.and("=");
+/// URL's signs and those of base 64, as services name them together.
+pub(crate) const TOKEN: Alphabet = URL_EQUALS.and("+/");
+/// Two hexadecimal numbers.
+pub(crate) const HEX_PAIR: Alphabet = HEX.and(":");
 pub(crate) const DOTTED: Alphabet = URL.and(".~");
+pub(crate) const DOTTED_EQUALS: Alphabet = URL_EQUALS.and(".");
 pub(crate) const PATH: Alphabet = URL.and("/");
 pub(crate) const BASE64: Alphabet = ALNUM.and("+/");
 pub(crate) const QUERY: Alphabet = BASE64.and("%");

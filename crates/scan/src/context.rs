@@ -12,21 +12,22 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use crate::finding::Kind;
 use crate::hit::{Hit, Rank};
 use crate::names::{self, Name};
-use crate::placeholder::{is_stand_in, looks_generated};
+use crate::options;
+use crate::placeholder::{is_only_random, is_stand_in, looks_generated};
 use crate::structured::base64;
 
-const PASSWORD: Kind = Kind("password");
+pub(crate) const PASSWORD: Kind = Kind("password");
 const KEY: Kind = Kind("generic_secret");
-const BASIC: Kind = Kind("basic_auth");
+pub(crate) const BASIC: Kind = Kind("basic_auth");
 const BEARER: Kind = Kind("bearer_token");
 const AWS_SECRET: Kind = Kind("aws_secret_key");
 
 /// The shortest password that is told from a word.
-const SHORTEST_PASSWORD: usize = 6;
+pub(crate) const SHORTEST_PASSWORD: usize = 6;
 /// The shortest key or token.
 const SHORTEST_KEY: usize = 12;
 /// Longer values are no keys.
-const LONGEST: usize = 600;
+const LONGEST: usize = 1_200;
 
 /// What a name says of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ enum Expected {
     Header,
 }
 
-const WORDS: [(&str, Expected); 30] = [
+const WORDS: [(&str, Expected); 43] = [
     ("password", Expected::Password),
     ("passwd", Expected::Password),
     ("passphrase", Expected::Password),
@@ -70,13 +71,26 @@ const WORDS: [(&str, Expected); 30] = [
     ("authorization", Expected::Header),
     ("identified by", Expected::Password),
     ("webhook", Expected::Key),
+    ("sonar", Expected::Key),
+    ("sumo", Expected::Key),
+    ("contribsys", Expected::Key),
+    ("psk", Expected::Password),
+    ("pw", Expected::Password),
+    ("Пароль", Expected::Password),
+    ("senha", Expected::Password),
+    ("wachtwoord", Expected::Password),
+    ("lösenord", Expected::Password),
+    ("hasło", Expected::Password),
+    ("пароль", Expected::Password),
+    ("密码", Expected::Password),
+    ("パスワード", Expected::Password),
 ];
 
 static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::builder()
         .kind(Some(AhoCorasickKind::DFA))
         .ascii_case_insensitive(true)
-        .build(WORDS.iter().map(|(word, _)| word))
+        .build(WORDS.iter().map(|(word, _)| *word).chain(options::words()))
         // The list is part of the program; a test builds it.
         .expect("a few short words make an automaton")
 });
@@ -84,8 +98,11 @@ static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
 /// Adds every value that its name gives away.
 pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
     for word in FINDER.find_overlapping_iter(bytes) {
-        let (_, expected) = WORDS[word.pattern().as_usize()];
         let place = word.start()..word.end();
+        let Some((_, expected)) = WORDS.get(word.pattern().as_usize()) else {
+            options::at(bytes, place, hits);
+            continue;
+        };
         let hit = match expected {
             Expected::Header => header(bytes, place.end),
             Expected::Password => value_of(bytes, place, Expected::Password),
@@ -93,7 +110,6 @@ pub(crate) fn find(bytes: &[u8], hits: &mut Vec<Hit>) {
         };
         hits.extend(hit);
     }
-    user_option(bytes, hits);
 }
 
 /// `Authorization: Bearer ...`, also in JSON and on command lines.
@@ -106,7 +122,7 @@ fn header(bytes: &[u8], at: usize) -> Option<Hit> {
     let scheme = bytes[at..]
         .iter()
         .take(12)
-        .take_while(|b| b.is_ascii_alphabetic())
+        .take_while(|b| b.is_ascii_alphabetic() || **b == b'-')
         .count();
     let name = bytes[at..at + scheme].to_ascii_lowercase();
     let is_scheme = matches!(
@@ -120,6 +136,8 @@ fn header(bytes: &[u8], at: usize) -> Option<Hit> {
             | b"genie"
             | b"ssws"
             | b"key"
+            | b"api-key"
+            | b"api-token"
     );
     let start = if is_scheme {
         at + scheme + skip(&bytes[at + scheme..], b" \t:=", 3)
@@ -135,48 +153,31 @@ fn header(bytes: &[u8], at: usize) -> Option<Hit> {
         let real = password.len() >= 4 && !is_stand_in(password);
         return real.then(|| Hit::new(BASIC, value, Rank::Format));
     }
-    let long_enough = (SHORTEST_KEY..=LONGEST * 6).contains(&text.len());
+    let long_enough = (SHORTEST_KEY..=LONGEST * 3).contains(&text.len());
     (long_enough && !is_stand_in(text) && looks_generated(text))
         .then(|| Hit::new(BEARER, value, Rank::Context))
 }
 
-/// `curl -u user:password`.
-fn user_option(bytes: &[u8], hits: &mut Vec<Hit>) {
-    for option in [" -u ", " --user "] {
-        for place in crate::structured::places(bytes, option) {
-            let from = place.saturating_sub(400);
-            let line = bytes[from..place]
-                .rsplit(|b| *b == b'\n')
-                .next()
-                .unwrap_or_default();
-            let is_curl = String::from_utf8_lossy(line).contains("curl");
-            let start = place + option.len();
-            let start = start + skip(&bytes[start..], b"'\"", 1);
-            let value = start..start + value_length(&bytes[start..]);
-            let Some(both) = text(bytes, &value).filter(|_| is_curl) else {
-                continue;
-            };
-            if let Some((_, password)) = both.split_once(':')
-                && password.len() >= SHORTEST_PASSWORD
-                && !is_stand_in(password)
-            {
-                hits.push(Hit::new(BASIC, value, Rank::Format));
-            }
-        }
-    }
-}
-
 fn value_of(bytes: &[u8], word: Range<usize>, expected: Expected) -> Option<Hit> {
     let name = names::around(bytes, word.clone());
+    let name_text = text_of_name(bytes, &name);
+    let means = match expected {
+        Expected::Password => names::means_password(&name_text),
+        Expected::Key | Expected::Header => {
+            names::means_key(&name_text) || names::may_mean_key(&name_text)
+        }
+    };
+    if !means {
+        return None;
+    }
     let (start, said) = value_start(bytes, &name)?;
     let value = start..start + value_length(&bytes[start..]);
     let value = within_quotes(bytes, value);
     let text = text(bytes, &value)?;
-    let name_text = text_of_name(bytes, &name);
     let real = match expected {
-        Expected::Password => names::means_password(&name_text) && is_password(text, said),
+        Expected::Password => is_password(text, said),
         Expected::Key | Expected::Header => {
-            names::means_key(&name_text) && is_key(text, said, &name_text)
+            is_key(text, said, &name_text) && (names::means_key(&name_text) || is_only_random(text))
         }
     };
     if !real {
@@ -193,7 +194,7 @@ fn value_of(bytes: &[u8], word: Range<usize>, expected: Expected) -> Option<Hit>
 
 /// How a value was introduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+pub(crate) enum Said {
     /// In a form that machines read: `name = "value"`.
     Assigned,
     /// In a sentence: `the password is value`.
@@ -204,25 +205,93 @@ enum Said {
 fn value_start(bytes: &[u8], name: &Name) -> Option<(usize, Said)> {
     let after = name.place.end;
     let rest = &bytes[after..bytes.len().min(after + 80)];
+    if let Some(start) = attribute(rest).or_else(|| typed(rest)) {
+        return Some((after + start, Said::Assigned));
+    }
     let closed = skip(rest, b"\"'`])*}\\ \t", 6);
+    let closed = closed
+        + match rest[closed..] {
+            // `a.b::c` is a name that goes on.
+            [b':', b':', next, ..] if next.is_ascii_alphabetic() => return None,
+            [b'.' | b'+' | b'!', b'=', ..] => 1,
+            _ => 0,
+        };
     let sign = closed
         + rest[closed..]
             .iter()
             .take(4)
             .take_while(|b| is_assigning(**b) && (**b != b',' || is_quoted(&rest[..closed])))
             .count();
-    let optional = name.is_option && matches!(rest.first(), Some(b' '));
-    if sign == closed && !optional {
+    let quoted = closed > 0 && matches!(rest.get(closed - 1), Some(b'\'' | b'"'));
+    let blank = matches!(rest.first(), Some(b' '));
+    let direct = blank
+        && (name.is_option || quoted && rest[..closed - 1].iter().all(|b| *b == b' '))
+        || rest.first() == Some(&b'\t') && rest.get(1) != Some(&b'\t');
+    if sign == closed && !direct {
         return told(rest).map(|start| (after + start, Said::Told));
     }
-    let start = sign + skip(&rest[sign..], b" \t\"'`([\\*{", 8);
-    let start = after
-        + if rest[sign..].starts_with(b"\n") {
-            return None;
+    if let Some(start) = on_the_next_line(rest, sign) {
+        return Some((after + start, Said::Assigned));
+    }
+    let start = sign + skip(&rest[sign..], b" \t\"'`([\\*{@", 8);
+    if rest[sign..].starts_with(b"\n") {
+        return None;
+    }
+    Some((after + start, Said::Assigned))
+}
+
+/// `name="password" value="..."`, `{"name": "PASSWORD", "value": "..."}`, also over lines as in YAML.
+fn attribute(rest: &[u8]) -> Option<usize> {
+    let at = skip(rest, b"\"'` \t\r\n,\\", 40);
+    let word = rest.get(at..at + 5)?;
+    if at == 0 || !word.eq_ignore_ascii_case(b"value") {
+        return None;
+    }
+    let closed = at + 5 + skip(&rest[at + 5..], b"\"'` \t\\", 6);
+    matches!(rest.get(closed), Some(b'=' | b':'))
+        .then(|| closed + 1 + skip(&rest[closed + 1..], b" \t\"'`\\", 6))
+}
+
+/// `password: String = "..."`, `password string = "..."`, `password[] = "..."`.
+fn typed(rest: &[u8]) -> Option<usize> {
+    let arrays = skip(rest, b"[]", 2);
+    let colon = arrays + skip(&rest[arrays..], b" :", 3);
+    let lifetime = b"&'static ";
+    let colon = colon
+        + if rest[colon..].starts_with(lifetime) {
+            lifetime.len()
         } else {
-            start
+            0
         };
-    Some((start, Said::Assigned))
+    let kind = rest[colon..]
+        .iter()
+        .take(40)
+        .take_while(|b| {
+            b.is_ascii_alphanumeric()
+                || matches!(b, b'&' | b'\'' | b'*' | b'<' | b'>' | b'?' | b'_' | b'.')
+        })
+        .count();
+    let at = colon + kind;
+    let at = at + skip(&rest[at..], b" ", 2);
+    let named = arrays == 2
+        || kind > 1 && colon > 0 && rest[..colon].iter().any(|b| *b == b' ' || *b == b':');
+    let assigned = matches!(rest[at..], [b'=', next, ..] if next != b'=' && next != b'>');
+    (named && assigned).then(|| at + 1 + skip(&rest[at + 1..], b" @\"'`", 4))
+}
+
+/// `<password>`, and `password: |` of YAML, with the value on the next line.
+fn on_the_next_line(rest: &[u8], sign: usize) -> Option<usize> {
+    let opened = matches!(rest[..sign].last(), Some(b'>'));
+    let folded = sign + skip(&rest[sign..], b" |>", 3);
+    let folds = rest[sign..folded].iter().any(|b| *b != b' ');
+    let ends = if folds {
+        folded + skip(&rest[folded..], b"-+", 1)
+    } else {
+        sign
+    };
+    let lines = skip(&rest[ends..], b"\r\n \t", 60);
+    let breaks = rest[ends..ends + lines].contains(&b'\n');
+    ((opened || folds) && breaks).then_some(ends + lines)
 }
 
 /// A comma tells a value only of a name that was a text: `set("password", ...)`.
@@ -253,7 +322,7 @@ fn told(rest: &[u8]) -> Option<usize> {
     Some(start + skip(&rest[start..], b" :\"'`(*", 4))
 }
 
-fn skip(bytes: &[u8], signs: &[u8], most: usize) -> usize {
+pub(crate) fn skip(bytes: &[u8], signs: &[u8], most: usize) -> usize {
     bytes
         .iter()
         .take(most)
@@ -262,13 +331,13 @@ fn skip(bytes: &[u8], signs: &[u8], most: usize) -> usize {
 }
 
 /// Up to what ends a value that is not quoted.
-fn value_length(bytes: &[u8]) -> usize {
+pub(crate) fn value_length(bytes: &[u8]) -> usize {
     let ends = |byte: u8| {
         !byte.is_ascii_graphic() || matches!(byte, b'"' | b'\'' | b'`' | b'<' | b',' | b';' | b'|')
     };
     let length = bytes
         .iter()
-        .take(LONGEST * 6)
+        .take(LONGEST * 3)
         .take_while(|b| !ends(**b))
         .count();
     let end = bytes[..length]
@@ -317,7 +386,7 @@ fn line_before(bytes: &[u8], at: usize) -> String {
     String::from_utf8_lossy(line).to_ascii_lowercase()
 }
 
-fn is_password(text: &str, said: Said) -> bool {
+pub(crate) fn is_password(text: &str, said: Said) -> bool {
     let mixture = crate::alphabet::Mixture::of(text.as_bytes());
     let signs = mixture.others;
     let letters = mixture.lower + mixture.upper;
@@ -355,7 +424,11 @@ fn is_key(text: &str, said: Said, name: &str) -> bool {
 
 /// What names a value, calls for one or describes it.
 fn is_code(text: &str) -> bool {
-    let call = text.contains('(') && text.contains(')');
+    let called = text.split_once('(').is_some_and(|(name, _)| {
+        let part = |b: u8| b.is_ascii_alphabetic() || matches!(b, b'_' | b'.');
+        name.len() >= 3 && name.bytes().all(part)
+    });
+    let call = called || text.contains('(') && text.contains(')');
     let address = text.contains("://")
         || text.starts_with('/')
         || text.starts_with("./")
@@ -403,6 +476,16 @@ fn is_code(text: &str) -> bool {
         || reference
         || hash.iter().any(|start| lower.starts_with(start))
         || is_dotted_name(text)
+        || is_number(text)
+}
+
+/// `2063u32`: a number and its type.
+fn is_number(text: &str) -> bool {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-' || c == '_');
+    let kinds = [
+        "u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "f32", "f64", "ull",
+    ];
+    rest.len() < text.len() && kinds.contains(&rest.to_ascii_lowercase().as_str())
 }
 
 /// `settings.database.password2`: words with dots between.
@@ -462,8 +545,47 @@ mod tests {
             "| password | k8Wq2-zz71 |",
             "**Password:** `k8Wq2-zz71`",
             "CREATE USER x IDENTIFIED BY 'k8Wq2-zz71'",
+            "ALTER USER x WITH PASSWORD 'k8Wq2-zz71';",
+            "$password .= \"k8Wq2-zz71\";",
+            "password += 'k8Wq2-zz71'",
+            "var password string = \"k8Wq2-zz71\"",
+            "val password: String = \"k8Wq2-zz71\"",
+            "let password: &'static str = \"k8Wq2-zz71\";",
+            "char password[] = \"k8Wq2-zz71\";",
+            "NSString *password = @\"k8Wq2-zz71\";",
+            "<password>\n    k8Wq2-zz71\n</password>",
+            "password: |\n  k8Wq2-zz71\n",
+            "password: >-\n  k8Wq2-zz71\n",
+            "<add key=\"Password\" value=\"k8Wq2-zz71\" />",
+            "<property name=\"db.password\" value=\"k8Wq2-zz71\"/>",
+            "{\"name\": \"DB_PASSWORD\", \"value\": \"k8Wq2-zz71\"}",
+            "- name: DB_PASSWORD\n  value: k8Wq2-zz71\n",
+            "ENV DB_PASSWORD k8Wq2-zz71",
+            "setx DB_PASSWORD k8Wq2-zz71",
+            "machine example.org login me password k8Wq2-zz71",
+            "machine example.org\n  login me\n  password k8Wq2-zz71",
+            "password\tk8Wq2-zz71",
+            "pw: k8Wq2-zz71",
+            "WIFI_PSK=k8Wq2-zz71",
+            "пароль: k8Wq2-zz71",
+            "senha: k8Wq2-zz71",
         ] {
             assert_eq!(found(text), [("password", "k8Wq2-zz71")], "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_that_people_think_of_are_found_and_what_stands_for_one_is_not() {
+        for value in ["SuperSecretPass147!", "Summer2026!", "Sup3r$ecretPassword"] {
+            assert_eq!(found(&format!("password = {value}")), [("password", value)]);
+        }
+        for value in [
+            "secret-password",
+            "MySecretPassword",
+            "test1234",
+            "password123",
+        ] {
+            assert_eq!(found(&format!("password = {value}")), [], "{value}");
         }
     }
 
@@ -479,6 +601,10 @@ mod tests {
             format!("export SERVICE_TOKEN={value}"),
             format!("The API key is {value}."),
             format!("//registry.example.org/:_authToken={value}"),
+            format!("const weatherKey = \"{value}\";"),
+            format!("login_token = {value}"),
+            format!("NEXTAUTH_SECRET={value}"),
+            format!("pagerduty_token: {value}"),
         ] {
             assert_eq!(found(&text), [("generic_secret", value)], "{text}");
         }
@@ -545,6 +671,16 @@ mod tests {
             "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             "password = \"hunter2hunter2\" # never do this",
             "keyboard: qwerty-us-104",
+            "credentialsId: '29f63271-dc2f-4734-8221-5b31b5169bac'",
+            "ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }",
+            "const PrivateKeyExportable: X509CertificateTemplatePrivateKeyFlag = 16i32;",
+            "objectKey = \"q2Vt8Zs1Lk0Xo5Jh7Gd3Fa9R\"",
+            "weatherKey = \"9f86d081884c7d659a2feaa0c55ad015\"",
+            "weatherKey = \"users/by-name/2026/page-2\"",
+            "passport: AB1234567",
+            "password value must have 12 letters",
+            "pub const ERROR_PASSWORD_OLD: u32 = 12014u32;",
+            "name=\"authenticity_token\" value=\"q2Vt8Zs1Lk0Xo5Jh7Gd3Fa9R\"",
         ] {
             assert_eq!(found(text), [], "{text}");
         }

@@ -90,7 +90,9 @@ pub(crate) fn is_stand_in(value: &str) -> bool {
         "${", "{{", "<", "$(", "%(", "#{", "...", "***", "%s", "{0}", "\u{2026}", "\u{2022}",
     ];
     let whole = WHOLE.contains(&lower.trim_matches(['"', '\'', '_', '-', '.', '!']));
-    let spoken = SPOKEN.iter().any(|word| lower.contains(word)) && !has_random_part(value);
+    let mixed = value.len() >= 10 && Mixture::of(value.as_bytes()).classes() == 4;
+    let spoken =
+        SPOKEN.iter().any(|word| lower.contains(word)) && !has_random_part(value) && !mixed;
     whole
         || spoken
         || template.iter().any(|part| value.contains(part))
@@ -161,6 +163,18 @@ fn has_random_part(value: &str) -> bool {
         .any(|word| word.len() >= 12 && is_random(word.as_bytes()))
 }
 
+/// Whether letters are none of a language: few vowels, and many others in a row. Of random letters a
+/// fifth are vowels, of words two fifths.
+pub(crate) fn nobody_says(letters: &[u8]) -> bool {
+    const IN_A_ROW: usize = 5;
+    let is_vowel = |b: &u8| b"aeiou".contains(&b.to_ascii_lowercase());
+    let vowels = letters.iter().filter(|b| is_vowel(b)).count();
+    let others = letters
+        .split(|b| is_vowel(b) || !b.is_ascii_alphabetic())
+        .any(|run| run.len() >= IN_A_ROW);
+    letters.len() >= 16 && vowels * 10 < letters.len() * 3 && others && entropy(letters) > 3.0
+}
+
 /// Whether a value looks like one that a machine made: no words, no name, no number.
 pub(crate) fn looks_generated(value: &str) -> bool {
     let bytes = value.as_bytes();
@@ -194,6 +208,21 @@ pub(crate) fn looks_generated(value: &str) -> bool {
             && mixture.upper > 2
             && mixture.changes * 5 >= core.len()
             && entropy(&core) > 3.4
+        || words == bytes.len() && core.len() >= 24 && nobody_says(&core)
+        || mixture.digits > 0 && core.len() == bytes.len() && nobody_says(&core)
+}
+
+/// Whether a value can be nothing but random: no word, no number, no digest and no identifier.
+pub(crate) fn is_only_random(value: &str) -> bool {
+    let signs = value.bytes().all(|b| crate::alphabet::TOKEN.has(b));
+    let digest = value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let mixture = Mixture::of(value.as_bytes());
+    (20..=200).contains(&value.len())
+        && signs
+        && !digest
+        && mixture.digits >= 2
+        && mixture.others * 8 < value.len()
+        && looks_generated(value)
 }
 
 fn says_so(random: &[u8]) -> bool {
@@ -287,5 +316,16 @@ mod tests {
             assert!(is_random(text.as_bytes()), "{text}");
         }
         assert!(!is_random(b"createElementNamespace12"));
+        assert!(nobody_says(b"wdpqzcjxzcmhjtymyswqkmcydrqgpxmo"));
+        assert!(!nobody_says(b"thequickbrownfoxjumpsoverthelazydog"));
+        assert!(is_only_random("fetzvbe9vqaha57nxyg7o3i7lph9xjri"));
+        for text in [
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "7f1c9a52-3d80-4be6-a1f4-90c2d7e8b635",
+            "users/by-name/2026/page-2",
+            "AllowedSignatureTypes2",
+        ] {
+            assert!(!is_only_random(text), "{text}");
+        }
     }
 }

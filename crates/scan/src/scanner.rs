@@ -8,7 +8,7 @@ use crate::decode::{self, Signs, Way};
 use crate::finding::{Finding, Kind};
 use crate::hit::{Hit, Rank};
 use crate::vault::Search;
-use crate::view::{Budget, View};
+use crate::view::{Budget, Builder, View};
 use crate::{context, formats, structured};
 
 /// Texts are looked through in pieces of so many bytes, so that the memory for what is decoded
@@ -76,6 +76,9 @@ impl Scanner {
         let mut hits = Vec::new();
         let view = View::of(bytes);
         self.look(&view, Way::default(), Signs::All, &mut budget, &mut hits);
+        if let Some(view) = without_zeros(&view, &mut budget) {
+            self.look(&view, Way::default(), Signs::All, &mut budget, &mut hits);
+        }
         if budget.is_spent() {
             hits.push(Hit::new(Kind::TOO_ENCODED, 0..bytes.len(), Rank::Context));
         }
@@ -118,6 +121,18 @@ impl Scanner {
             decode::each(view, way, budget, &mut deeper);
         }
     }
+}
+
+/// Zero bytes are gaps of what was decoded; in a text they are signs that nobody sees.
+fn without_zeros(view: &View<'_>, budget: &mut Budget) -> Option<View<'static>> {
+    if !view.bytes.contains(&0) {
+        return None;
+    }
+    let mut out = Builder::new(view);
+    for at in (0..view.bytes.len()).filter(|at| view.bytes[*at] != 0) {
+        out.copy(at..at + 1);
+    }
+    out.finish(budget)
 }
 
 /// Pieces that overlap, with borders at blanks where there are any.
@@ -206,6 +221,15 @@ mod tests {
             (beyond[0].kind, beyond[0].end),
             (Kind::TOO_ENCODED, text.len())
         );
+    }
+
+    #[test]
+    fn zero_bytes_between_letters_hide_nothing() {
+        let token = format!("{}{}", "gh", "p_7cCRDs0pWzPqk3uVb9T1xYf5Zn2Ee8Lm4Hh6");
+        let strewn: String = token.chars().flat_map(|sign| [sign, '\0']).collect();
+        let found = Scanner::of_formats().scan(&strewn);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].start, found[0].end), (0, strewn.len() - 1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use crate::alphabet::{ALNUM, BASE64, HEX, QUERY, URL};
 use crate::finding::Kind;
 use crate::hit::{Hit, Rank};
+use crate::manifest::manifest;
 use crate::placeholder::{is_made_up, is_random, is_stand_in};
 
 const PRIVATE_KEY: Kind = Kind("private_key");
@@ -29,7 +30,7 @@ const LONGEST_KEY: usize = 64 * 1024;
 const SHORTEST_KEY: usize = 40;
 
 /// What each of them is found by.
-const BEGINNINGS: [(&str, Reader); 7] = [
+const BEGINNINGS: [(&str, Reader); 9] = [
     ("-----BEGIN ", private_key),
     ("PuTTY-User-Key-File-", putty_key),
     ("eyJ", jwt),
@@ -37,6 +38,8 @@ const BEGINNINGS: [(&str, Reader); 7] = [
     ("X-Amz-Signature=", signature),
     ("X-Goog-Signature=", signature),
     ("\"d\"", jwk),
+    ("ewo", jwt),
+    ("kind", manifest),
 ];
 
 /// Reads what begins at the first place and was found up to the second.
@@ -164,8 +167,8 @@ fn putty_key(bytes: &[u8], start: usize, _: usize) -> Option<Hit> {
     (digits >= SHORTEST_KEY).then(|| Hit::new(PUTTY_KEY, place, Rank::Document))
 }
 
-/// RFC 7519: three parts in base 64, of which the first is JSON with an algorithm. RFC 7516's
-/// have five.
+/// RFC 7519: three parts in base 64, of which the first is JSON with an algorithm, on one line or on
+/// several. RFC 7516's have five.
 fn jwt(bytes: &[u8], start: usize, _: usize) -> Option<Hit> {
     if start > 0 && URL.has(bytes[start - 1]) {
         return None;

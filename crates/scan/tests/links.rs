@@ -38,6 +38,11 @@ const LOADED: &[&str] = &[
     "<object data=\"https://evil.example/x\">",
     "<img src=\"https://evil.example/x",
     "![a](ｈttps://evil。example/x)",
+    "![a\\]b](https://evil.example/x)",
+    "![A b][]\n\n[a   B]: https://evil.example/x",
+    "<base href=\"https://evil.example/\">",
+    "<iframe srcdoc=\"&lt;img src=https://evil.example/x&gt;\"></iframe>",
+    "<img src=x onerror=\"fetch('https://evil.example/x')\">",
 ];
 
 /// Links with data in them, which somebody would have to follow.

@@ -14,6 +14,10 @@ const BROKEN_LINE: usize = 40;
 const LEAST_64: usize = 12;
 const LEAST_32: usize = 13;
 const LEAST_16: usize = 16;
+const LEAST_2: usize = 64;
+
+/// A label of a name that goes on after a dot: names have at most 63 signs between two dots.
+const LABEL: usize = 24;
 
 const fn values(alphabets: &[&str]) -> [u8; 256] {
     let mut table = [NONE; 256];
@@ -39,6 +43,7 @@ static VALUES_32: [u8; 256] = values(&[
     "abcdefghijklmnopqrstuvwxyz234567",
 ]);
 static VALUES_16: [u8; 256] = values(&["0123456789ABCDEF", "0123456789abcdef"]);
+static VALUES_2: [u8; 256] = values(&["01"]);
 
 pub(super) fn base64(view: &View<'_>, budget: &mut Budget) -> Option<View<'static>> {
     decode(view, &VALUES_64, 6, LEAST_64, budget)
@@ -50,6 +55,11 @@ pub(super) fn base32(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
 
 pub(super) fn hexadecimal(view: &View<'_>, budget: &mut Budget) -> Option<View<'static>> {
     decode(view, &VALUES_16, 4, LEAST_16, budget)
+}
+
+/// Zeros and ones without anything between them.
+pub(super) fn binary(view: &View<'_>, budget: &mut Budget) -> Option<View<'static>> {
+    decode(view, &VALUES_2, 1, LEAST_2, budget)
 }
 
 fn decode(
@@ -72,7 +82,7 @@ fn decode(
             at += digits + 1;
             continue;
         }
-        at = run.collect(bytes, at, values);
+        at = run.collect(bytes, at, values, bits);
         run.decode(bits, &mut out);
     }
     out.finish(budget)
@@ -88,7 +98,7 @@ struct Run {
 
 impl Run {
     /// Takes the run that begins here; where it ends.
-    fn collect(&mut self, bytes: &[u8], start: usize, values: &[u8; 256]) -> usize {
+    fn collect(&mut self, bytes: &[u8], start: usize, values: &[u8; 256], bits: usize) -> usize {
         self.digits.clear();
         self.places.clear();
         let mut at = start;
@@ -100,6 +110,12 @@ impl Run {
                 self.digits.push(values[usize::from(*byte)]);
                 self.places.push(at);
                 at += 1;
+            }
+            let next = bytes.get(at + 1).map_or(NONE, |b| values[usize::from(*b)]);
+            if bits < 6 && bytes.get(at) == Some(&b'.') && at - line >= LABEL && next != NONE {
+                at += 1;
+                line = at;
+                continue;
             }
             match next_line(bytes, at) {
                 Some(next)
@@ -121,7 +137,7 @@ impl Run {
         // Digits of a group: as many as give whole bytes.
         let group = match bits {
             6 => 4,
-            5 => 8,
+            5 | 1 => 8,
             _ => 2,
         };
         for skipped in 0..group {
@@ -197,6 +213,21 @@ mod tests {
     fn broken_lines_are_read_as_one() {
         let text = "c29tZXRoaW5nIGxvbmcgdGhhdCBnb2VzIG9uIGFu\r\n  ZCBvbiBhbmQgb24gYW5kIG9u";
         assert!(decoded(base64, text).contains("goes on and on"));
+    }
+
+    #[test]
+    fn what_is_spread_over_the_labels_of_a_name_is_read_as_one() {
+        let name = "736f6d657468696e672068696464656e2077697468.696e2061206e616d65.example.org";
+        assert!(decoded(hexadecimal, name).contains("something hidden within a name"));
+        let name = "onxw2zlunbuw4zzanbuwizdfnyqho2lunbuw.4idbebxgc3lf.example.org";
+        assert!(decoded(base32, name).contains("something hidden within a name"));
+    }
+
+    #[test]
+    fn zeros_and_ones_are_read() {
+        let bits: String = "hidden word".bytes().map(|b| format!("{b:08b}")).collect();
+        assert!(decoded(binary, &format!("x {bits} y")).contains("hidden word"));
+        assert_eq!(decoded(binary, &"0".repeat(200)), "");
     }
 
     #[test]

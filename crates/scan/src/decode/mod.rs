@@ -63,13 +63,14 @@ pub(crate) fn each(
 ) {
     let next = way.deeper();
     type Decoder = fn(&View<'_>, &mut Budget) -> Option<View<'static>>;
-    let all: [Decoder; 8] = [
+    let all: [Decoder; 9] = [
         plain::decode,
         escapes::decode,
         joined::decode,
         bases::base64,
         bases::base32,
         bases::hexadecimal,
+        bases::binary,
         numbers::decode,
         spelled::decode,
     ];

@@ -11,6 +11,7 @@ pub(super) fn decode(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
     let bytes = &view.bytes;
     let mut out = Builder::new(view);
     let mut list: Vec<Range<usize>> = Vec::new();
+    let mut reached = 0;
     let mut at = 0;
     while at < bytes.len() {
         if !bytes[at].is_ascii_alphanumeric() {
@@ -22,26 +23,33 @@ pub(super) fn decode(view: &View<'_>, budget: &mut Budget) -> Option<View<'stati
                 .iter()
                 .take_while(|b| b.is_ascii_alphanumeric())
                 .count();
-        let goes_on = list
-            .last()
-            .is_none_or(|last| at - last.end <= LONGEST_GAP && !bytes[last.end..at].contains(&0));
+        let goes_on =
+            list.is_empty() || at - reached <= LONGEST_GAP && !bytes[reached..at].contains(&0);
         if !goes_on {
             read(bytes, &list, &mut out);
             list.clear();
         }
         match number(bytes, at..end) {
             Some(digits) => list.push(digits),
-            // `U+0041` and `\u 0041` are one number with a letter before it.
-            None if end - at == 1 && matches!(bytes[at], b'u' | b'U' | b'x' | b'h') => {}
+            None if says_a_number(&bytes[at..end]) => {}
             None => {
                 read(bytes, &list, &mut out);
                 list.clear();
             }
         }
         at = end;
+        reached = end;
     }
     read(bytes, &list, &mut out);
     out.finish(budget)
+}
+
+/// `U+0041` and `\u 0041` are one number with a letter before it, `chr(65)` one with a word.
+fn says_a_number(word: &[u8]) -> bool {
+    let words = ["u", "x", "h", "chr", "char", "fromcharcode"];
+    words
+        .iter()
+        .any(|one| word.eq_ignore_ascii_case(one.as_bytes()))
 }
 
 /// The digits of what may be a number, without what says its base.
@@ -114,6 +122,8 @@ mod tests {
             "0x68, 0x69, 0x64, 0x64, 0x65, 0x6e, 0x20, 0x77, 0x6f, 0x72, 0x64",
             "x68 x69 x64 x64 x65 x6E x20 x77 x6F x72 x64",
             "U+0068 U+0069 U+0064 U+0064 U+0065 U+006E U+0020 U+0077 U+006F U+0072 U+0064",
+            "chr(104)+chr(105)+chr(100)+chr(100)+chr(101)+chr(110)+chr(32)+chr(119)+chr(111)+chr(114)+chr(100)",
+            "String.fromCharCode(104,105,100,100,101,110,32,119,111,114,100)",
             "150 151 144 144 145 156 040 167 157 162 144",
             "01101000 01101001 01100100 01100100 01100101 01101110 00100000 01110111 01101111 01110010 01100100",
         ] {

@@ -2,7 +2,8 @@
 
 use super::{Format, Part::Lit, Part::Run, row};
 use crate::alphabet::{
-    ALNUM, BASE64, DIGIT, DOTTED, HEX, LOWER, LOWER_ALNUM, SLUG, UPPER_ALNUM, URL, URL_EQUALS,
+    ALNUM, BASE64, DIGIT, DOTTED, DOTTED_EQUALS, HEX, LOWER, LOWER_ALNUM, SLUG, UPPER_ALNUM, URL,
+    URL_EQUALS,
 };
 
 /// One row a format.
@@ -28,7 +29,7 @@ pub(super) const FORMATS: &[Format] = &[
         "AI{}zaXUJQQ-u_R3r4dv1ohf_crVQ3S8UH5Nmkn-u"),
     row("google_oauth_secret", &[Lit("GOCSPX-"), Run(URL, 28, 28)],
         "GOC{}SPX-aFfI_D-_3l6BadJ7lMTi7yrNz63F"),
-    row("google_oauth_token", &[Lit("ya29."), Run(DOTTED, 40, 1200)],
+    row("google_oauth_token", &[Lit("ya29."), Run(DOTTED, 20, 1200)],
         "ya{}29.LI5mtYKsb6vs8fKBq2V~lYjSnaWZfezCGGeM7S_DH~hB"),
     row("google_refresh_token", &[Lit("1//0"), Run(URL, 40, 120)],
         "1/{}/0LS9yBS8J1gDXeKSEgQlECLcNyccFbij43r6SC2oPU4yN"),
@@ -94,7 +95,7 @@ pub(super) const FORMATS: &[Format] = &[
         "vc{}k_XTBdSaWeSCbgn1fYMOCslLcgx3IoPAX12frFxLwM2yYPyoDOUq3Lc0"),
     row("render_key", &[Lit("rnd_"), Run(ALNUM, 28, 36)],
         "rn{}d_FHsGuy5LOT6vEkibDp58higA9SfsQMOs"),
-    row("supabase_token", &[Lit("sbp_"), Run(HEX, 40, 40)],
+    row("supabase_token", &[Lit("sbp_"), Run(LOWER_ALNUM, 40, 40)],
         "sb{}p_b2f144d04b2476b8c9b7b6a33d2e63c0fbfb6519"),
     row("supabase_secret_key", &[Lit("sb_secret_"), Run(URL, 22, 22), Lit("_"), Run(URL, 8, 8)],
         "sb_se{}cret_KRAWCzoxdN0FwbSGCR8eEQ_JQpFn9tZ"),
@@ -142,7 +143,7 @@ pub(super) const FORMATS: &[Format] = &[
         "dp.s{}cim.crHWKYLSFrn6FNrQ8rbEE6zFZe23HBHfaTyWJQp9ferI"),
     row("doppler_token", &[Lit("dp.audit."), Run(ALNUM, 40, 44)],
         "dp.a{}udit.q4GmaC20BGTtBGKgSVFdjwCrsya8rXThSnvw6IM70N1s"),
-    row("pulumi_token", &[Lit("pul-"), Run(HEX, 40, 40)],
+    row("pulumi_token", &[Lit("pul-"), Run(LOWER_ALNUM, 40, 40)],
         "pu{}l-5f61a0a2c6565aa4786318f50a0b4a34e972d6c1"),
     row("clickhouse_key", &[Lit("4b1d"), Run(ALNUM, 38, 38)],
         "4b{}1dx18jxbF75XHXuS4ItteB1gp7YlcnYfYu4QKeG4"),
@@ -162,4 +163,20 @@ pub(super) const FORMATS: &[Format] = &[
         "cf{}ltCIzxZbiydt8duunbWn1FNmpCMLzBLu2+iW/JVKcw3wi60NHYATT27zTSakno"),
     row("scaleway_key", &[Lit("SCW"), Run(UPPER_ALNUM, 17, 17)],
         "S{}CW5TLNFZUP64TQH09Z1"),
+    row("salesforce_token", &[Lit("00D"), Run(ALNUM, 12, 12), Lit("!"), Run(DOTTED, 96, 110)],
+        "0{}0DECcNQf2suOoO!Ln0SFqZYVVA_jEnTYGUHe1Ldw6RxrrBR7RZ53l3a_rfzk1J_o82PYnILGwQGvBSBBXKd5t5T33JnbYfPrYs5ClnrIehe6bhq"),
+    row("azure_refresh_token", &[Lit("0.A"), Run(URL, 50, 300), Lit(".Ag"), Run(URL, 200, 3000)],
+        "0{}.AHxzui_4HOIhdTNc4SKjGmTY8unPk9ybaMd6u1jF8x6MFqMX7Jy.AgSvFMKuBK42tOE0FCfRQ7QvYugk3fa9vo6iM713uwplt6yb_jT-uY704T9foyyM5jmqeLb7PwBH2N1zLePZlSfnK-9UpXdxgAyJ9ujjnk8hUJQQ-u_R3r4dv1ohf_crVQ3S8UH5Nmkn-SOFFfI_D-_3l6BadJ7lMTi7yrNz63Rb-RI5mtYKsb6vs8fKBq2VlYjSnaWZfe"),
+    row("azure_refresh_token", &[Lit("1.A"), Run(URL, 50, 300), Lit(".Ag"), Run(URL, 200, 3000)],
+        "1{}.AzCGGeM7S_DHhD3JjFv3ALf-IWkvJOKSoeqDaatBg6aHaHFvKUK.AgLzuo_ON_B5S9yBS8J1gDXeKSEgQlECLcNyccFbij43r6SC2oPU4yRMEZ6TO9HGPruS6AdhRb5cLLvA7fpfPIgGjXm91FNcfOEKr0aiacS8J7K2JWvza5LW6UgxtqkAfrp-WagdBcnBlqybmm-GpBzIwu1F-0UFtiiuw9oQL3rZlyQEIaLARIW7vUs9w410Vn5hjzO_3k"),
+    row("fullstory_key", &[Lit("na1."), Run(BASE64, 100, 100)],
+        "na{}1.AgcCapvyr4B0fimTBMis/OSVIExPynwXll7973kF7TwGT5/R7MuQpFK89DMcUA9zFBEkhn6cJ7Qdoo2ClxWyWqbjmigC/zelYlx0"),
+    row("yandex_token", &[Lit("t1."), Run(URL_EQUALS, 2, 400), Lit("."), Run(URL_EQUALS, 86, 88)],
+        "t{}1.z4.f5JZSCnDW6tGgx7gPnxzw6B5TEvZ61Af7wScNZhMWeeJVTk7OzuNzFoSDmZqDdy2SyAUA8f1fTIZZxqp3BbRs1"),
+    row("salad_cloud_key", &[Lit("salad_cloud_"), Run(ALNUM, 1, 7), Lit("_"), Run(ALNUM, 20, 235)],
+        "salad_{}cloud_A_3L24plOhNcn7PL7UCnoX"),
+    row("zoho_token", &[Lit("1000."), Run(HEX, 32, 32), Lit("."), Run(HEX, 32, 32)],
+        "10{}00.288a925ad26b097cf7ee18beb83e5cae.6df89069aa784c74e1a45db59ae56f96"),
+    row("salesforce_token", &[Lit("5AEP861"), Run(DOTTED_EQUALS, 80, 240)],
+        "5AE{}P861kq2Vt8Zs1Lk0Xo5Jh7Gd3Fa9Rb6Nc4Me2Wy1Ux8Pv5QsT7rE0iU3oP9aS6dF4gH2jK8lZ1xC5vB7nM3qW0e"),
 ];

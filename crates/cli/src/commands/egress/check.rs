@@ -8,7 +8,10 @@ use outbound::RuleSet;
 use protocol::control::{ModelRoute, Reach, Scheme, TunnelRule};
 use protocol::ids::ChannelId;
 use protocol::time::Millis;
+use scan::{Kind, Scanner};
 use serde_json::{Value, json};
+
+use super::scan::scanner;
 
 use crate::fault::Fault;
 use crate::lines::{self, Line};
@@ -23,21 +26,52 @@ pub(crate) struct Check {
 }
 
 pub(crate) fn run(check: &Check, home: &Home) -> Result<(), Fault> {
-    let rules = rules(home)?;
+    let (rules, scanner) = (rules(home)?, scanner(home));
     let form = if check.json { as_json } else { as_words };
     let input = BufReader::new(io::stdin().lock());
     let out = BufWriter::new(io::stdout().lock());
-    lines::each(input, out, |line| form(answer(&rules, &line)))
+    lines::each(input, out, |line| form(answer(&rules, &scanner, &line)))
 }
 
-fn answer(rules: &RuleSet, line: &Line<'_>) -> String {
+fn answer(rules: &RuleSet, scanner: &Scanner, line: &Line<'_>) -> String {
     match line {
-        Line::Text(text) => outbound::explain(rules, text, Millis::now()),
+        Line::Text(text) => {
+            let said = outbound::explain(rules, text, Millis::now());
+            leak(scanner, text, &said).unwrap_or(said)
+        }
         Line::Unreadable(why) => {
             json!({ "id": null, "decision": "deny", "reason": why, "class": "malformed" })
                 .to_string()
         }
     }
+}
+
+/// What the leak scan says of a request that may go out otherwise: no rule and no yes lets a
+/// secret out with what a tool sends.
+fn leak(scanner: &Scanner, line: &str, said: &str) -> Option<String> {
+    let said: Value = serde_json::from_str(said).ok()?;
+    let request: Value = serde_json::from_str(line).ok()?;
+    let subject = request["subject"].as_str().unwrap_or("tool:");
+    let is_tool = ["model", "exec:", "channel:"]
+        .iter()
+        .all(|other| !subject.starts_with(other));
+    if said["decision"] == "deny" || !is_tool {
+        return None;
+    }
+    let found = scanner.scan(request["url"].as_str().unwrap_or_default());
+    let mut kinds: Vec<Kind> = found.iter().map(|found| found.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    let reason = format!(
+        "the address holds what looks like a secret ({}); take it out, and name the secret with \
+         `credential` if a rule sends it there",
+        kinds.join(", ")
+    );
+    (!kinds.is_empty()).then(|| {
+        json!({ "id": said["id"], "decision": "deny", "reason": reason, "class": "leak" })
+            .to_string()
+    })
 }
 
 /// Those of the configuration; without one, the model at its usual place and Telegram.
@@ -113,7 +147,7 @@ mod tests {
     fn decisions(home: &Home, input: &[u8]) -> Vec<(Value, String)> {
         let (rules, mut out) = (rules(home).unwrap(), Vec::new());
         lines::each(BufReader::new(input), &mut out, |line| {
-            answer(&rules, &line)
+            answer(&rules, &Scanner::of_formats(), &line)
         })
         .unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -165,6 +199,22 @@ mod tests {
             .map(|(_, said)| said)
             .collect();
         assert_eq!(said, ["allow", "deny", "allow", "deny", "deny"]);
+    }
+
+    #[test]
+    fn an_address_with_a_secret_in_it_is_denied_whatever_allows_it() {
+        let rule = "[[egress]]\nname = \"r\"\nsubject = \"tool:http_request\"\nhost = \"example.com\"\nowner = \"me\"\nexpires = \"9999-01-01\"\n";
+        let (_dir, home) = home(Some(&format!("{MODEL}{rule}")));
+        let token = format!("{}{}", "gh", "p_7cCRDs0pWzPqk3uVb9T1xYf5Zn2Ee8Lm4Hh6");
+        let input = format!(
+            "{{\"method\":\"GET\",\"url\":\"https://example.com/?page=2\"}}\n\
+             {{\"method\":\"GET\",\"url\":\"https://example.com/?q={token}\"}}\n"
+        );
+        let said: Vec<String> = decisions(&home, input.as_bytes())
+            .into_iter()
+            .map(|(_, said)| said)
+            .collect();
+        assert_eq!(said, ["allow", "deny"]);
     }
 
     #[test]

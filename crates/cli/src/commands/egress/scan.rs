@@ -71,7 +71,7 @@ fn rules(home: &Home) -> Result<Vec<EgressRule>, Fault> {
 }
 
 /// With the marks of the vault, where there is one that can be opened.
-fn scanner(home: &Home) -> Scanner {
+pub(super) fn scanner(home: &Home) -> Scanner {
     if !home.vault().exists() {
         return Scanner::of_formats();
     }
