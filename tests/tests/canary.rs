@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::model::{Rule, Script, ScriptedModel, Step};
 use testkit::system::{System, processes_with, said, wait_for};
 use testkit::telegram::{BotMessage, Chat, TelegramServer};
+use testkit::tls::TlsFront;
 
 const OWNER: i64 = 7;
 const CHANNEL: &str = "bulkhead-channel-telegram";
@@ -90,59 +92,109 @@ fn invented(len: usize) -> String {
     text
 }
 
-/// Everything of a process that can be read and that could hold a secret.
-fn of_process(pid: u32) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
+/// How much of a process' memory is looked at at once.
+const PIECE: usize = 16 << 20;
+/// No needle is longer.
+const OVERLAP: usize = 256;
+/// More than any program has that it could have written to. Of what is not there the kernel gives zeros.
+const MOST: u64 = 4 << 30;
+
+/// Shows everything of a process that can be read and that could hold a secret, in pieces; how many bytes of memory
+/// there were.
+fn each_of_process(pid: u32, see: &mut dyn FnMut(&str, &[u8])) -> u64 {
     for name in ["environ", "cmdline"] {
-        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        found.push((name.to_owned(), bytes));
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).expect("root may read it");
+        see(name, &bytes);
     }
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else {
-        return found;
-    };
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read it");
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read it");
+    let mut had = 0;
     for line in maps.lines() {
         let mut words = line.split_whitespace();
         let (Some(range), Some(mode)) = (words.next(), words.next()) else {
-            continue;
+            panic!("{line}");
         };
         // Images of programs are the same for all; what is written to is what can hold something.
         if !mode.starts_with("rw") {
             continue;
         }
-        let ends = range.split_once('-').and_then(|(start, end)| {
-            let number = |text| u64::from_str_radix(text, 16).ok();
-            Some((number(start)?, number(end)?))
+        let number = |text| u64::from_str_radix(text, 16).expect("a number");
+        let (start, end) = range.split_once('-').expect("two numbers");
+        let (start, end) = (number(start), number(end));
+        had += end - start;
+        assert!(had <= MOST, "{pid} has too much to be searched: {maps}");
+        each_piece(start, end, &mut |start, end| {
+            let bytes = read_range(&memory, start, end);
+            see(&format!("memory {line}"), &bytes);
         });
-        let Some((start, end)) = ends else { continue };
-        if let Some(bytes) = read_range(&memory, start, end) {
-            found.push((format!("memory {line}"), bytes));
-        }
     }
-    found
+    had
+}
+
+/// Pieces that overlap, so that nothing is hidden by a border.
+fn each_piece(start: u64, end: u64, see: &mut dyn FnMut(u64, u64)) {
+    let mut at = start;
+    loop {
+        let to = end.min(at + PIECE as u64);
+        see(at, to);
+        if to == end {
+            return;
+        }
+        at = to - OVERLAP as u64;
+    }
 }
 
 /// The pages of a range; those that are not there read as zeros.
-fn read_range(memory: &File, start: u64, end: u64) -> Option<Vec<u8>> {
-    let len = usize::try_from(end - start)
-        .ok()
-        .filter(|len| *len <= 512 << 20)?;
+fn read_range(memory: &File, start: u64, end: u64) -> Vec<u8> {
+    let len = usize::try_from(end - start).expect("a piece");
     let mut bytes = vec![0; len];
     let mut have = 0;
     while have < len {
         match memory.read_at(&mut bytes[have..], start + have as u64) {
             Ok(got @ 1..) => have += got,
             // A hole, or what the kernel does not give: the next page.
-            Ok(0) | Err(_) => have = (have / 4096 + 1) * 4096,
+            Ok(0) | Err(_) => {
+                let page = (start + have as u64) / 4096 + 1;
+                have = usize::try_from(page * 4096 - start).expect("a piece");
+            }
         }
     }
-    Some(bytes)
+    bytes
+}
+
+/// The address of the model, in a network of the test's own.
+const ELSEWHERE: &str = "93.184.216.34";
+/// What says that this process is in that network already.
+const MARK: &str = "BULKHEAD_TEST_IN_NAMESPACE";
+
+/// Runs this test once more, in a network namespace that has that address and no way out.
+fn in_a_network_of_its_own(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(MARK).is_some() {
+        return body();
+    }
+    let script = format!(
+        "ip link set lo up && ip address add {ELSEWHERE}/32 dev lo && exec \"$1\" --exact \"$2\" --nocapture"
+    );
+    let output = Command::new("unshare")
+        .args(["--net", "--", "sh", "-c", &script, "sh"])
+        .arg(std::env::current_exe().expect("a test has a path"))
+        .arg(test)
+        .env(MARK, "1")
+        .output()
+        .expect("unshare runs");
+    assert!(
+        output.status.success() && said(&output).contains("1 passed"),
+        "{}",
+        said(&output)
+    );
 }
 
 struct Rig {
     system: System,
     server: TelegramServer,
-    _model: ScriptedModel,
+    /// Before the model, and before the host that a tool asks.
+    fronts: [TlsFront; 2],
+    _servers: [ScriptedModel; 2],
     canaries: Vec<Canary>,
     decoy: PathBuf,
 }
@@ -162,28 +214,59 @@ impl Rig {
                 Step::text("That was one."),
             ],
         };
+        // Any server does: what counts is what it is sent.
+        let host = ScriptedModel::start(Script::echo()).expect("a server");
+        let hub = TlsFront::start("127.0.0.1", host.port()).expect("TLS before it");
+        let url = format!("https://{}/v1/models", hub.address());
+        let asks = Rule {
+            contains: "ask the hub".to_owned(),
+            steps: vec![
+                Step::call("http_request", json!({ "url": url, "credential": "hub" })),
+                Step::text("That was the hub."),
+            ],
+        };
         let script = Script {
-            rules: vec![rule],
+            rules: vec![rule, asks],
             ..Script::echo()
         };
         let model = ScriptedModel::start(script).expect("a scripted model");
+        let remote = TlsFront::start(ELSEWHERE, model.port()).expect("TLS before it");
         let server = TelegramServer::start(&canaries[0].value).expect("a Telegram server");
-        let api = format!(
-            "[channel.telegram]\napi = \"http://{}\"\n",
-            server.address()
-        );
-        let system = System::prepare(model.port(), &api);
         let folder = tempfile::Builder::new()
             .prefix("bulkhead-decoy-")
             .tempdir()
             .expect("a folder");
-        let decoy = folder.keep().join("credentials");
+        let folder = folder.keep();
+        let roots = [("model.pem", remote.root()), ("hub.pem", hub.root())].map(|(name, root)| {
+            let path = folder.join(name);
+            fs::write(&path, root).expect("a certificate is written");
+            path
+        });
+        let more = format!(
+            "[channel.telegram]\napi = \"http://{}\"\n[network]\nextra_roots = {roots:?}\n\
+             [[egress]]\nname = \"hub\"\nsubject = \"tool:http_request\"\nhost = \"127.0.0.1\"\n\
+             ports = [{}]\nprivate = true\nask = \"never\"\nowner = \"me\"\nexpires = \"2099-01-01\"\n\
+             credential = {{ secret = \"hub\", as = \"bearer\" }}\n",
+            server.address(),
+            hub.address().port(),
+        );
+        let system = System::prepare(model.port(), &more);
+        system.configure(|config| {
+            let loopback = format!("http://127.0.0.1:{}", model.port());
+            let section = format!(
+                "[model.remote]\nhost = \"{ELSEWHERE}\"\nsecret = \"model-key\"\n[channel.web]"
+            );
+            config
+                .replace(&loopback, &format!("https://{}", remote.address()))
+                .replace("[channel.web]", &section)
+        });
         let mut rig = Self {
             system,
             server,
-            _model: model,
+            fronts: [remote, hub],
+            _servers: [model, host],
             canaries,
-            decoy,
+            decoy: folder.join("credentials"),
         };
         rig.fill();
         rig.system.up();
@@ -194,8 +277,8 @@ impl Rig {
     fn fill(&mut self) {
         let subjects: [&[&str]; 3] = [
             &["--for", "channel:telegram"],
-            &["--for", "model", "--host", "models.example.com"],
-            &["--for", "tool", "--host", "api.example.com"],
+            &["--for", "model", "--host", ELSEWHERE],
+            &["--for", "tool", "--host", "127.0.0.1"],
         ];
         for (canary, subject) in self.canaries.iter().zip(subjects) {
             let words = [&["vault", "add", canary.name], subject].concat();
@@ -222,7 +305,8 @@ impl Rig {
         self.canaries.push(Canary::new("aws-root", value));
     }
 
-    /// A turn over Telegram with a call that is asked about and runs in a box.
+    /// Turns over Telegram: with a call that is asked about and runs in a box, and with a request that takes a
+    /// credential. The model takes its key each time.
     fn turn(&self) {
         let writes = |text: &str| self.server.user_writes(OWNER, &Chat::private(OWNER), text);
         writes("hello");
@@ -235,18 +319,35 @@ impl Rig {
             .bulkhead(&["pair", "approve", &code, "--as", "owner"]);
         assert!(paired.status.success(), "{}", said(&paired));
         writes("make one");
-        let question = wait_for("a question", || {
-            let asks = |message: &BotMessage| message.buttons.iter().any(|b| b.text == "Approve");
-            self.server.messages().into_iter().rfind(asks)
-        });
-        let yes = question
-            .buttons
-            .iter()
-            .find(|button| button.text == "Approve");
-        self.server
-            .user_presses(OWNER, question.id, &yes.expect("a button").callback_data);
+        self.approves("touch one");
         self.told("That was one.");
         assert!(self.system.workspace().join("one").exists());
+        writes("ask the hub");
+        self.approves("with the secret `hub`");
+        self.told("That was the hub.");
+        // That they were used, or there would be nothing to find.
+        for (front, canary) in self.fronts.iter().zip(&self.canaries[1..]) {
+            let heard = front.heard();
+            assert!(
+                find(&heard, canary.value.as_bytes()),
+                "{} did not arrive: {}",
+                canary.name,
+                String::from_utf8_lossy(&heard)
+            );
+        }
+    }
+
+    fn approves(&self, part: &str) {
+        let question = wait_for("a question", || {
+            let asks = |message: &BotMessage| {
+                message.text.contains(part) && message.buttons.iter().any(|b| b.text == "Approve")
+            };
+            self.server.messages().into_iter().rfind(asks)
+        });
+        let mut buttons = question.buttons.iter();
+        let yes = buttons.find(|button| button.text == "Approve");
+        let data = &yes.expect("a button").callback_data;
+        self.server.user_presses(OWNER, question.id, data);
     }
 
     fn told(&self, part: &str) -> String {
@@ -260,17 +361,13 @@ impl Rig {
     fn search(&self) -> BTreeSet<(String, &'static str)> {
         let mut hits = BTreeSet::new();
         for (program, pid) in self.programs() {
-            let held = of_process(pid);
-            assert!(
-                held.iter().any(|(place, _)| place.starts_with("memory")),
-                "{program} cannot be searched"
-            );
-            for (place, bytes) in held {
-                for canary in self.canaries.iter().filter(|canary| canary.is_in(&bytes)) {
+            let memory = each_of_process(pid, &mut |place, bytes| {
+                for canary in self.canaries.iter().filter(|canary| canary.is_in(bytes)) {
                     eprintln!("{} is in {program}: {place}", canary.name);
                     hits.insert((program.clone(), canary.name));
                 }
-            }
+            });
+            assert!(memory > 0, "{program} cannot be searched");
         }
         each_file(self.system.home(), &mut |path| {
             let mut bytes = path.display().to_string().into_bytes();
@@ -326,6 +423,13 @@ fn each_file(folder: &Path, each: &mut impl FnMut(&Path)) {
 
 #[test]
 fn no_program_file_or_record_has_a_secret_that_is_not_its_own() {
+    in_a_network_of_its_own(
+        "no_program_file_or_record_has_a_secret_that_is_not_its_own",
+        search_for_secrets,
+    );
+}
+
+fn search_for_secrets() {
     let rig = Rig::start();
     let names: BTreeMap<String, u32> = rig.programs().into_iter().collect();
     for name in [
@@ -345,16 +449,19 @@ fn no_program_file_or_record_has_a_secret_that_is_not_its_own() {
         );
     }
     // That the search sees: the channel has its own token. Egress carries its bytes, which the stand-in wants
-    // in the clear; a real server gets them by TLS, which ends in the channel.
+    // in the clear; a real server gets them by TLS, which ends in the channel. What egress attaches may still be in
+    // the buffers of a connection that it keeps.
     let own = (CHANNEL.to_owned(), "telegram-token");
-    let carried = ("bulkhead-egress".to_owned(), "telegram-token");
+    let foreign = |hits: &BTreeSet<(String, &'static str)>| -> Vec<_> {
+        let meant = |(program, canary): &&(String, &'static str)| {
+            program == "bulkhead-egress" && *canary != "aws-root"
+                || (program.as_str(), *canary) == (CHANNEL, own.1)
+        };
+        hits.iter().filter(|hit| !meant(hit)).cloned().collect()
+    };
     let hits = rig.search();
     assert!(hits.contains(&own), "the search is blind: {hits:?}");
-    let more: Vec<_> = hits
-        .iter()
-        .filter(|hit| **hit != own && **hit != carried)
-        .collect();
-    assert!(more.is_empty(), "{more:?}");
+    assert_eq!(foreign(&hits), []);
 
     // What is left when programs die in the middle: no core, nothing in the log.
     for name in [
@@ -368,20 +475,15 @@ fn no_program_file_or_record_has_a_secret_that_is_not_its_own() {
     rig.server
         .user_writes(OWNER, &Chat::private(OWNER), "are you there?");
     rig.told("You said: are you there?");
-    let hits = rig.search();
-    let more: Vec<_> = hits
-        .iter()
-        .filter(|hit| **hit != own && **hit != carried)
-        .collect();
-    assert!(more.is_empty(), "after crashes: {more:?}");
+    assert_eq!(foreign(&rig.search()), [], "after crashes");
     let log = fs::read_to_string(rig.system.home().join("log/bulkhead.log")).expect("the log");
     assert!(log.contains("signal 6"), "nothing crashed: {log}");
     let record: Vec<Value> = rig.system.record();
     let text = serde_json::to_string(&record).expect("JSON");
-    assert!(
-        text.contains("secret_used") && text.contains("telegram-token"),
-        "names are on the record"
-    );
+    assert!(text.contains("secret_used"), "names are on the record");
+    for name in ["telegram-token", "model-key", "hub"] {
+        assert!(text.contains(name), "{name} is on the record");
+    }
     assert!(
         rig.canaries
             .iter()
@@ -402,4 +504,19 @@ fn the_search_finds_each_form_of_a_secret() {
         canary.is_in(b"6162636465666768696a6b6c6d6e6f707172737475767778797a30313233343536373839")
     );
     assert!(!canary.is_in(b"abcdefghijklmnopqrstuvwxyz012345678"));
+    assert!(canary.needles.iter().all(|needle| needle.len() < OVERLAP));
+}
+
+#[test]
+fn what_is_searched_in_pieces_is_searched_whole() {
+    for len in [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 40 * PIECE + 7] {
+        let (start, end) = (4096, 4096 + len as u64);
+        let mut seen_to = start + OVERLAP as u64;
+        each_piece(start, end, &mut |from, to| {
+            assert!(from == start || from + OVERLAP as u64 == seen_to, "{from}");
+            assert!(to > from && to - from <= PIECE as u64);
+            seen_to = to;
+        });
+        assert_eq!(seen_to, end);
+    }
 }

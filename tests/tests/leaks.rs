@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::model::{Script, ScriptedModel, Step};
+use testkit::model::{Rule, Script, ScriptedModel, Step};
 use testkit::system::{System, said, wait_for};
 
 /// A value of the vault; made up, in no known format.
@@ -108,11 +108,18 @@ fn what_a_file_holds_of_the_vault_reaches_neither_the_model_nor_the_record() {
 
 #[test]
 fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
-    let model = model([
-        Step::call("exec", json!({ "command": "cat keys.txt" })),
-        Step::text("should never be said"),
-        Step::text("hello"),
-    ]);
+    let rule = Rule {
+        contains: "look around".to_owned(),
+        steps: vec![
+            Step::call("exec", json!({ "command": "cat keys.txt" })),
+            Step::text("should never be said"),
+        ],
+    };
+    let script = Script {
+        rules: vec![rule],
+        ..Script::echo()
+    };
+    let model = ScriptedModel::start(script).expect("a model");
     let system = System::start(model.port(), "");
     let bait = system.workspace().join("keys.txt");
     let plant = bait.to_str().expect("a path");
@@ -120,6 +127,8 @@ fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
     assert!(done.status.success(), "{}", said(&done));
     assert!(bait.exists(), "{}", said(&done));
     std::thread::sleep(Duration::from_secs(5));
+    let other = system.ask("before")["session"].clone();
+    let other = other.as_str().expect("a session");
     let ask = system.spawn(&["ask", "--json", "look around"]);
     wait_for("the session to be halted", || {
         system.rows("session_halted").first().cloned()
@@ -128,9 +137,31 @@ fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
     assert!(!out.contains("should never be said"), "{out} {err}");
     let rows = system.rows("session_halted");
     assert_eq!(rows[0]["event"]["decoy"], "bait", "{rows:?}");
-    let session = rows[0]["session"].as_str().expect("a session").to_owned();
-    let again = system.bulkhead(&["ask", "--json", "--session", &session, "go on"]);
-    assert!(said(&again).contains("halted"), "{}", said(&again));
+    let halted = rows[0]["session"].as_str().expect("a session").to_owned();
+    assert_ne!(halted, other);
+
+    let asked = model.requests().len();
+    let only_that_one_is_halted = |when: &str| {
+        let again = system.bulkhead(&["ask", "--json", "--session", &halted, "go on"]);
+        assert!(said(&again).contains("halted"), "{when}: {}", said(&again));
+        let answer = system.ask_in(other, when);
+        assert_eq!(answer["reply"], format!("You said: {when}"), "{answer}");
+        assert_eq!(answer["session"], other, "{answer}");
+        let answer = system.ask(&format!("anew {when}"));
+        assert_eq!(
+            answer["reply"],
+            format!("You said: anew {when}"),
+            "{answer}"
+        );
+    };
+    only_that_one_is_halted("at once");
+    let down = system.bulkhead(&["down"]);
+    assert!(down.status.success(), "{}", said(&down));
+    system.up();
+    only_that_one_is_halted("after a restart");
+    // The model was asked by those that go on alone.
+    assert_eq!(model.requests().len(), asked + 4);
+    assert_eq!(system.rows("session_halted").len(), 1);
     system.assert_record_is_sound();
 }
 

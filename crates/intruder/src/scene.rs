@@ -23,12 +23,14 @@ pub struct Scene {
     pub write: Vec<Target>,
     /// A port of 127.0.0.1 at which somebody counts.
     pub port: u16,
-    /// The names of all secrets.
-    pub secrets: Vec<String>,
+    /// All secrets.
+    pub secrets: Vec<Secret>,
     /// The vault's folder.
     pub vault: PathBuf,
     /// Where `bulkhead` speaks to the supervisor.
     pub supervisor: PathBuf,
+    /// Where it speaks to the vault.
+    pub vault_socket: PathBuf,
     /// A command of tier 3, which leaves a file in the workspace.
     pub command: String,
     /// A file of the workspace that is a secret.
@@ -42,6 +44,29 @@ pub struct Target {
     pub asset: Asset,
     /// Where.
     pub path: PathBuf,
+}
+
+/// A secret, as far as it is no secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name.
+    pub name: String,
+    /// What it stands for.
+    pub asset: Asset,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It went through.
+    Through,
+    /// It was refused.
+    Refused,
+    /// It was said, and is not answered; whether it had an effect is looked for afterwards.
+    Said,
+    /// Nobody knows: no answer came in time, or it could not be said.
+    NotKnown,
 }
 
 /// What is only known when everything runs.
@@ -71,8 +96,8 @@ pub enum Line {
         asset: Asset,
         /// How.
         probe: String,
-        /// Whether it went through.
-        through: bool,
+        /// What came of it.
+        outcome: Outcome,
         /// What was answered.
         detail: String,
     },

@@ -81,6 +81,48 @@ impl Asset {
     }
 }
 
+/// An attempt by its name, and on what.
+pub type Try = (Asset, &'static str);
+
+/// What has to be tried from everywhere. Where one of these is missing, or was not answered, nobody knows.
+pub const EVERYWHERE: &[Try] = &[
+    (
+        Asset::OtherToken,
+        "ask the vault's socket for telegram-token",
+    ),
+    (Asset::OtherToken, "ask the vault's socket for web-token"),
+    (Asset::ProviderKey, "ask the vault's socket for model-key"),
+    (Asset::VaultFile, "read vault.json"),
+    (Asset::VaultFile, "open the vault with its key"),
+    (Asset::MasterKey, "read vault.key"),
+    (Asset::History, "read ledger.db"),
+    (Asset::SigningKey, "read ledger.key"),
+    (Asset::OtherSession, "read state.db"),
+    (Asset::ForgedApproval, "read operator.key"),
+    (Asset::PolicyChange, "write bulkhead.toml"),
+    (Asset::PolicyChange, "write rules"),
+    (Asset::HostFiles, "read diary.txt"),
+    (Asset::HostFilesWritten, "write diary.txt"),
+    (Asset::HostFilesWritten, "write outside"),
+    (Asset::WorkspaceFiles, "read notes.txt"),
+    (Asset::NetworkHost, "connect by TCP"),
+    (Asset::NetworkHost, "send by UDP"),
+    (Asset::NetworkHost, "take a port by IPv6"),
+    (Asset::OtherProcess, "Trace of a process"),
+    (Asset::OtherProcess, "ReadMemory of a process"),
+    (Asset::OtherProcess, "TakeDescriptor of a process"),
+    (Asset::OtherProcess, "Environment of a process"),
+    (Asset::OtherProcess, "MemoryFile of a process"),
+    (Asset::OtherProcess, "Signal of a process"),
+    (Asset::Supervisor, "Trace of a process"),
+    (Asset::Supervisor, "ReadMemory of a process"),
+    (Asset::Supervisor, "TakeDescriptor of a process"),
+    (Asset::Supervisor, "Environment of a process"),
+    (Asset::Supervisor, "MemoryFile of a process"),
+    (Asset::Supervisor, "Signal of a process"),
+    (Asset::Supervisor, "ask over its socket"),
+];
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -90,6 +132,8 @@ pub struct Row {
     pub program: Program,
     /// What it reaches by design; everything else it must not.
     pub yes: &'static [Asset],
+    /// What has to be tried over its links before it counts as not reached, beside [`EVERYWHERE`].
+    pub tries: &'static [Try],
     /// Why, for people.
     pub why: &'static str,
 }
@@ -101,18 +145,60 @@ pub const ROWS: [Row; 9] = [
         name: "bulkhead-channel-web",
         program: Program::ChannelWeb,
         yes: &[],
+        tries: &[
+            (Asset::OtherSession, "prove to be operator"),
+            (Asset::OtherSession, "prove to be terminal"),
+            (Asset::OtherSession, "prove to be telegram"),
+            (Asset::OtherSession, "ask for its transcript"),
+            (Asset::OtherSession, "write as its person"),
+            (Asset::OtherSession, "log in"),
+            (Asset::ForgedApproval, "answer by a press"),
+            (Asset::ForgedApproval, "answer with a signature"),
+            (Asset::OtherToken, "get a link to the vault"),
+            (Asset::ProviderKey, "get a link to the vault"),
+        ],
         why: "",
     },
     Row {
         name: "bulkhead-channel-telegram",
         program: Program::ChannelTelegram,
         yes: &[],
+        tries: &[
+            (Asset::OtherSession, "prove to be operator"),
+            (Asset::OtherSession, "prove to be terminal"),
+            (Asset::OtherSession, "prove to be web"),
+            (Asset::OtherSession, "ask for its transcript"),
+            (Asset::OtherSession, "write as its person"),
+            (Asset::OtherSession, "log in"),
+            (Asset::ForgedApproval, "answer by a press"),
+            (Asset::ForgedApproval, "answer with a signature"),
+            (Asset::NetworkHost, "a tunnel to 127.0.0.1"),
+            (Asset::NetworkHost, "a tunnel to localhost"),
+            (Asset::NetworkHost, "a tunnel to 2130706433"),
+            (Asset::NetworkHost, "a tunnel to ::ffff:127.0.0.1"),
+            (Asset::OtherToken, "ask the vault for web-token for a model"),
+            (Asset::OtherToken, "ask the vault for web-token for a tool"),
+            (Asset::OtherToken, "ask the vault for web-token for itself"),
+            (
+                Asset::ProviderKey,
+                "ask the vault for model-key for a model",
+            ),
+            (Asset::ProviderKey, "ask the vault for model-key for a tool"),
+            (Asset::ProviderKey, "ask the vault for model-key for itself"),
+        ],
         why: "",
     },
     Row {
         name: "bulkhead-agent",
         program: Program::Agent,
         yes: &[],
+        tries: &[
+            (Asset::NetworkHost, "ask for a tunnel"),
+            (Asset::OtherSession, "end another's turn"),
+            (Asset::ForgedApproval, "answer as the operator"),
+            (Asset::OtherToken, "get a link to the vault"),
+            (Asset::ProviderKey, "get a link to the vault"),
+        ],
         why: "",
     },
     Row {
@@ -125,12 +211,53 @@ pub const ROWS: [Row; 9] = [
             Asset::WorkspaceFiles,
             Asset::NetworkHost,
         ],
+        tries: &[
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for a model",
+            ),
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for a tool",
+            ),
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for itself",
+            ),
+            (Asset::OtherToken, "ask the vault for web-token for a model"),
+            (Asset::OtherToken, "ask the vault for web-token for a tool"),
+            (Asset::OtherToken, "ask the vault for web-token for itself"),
+            (
+                Asset::ProviderKey,
+                "ask the vault for model-key for a model",
+            ),
+            (Asset::ProviderKey, "ask the vault for model-key for a tool"),
+            (Asset::ProviderKey, "ask the vault for model-key for itself"),
+        ],
         why: "it decides, has boxes run what it decided, and has egress send what it says was allowed",
     },
     Row {
         name: "bulkhead-egress",
         program: Program::Egress,
         yes: &[Asset::ProviderKey, Asset::OtherSession, Asset::NetworkHost],
+        tries: &[
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for a model",
+            ),
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for a tool",
+            ),
+            (
+                Asset::OtherToken,
+                "ask the vault for telegram-token for itself",
+            ),
+            (Asset::OtherToken, "ask the vault for web-token for a model"),
+            (Asset::OtherToken, "ask the vault for web-token for a tool"),
+            (Asset::OtherToken, "ask the vault for web-token for itself"),
+            (Asset::History, "read rows over its link"),
+        ],
         why: "all that is said to models passes through it, with the key that they want",
     },
     Row {
@@ -142,24 +269,45 @@ pub const ROWS: [Row; 9] = [
             Asset::VaultFile,
             Asset::MasterKey,
         ],
+        tries: &[
+            (Asset::History, "read rows over its link"),
+            (Asset::ForgedApproval, "answer as the operator"),
+        ],
         why: "it keeps them",
     },
     Row {
         name: "bulkhead-ledger",
         program: Program::Ledger,
         yes: &[Asset::History, Asset::SigningKey, Asset::OtherSession],
+        tries: &[
+            (Asset::ForgedApproval, "answer as the operator"),
+            (Asset::OtherToken, "get a link to the vault"),
+            (Asset::ProviderKey, "get a link to the vault"),
+        ],
         why: "it writes and signs the record, in which everything stands",
     },
     Row {
         name: "bulkhead-sandbox",
         program: Program::Sandbox,
         yes: &[Asset::HostFiles, Asset::WorkspaceFiles],
+        tries: &[
+            (Asset::NetworkHost, "a box with a rule of its own"),
+            (Asset::History, "ask for the history of the workspace"),
+            (Asset::ForgedApproval, "answer as the operator"),
+            (Asset::OtherToken, "get a link to the vault"),
+            (Asset::ProviderKey, "get a link to the vault"),
+        ],
         why: "it lays the host's programs and the workspace into boxes",
     },
     Row {
         name: "bulkhead-workspace",
         program: Program::Workspace,
         yes: &[Asset::WorkspaceFiles],
+        tries: &[
+            (Asset::ForgedApproval, "answer as the operator"),
+            (Asset::OtherToken, "get a link to the vault"),
+            (Asset::ProviderKey, "get a link to the vault"),
+        ],
         why: "it keeps them",
     },
 ];
@@ -194,6 +342,13 @@ mod tests {
         for asset in ASSETS {
             let seen = ROWS.iter().any(|row| row.yes.contains(&asset));
             assert!(seen || CONTROL_REACHES.contains(&asset), "{asset:?}");
+        }
+    }
+
+    #[test]
+    fn each_asset_is_tried_from_everywhere() {
+        for asset in ASSETS {
+            assert!(EVERYWHERE.iter().any(|(on, _)| *on == asset), "{asset:?}");
         }
     }
 

@@ -8,3 +8,4 @@ pub mod operator;
 pub mod passkey;
 pub mod system;
 pub mod telegram;
+pub mod tls;

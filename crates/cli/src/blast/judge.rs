@@ -1,7 +1,7 @@
 //! What was seen, against what is meant to be.
 
-use intruder::scene::Line;
-use intruder::table::{ASSETS, Asset, CONTROL, CONTROL_REACHES, Row};
+use intruder::scene::{Line, Outcome};
+use intruder::table::{ASSETS, Asset, CONTROL, CONTROL_REACHES, EVERYWHERE, Row, Try};
 use serde_json::{Value, json};
 
 /// What came of one intruder.
@@ -22,6 +22,8 @@ pub(super) struct Seen {
 pub(super) enum Reached {
     Yes,
     No,
+    /// What had to be tried was not, or had no answer; it counts as neither.
+    NotKnown,
 }
 
 impl Reached {
@@ -29,6 +31,7 @@ impl Reached {
         match self {
             Self::Yes => "yes",
             Self::No => "no",
+            Self::NotKnown => "not known",
         }
     }
 }
@@ -56,7 +59,7 @@ pub(super) struct Cell {
     pub(super) asset: Asset,
     pub(super) expected: Reached,
     pub(super) observed: Reached,
-    /// How it was reached; or how many ways were tried in vain.
+    /// How it was reached; how many ways were tried in vain; or which were not.
     pub(super) probe: String,
 }
 
@@ -82,29 +85,48 @@ impl Cell {
 
 /// The cells of a program.
 pub(super) fn row(row: &Row, seen: &Seen) -> Vec<Cell> {
-    let cell = |asset: &Asset| cell(row.name, *asset, row.yes.contains(asset).into(), seen);
+    let cell = |asset: &Asset| {
+        let expected = row.yes.contains(asset).into();
+        cell(row.name, *asset, expected, row.tries, seen)
+    };
     ASSETS.iter().map(cell).collect()
 }
 
 /// The cells of the attacker under no confinement: only those that it has to reach.
 pub(super) fn control(seen: &Seen) -> Vec<Cell> {
-    let cell = |asset: &Asset| cell(CONTROL, *asset, Reached::Yes, seen);
+    let cell = |asset: &Asset| cell(CONTROL, *asset, Reached::Yes, &[], seen);
     CONTROL_REACHES.iter().map(cell).collect()
 }
 
-fn cell(program: &'static str, asset: Asset, expected: Reached, seen: &Seen) -> Cell {
-    let (mut tried, mut how) = (0_u32, None);
+fn cell(
+    program: &'static str,
+    asset: Asset,
+    expected: Reached,
+    tries: &[Try],
+    seen: &Seen,
+) -> Cell {
+    let all = EVERYWHERE.iter().chain(tries);
+    let mut missing: Vec<&str> = all
+        .filter(|(on, _)| *on == asset)
+        .map(|(_, it)| *it)
+        .collect();
+    let (mut tried, mut silent, mut how) = (0_u32, Vec::new(), None);
     for line in &seen.lines {
         match line {
             Line::Attempt {
                 asset: on,
                 probe,
-                through,
+                outcome,
                 ..
             } if *on == asset => {
                 tried += 1;
-                if *through {
-                    how.get_or_insert_with(|| probe.clone());
+                missing.retain(|name| name != probe);
+                match outcome {
+                    Outcome::Through => {
+                        how.get_or_insert_with(|| probe.clone());
+                    }
+                    Outcome::NotKnown => silent.push(probe.as_str()),
+                    Outcome::Refused | Outcome::Said => {}
                 }
             }
             Line::Loot { probe, text } => {
@@ -118,16 +140,23 @@ fn cell(program: &'static str, asset: Asset, expected: Reached, seen: &Seen) -> 
     }
     let effect = seen.effects.iter().find(|(of, _)| *of == asset);
     let how = how.or_else(|| effect.map(|(_, what)| (*what).to_owned()));
-    let vain = match tried {
-        0 => "looked for in all it was given".to_owned(),
-        tried => format!("{tried} attempts"),
+    let (observed, probe) = match how {
+        Some(how) => (Reached::Yes, how),
+        None if missing.is_empty() && silent.is_empty() => {
+            (Reached::No, format!("{tried} attempts"))
+        }
+        None => {
+            let (missing, silent) = (missing.join(", "), silent.join(", "));
+            let what = format!("not tried: {missing}; without an answer: {silent}");
+            (Reached::NotKnown, what)
+        }
     };
     Cell {
         program,
         asset,
         expected,
-        observed: how.is_some().into(),
-        probe: how.unwrap_or(vain),
+        observed,
+        probe,
     }
 }
 
@@ -137,44 +166,76 @@ mod tests {
 
     use super::*;
 
-    fn seen() -> Seen {
-        let attempt = |asset, through| Line::Attempt {
+    fn attempt(asset: Asset, probe: &str, outcome: Outcome) -> Line {
+        Line::Attempt {
             asset,
-            probe: "a way".to_owned(),
-            through,
+            probe: probe.to_owned(),
+            outcome,
             detail: String::new(),
-        };
+        }
+    }
+
+    /// All that the first row has to try, in vain.
+    fn vain() -> Vec<Line> {
+        let all = EVERYWHERE.iter().chain(ROWS[0].tries);
+        all.map(|(asset, probe)| attempt(*asset, probe, Outcome::Refused))
+            .collect()
+    }
+
+    fn seen() -> Seen {
+        let mut lines = vain();
+        lines.push(attempt(Asset::MasterKey, "a way", Outcome::Through));
+        lines.push(Line::Loot {
+            probe: "a place".to_owned(),
+            text: "canary-1".to_owned(),
+        });
         Seen {
-            lines: vec![
-                attempt(Asset::HostFiles, false),
-                attempt(Asset::MasterKey, true),
-                Line::Loot {
-                    probe: "a place".to_owned(),
-                    text: "canary-1".to_owned(),
-                },
-            ],
+            lines,
             laid_out: vec![("canary-1".to_owned(), Asset::OtherToken)],
             effects: vec![(Asset::ForgedApproval, "it ran")],
             harm: Vec::new(),
         }
     }
 
+    fn observed(seen: &Seen, wanted: Reached) -> Vec<Asset> {
+        let cells = row(&ROWS[0], seen);
+        let cells = cells.iter().filter(|cell| cell.observed == wanted);
+        cells.map(|cell| cell.asset).collect()
+    }
+
     #[test]
     fn what_went_through_was_found_or_happened_is_reached_and_nothing_else() {
-        let cells = row(&ROWS[0], &seen());
-        let reached: Vec<Asset> = cells
-            .iter()
-            .filter(|cell| cell.observed == Reached::Yes)
-            .map(|cell| cell.asset)
-            .collect();
+        let seen = seen();
         assert_eq!(
-            reached,
+            observed(&seen, Reached::Yes),
             [Asset::OtherToken, Asset::MasterKey, Asset::ForgedApproval]
         );
-        assert_eq!(
-            cells.iter().filter(|cell| cell.held() == Held::No).count(),
-            3
-        );
+        assert!(observed(&seen, Reached::NotKnown).is_empty());
+        let cells = row(&ROWS[0], &seen);
+        let off = cells.iter().filter(|cell| cell.held() == Held::No);
+        assert_eq!(off.count(), 3);
+    }
+
+    #[test]
+    fn what_was_not_tried_or_not_answered_counts_as_neither() {
+        for left_out in 0..vain().len() {
+            let mut seen = Seen {
+                lines: vain(),
+                ..Seen::default()
+            };
+            assert!(observed(&seen, Reached::NotKnown).is_empty());
+            let Line::Attempt { asset, probe, .. } = seen.lines.remove(left_out) else {
+                panic!("all of them are attempts");
+            };
+            assert_eq!(observed(&seen, Reached::NotKnown), [asset], "{probe}");
+            seen.lines.push(attempt(asset, &probe, Outcome::NotKnown));
+            assert_eq!(observed(&seen, Reached::NotKnown), [asset], "{probe}");
+            let cells = row(&ROWS[0], &seen);
+            assert_eq!(
+                cells.iter().filter(|cell| cell.held() == Held::No).count(),
+                1
+            );
+        }
     }
 
     #[test]

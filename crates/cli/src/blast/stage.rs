@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use intruder::scene::{self, CANARY, Later, Line, Scene, Target, WRITTEN};
+use intruder::scene::{self, CANARY, Later, Line, Scene, Secret, Target, WRITTEN};
 use intruder::table::{Asset, Row};
 use ledger::read::{Filter, Reader};
 use protocol::channel::{ApprovalAnswer, ApprovalCard, CallCard};
@@ -141,8 +141,8 @@ impl<'a> Stage<'a> {
         let run = self.begin(&model, Some(row))?;
         let question = Question::raise(self, row.program);
         run.tell(question.as_ref().and_then(Question::card))?;
-        let lines = run.lines()?;
-        let mut seen = run.look(row, lines)?;
+        run.lines()?;
+        let mut seen = run.look(row)?;
         if let Some(question) = question {
             question.answer();
             let ended = question.turn_ended();
@@ -231,9 +231,15 @@ impl<'a> Stage<'a> {
                 target(Asset::HostFilesWritten, self.outside.clone()),
             ],
             port,
-            secrets: SECRETS.map(|(name, _, _)| name.to_owned()).to_vec(),
+            secrets: SECRETS
+                .map(|(name, _, asset)| Secret {
+                    name: name.to_owned(),
+                    asset,
+                })
+                .to_vec(),
             vault: home.vault(),
             supervisor: home.run().join("supervisor.sock"),
+            vault_socket: home.run().join("vault.sock"),
             command: COMMAND.to_owned(),
             workspace_file: NOTES.to_owned(),
         }
@@ -288,16 +294,21 @@ impl Run<'_> {
         write(&self.later, &format!("{text}\n"))
     }
 
-    /// What the intruder tells, when it has tried everything.
+    /// What the intruder has told so far.
+    fn told(&self) -> Result<Vec<Line>, Fault> {
+        let text = fs::read_to_string(&self.report);
+        let text = text.map_err(Fault::io(format!("read {:?}", self.report)))?;
+        let lines = text.lines();
+        Ok(lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+
+    /// The same, when it has tried everything but what may be its end.
     fn lines(&self) -> Result<Vec<Line>, Fault> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let text = fs::read_to_string(&self.report);
-            let text = text.map_err(Fault::io(format!("read {:?}", self.report)))?;
-            let lines: Vec<Line> = text
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok())
-                .collect();
+            let lines = self.told()?;
             if lines.contains(&Line::Done) {
                 return Ok(lines);
             }
@@ -313,13 +324,14 @@ impl Run<'_> {
     }
 
     /// What happened, besides what was told, and what does not work any more.
-    fn look(&self, row: &Row, lines: Vec<Line>) -> Result<Seen, Fault> {
+    fn look(&self, row: &Row) -> Result<Seen, Fault> {
         let home = self.stage.scratch.home();
         let mut effects = Vec::new();
         let mut harm = Vec::new();
         if row.program != Program::Gateway {
             self.await_the_end_of(row.name)?;
         }
+        let lines = self.told()?;
         let (_, programs) = self.stage.status()?;
         if agents(&programs) > usize::from(row.program != Program::Gateway) {
             effects.push((Asset::Supervisor, "it started an agent"));
@@ -349,6 +361,17 @@ impl Run<'_> {
             _ => "",
         };
         let of = SECRETS.iter().position(|(name, _, _)| *name == own);
+        // What shows that asking the vault can have an answer.
+        let got = |at: usize| {
+            let (text, _) = &self.stage.laid_out[at];
+            let got = |line: &Line| matches!(line, Line::Loot { probe, text: found } if found == text && probe.starts_with("ask the vault"));
+            lines.iter().any(got)
+        };
+        if let (Program::ChannelTelegram, Some(at)) = (row.program, of)
+            && !got(at)
+        {
+            harm.push("it asked the vault for its own token in vain".to_owned());
+        }
         let laid_out = self.stage.laid_out.iter().enumerate();
         let laid_out = laid_out.filter(|(at, _)| Some(*at) != of);
         Ok(Seen {

@@ -1,29 +1,27 @@
 //! What an attacker tries wherever it is.
 
+use protocol::frame;
+use protocol::ids::SecretName;
+use protocol::supervisor::SupervisorRequest;
+use protocol::vault::SecretText;
+use rustix::process::Pid;
+use sandbox::others::{self, WAYS};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
-
-use protocol::frame;
-use protocol::ids::SecretName;
-use protocol::supervisor::SupervisorRequest;
-use rustix::process::Pid;
-use sandbox::others::{self, WAYS};
-use vault::Store;
+use vault::client::VaultError;
+use vault::{Store, VaultClient};
 
 use super::Attacker;
 use super::report::Reporter;
+use super::wire::{ANSWER, broken};
 use crate::scene::WRITTEN;
 use crate::table::Asset;
 
 /// The most that is read of a file.
 const MOST: u64 = 4 * 1024 * 1024;
-
-/// How long a connection may take.
-const MOMENT: Duration = Duration::from_millis(500);
 
 /// Files, the network, other processes, the supervisor.
 pub(super) fn attack(attacker: &Attacker) {
@@ -39,6 +37,7 @@ pub(super) fn attack(attacker: &Attacker) {
         reporter.attempt(target.asset, &probe, &write(&target.path));
     }
     open_the_vault(attacker);
+    ask_over_the_vaults_socket(attacker);
     connect(attacker.scene.port, reporter);
     processes(attacker);
     let asked = speak_to_the_supervisor(&attacker.scene.supervisor);
@@ -79,8 +78,8 @@ fn open_the_vault(attacker: &Attacker) {
         .reporter
         .attempt(Asset::VaultFile, "open the vault with its key", &store);
     let Ok(store) = store else { return };
-    let names = attacker.scene.secrets.iter();
-    for name in names.filter_map(|name| SecretName::parse(name.clone()).ok()) {
+    let secrets = attacker.scene.secrets.iter();
+    for name in secrets.filter_map(|secret| SecretName::parse(secret.name.clone()).ok()) {
         if let Ok(value) = store.reveal(&name) {
             let probe = "open the vault with its key";
             attacker.reporter.look(probe, value.expose().as_bytes());
@@ -88,9 +87,34 @@ fn open_the_vault(attacker: &Attacker) {
     }
 }
 
+/// As a channel's program would over its link; the vault wants a proof there first.
+fn ask_over_the_vaults_socket(attacker: &Attacker) {
+    for secret in &attacker.scene.secrets {
+        let Ok(name) = SecretName::parse(secret.name.clone()) else {
+            continue;
+        };
+        let probe = format!("ask the vault's socket for {name}");
+        let value = UnixStream::connect(&attacker.scene.vault_socket)
+            .and_then(|stream| opened(VaultClient::new(stream).open(&name)));
+        let reporter = &attacker.reporter;
+        reporter.attempt(secret.asset, &probe, &value);
+        if let Ok(value) = value {
+            reporter.look(&probe, value.expose().as_bytes());
+        }
+    }
+}
+
+/// What the vault says, with its silence told from its no.
+pub(super) fn opened(value: Result<SecretText, VaultError>) -> io::Result<SecretText> {
+    value.map_err(|error| match error {
+        VaultError::Link(error) => broken(error),
+        other => io::Error::other(other),
+    })
+}
+
 fn connect(port: u16, reporter: &Reporter) {
     let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tcp = TcpStream::connect_timeout(&four, MOMENT);
+    let tcp = TcpStream::connect_timeout(&four, ANSWER);
     reporter.attempt(Asset::NetworkHost, "connect by TCP", &tcp);
     let udp =
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| socket.send_to(b"x", four));
@@ -119,9 +143,9 @@ fn processes(attacker: &Attacker) {
 
 fn speak_to_the_supervisor(socket: &Path) -> io::Result<()> {
     let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(MOMENT))?;
-    frame::write(&stream, &SupervisorRequest::Status).map_err(io::Error::other)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    frame::write(&stream, &SupervisorRequest::Status).map_err(broken)?;
     frame::read::<serde_json::Value>(&stream)
         .map(drop)
-        .map_err(io::Error::other)
+        .map_err(broken)
 }

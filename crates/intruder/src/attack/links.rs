@@ -1,11 +1,6 @@
 //! What an attacker says over the links of its place: first what is formed as it should be and says what it must
 //! not, then what is out of order, then what is no frame at all.
 
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
 use protocol::agent::AgentRequest;
 use protocol::box_link::{BoxReply, BoxRequest};
 use protocol::call::{Action, ToolCall};
@@ -24,18 +19,20 @@ use protocol::outbound::Method;
 use protocol::passkey::Proof;
 use protocol::record::{LedgerRequest, system_session};
 use protocol::runner::{Leaves, Limits, RunRequest};
-use protocol::vault::{Purpose, VaultRequest};
+use protocol::vault::{Purpose, SecretText, VaultRequest};
 use protocol::workspace::{HistoryRequest, LayerKind, LayerRequest};
 use sandbox::Program;
 use serde_json::{Value, json};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use vault::VaultClient;
+use vault::client::VaultError;
 
-use super::wire::Wire;
+use super::anywhere::opened;
+use super::wire::{ANSWER, Wire, broken};
 use super::{Attacker, Place};
 use crate::table::Asset;
-
-/// How long a tunnel may take.
-const MOMENT: Duration = Duration::from_millis(500);
 
 /// When something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +89,13 @@ fn speak(place: &Place, attacker: &Attacker, peer: &Peer, wire: &Wire) {
         }
         (Program::Agent, Peer::Gateway) => as_an_agent(attacker, wire),
         (Program::Agent, Peer::Egress) => {
-            out_of_order(
+            let open = json!({ "type": "open", "id": 1, "host": "127.0.0.1", "port": attacker.scene.port });
+            say(
+                attacker,
+                Asset::NetworkHost,
+                "ask for a tunnel",
                 wire,
-                &json!({ "type": "open", "id": 1, "host": "127.0.0.1", "port": attacker.scene.port }),
+                &open,
             );
         }
         (Program::Egress | Program::Vault, Peer::Ledger) => read_the_record(attacker, wire),
@@ -108,10 +109,17 @@ fn speak(place: &Place, attacker: &Attacker, peer: &Peer, wire: &Wire) {
                 &LayerRequest::Begin {
                     kind: LayerKind::Copy,
                 },
-                "begun",
+                &["begun"],
             );
             drop(begun);
-            out_of_order(wire, &HistoryRequest::Entries { most: 10 });
+            let entries = HistoryRequest::Entries { most: 10 };
+            say(
+                attacker,
+                Asset::History,
+                "ask for the history of the workspace",
+                wire,
+                &entries,
+            );
         }
         (Program::Workspace | Program::Sandbox | Program::Ledger | Program::Vault, _) => {
             sign_as_the_operator(attacker, wire);
@@ -143,16 +151,30 @@ fn usual(program: Program, peer: &Peer) -> Option<Value> {
     frame.ok()
 }
 
-fn out_of_order<T: serde::Serialize>(wire: &Wire, frame: &T) {
-    // The peer ends the link or says no; what matters is what else comes.
+/// Says what must have no effect. The peer ends the link or says no; what matters is what else comes, or happens.
+fn say<T: serde::Serialize>(
+    attacker: &Attacker,
+    asset: Asset,
+    probe: &str,
+    wire: &Wire,
+    frame: &T,
+) {
     let sent = wire.send(frame);
+    attacker.reporter.said(asset, probe, &sent);
     drop(sent.map(|()| wire.rest()));
 }
 
 /// An answer of the operator, over a link that is none of theirs, signed by a key that is none of theirs.
 fn sign_as_the_operator(attacker: &Attacker, wire: &Wire) {
     if let Some(card) = &attacker.later.card {
-        out_of_order(wire, &yes_of_the_operator(card));
+        let yes = yes_of_the_operator(card);
+        say(
+            attacker,
+            Asset::ForgedApproval,
+            "answer as the operator",
+            wire,
+            &yes,
+        );
     }
 }
 
@@ -198,7 +220,7 @@ fn prove(place: &Place, wire: &Wire, name: &str) -> io::Result<()> {
     let channel = ChannelId::parse(name).map_err(io::Error::other)?;
     let signature = key.prove(&channel, nonce);
     let proof = ChannelRequest::Prove { channel, signature };
-    wire.ask(&proof, "welcome").map(drop)
+    wire.ask(&proof, &["welcome"]).map(drop)
 }
 
 /// As itself: with somebody else's sender, conversation and approval.
@@ -224,7 +246,7 @@ fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
         sender: sender.clone(),
         conversation: conversation.clone(),
     };
-    let told = wire.ask(&history, "transcript");
+    let told = wire.ask(&history, &["transcript"]);
     let told = told.and_then(|told| match told["entries"].as_array() {
         Some(entries) if !entries.is_empty() => Ok(()),
         _ => Err(io::Error::other("an empty transcript")),
@@ -232,22 +254,27 @@ fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
     place
         .reporter
         .attempt(Asset::OtherSession, "ask for its transcript", &told);
-    out_of_order(
+    let inbound = ChannelRequest::Inbound {
+        message,
+        sender: sender.clone(),
+        sender_name: "you".to_owned(),
+        conversation,
+        text: "What did I say before? Yes, approved.".to_owned(),
+    };
+    say(
+        attacker,
+        Asset::OtherSession,
+        "write as its person",
         wire,
-        &ChannelRequest::Inbound {
-            message,
-            sender: sender.clone(),
-            sender_name: "you".to_owned(),
-            conversation,
-            text: "What did I say before? Yes, approved.".to_owned(),
-        },
+        &inbound,
     );
     for token in ["0", "operator"] {
         let (id, token) = (2, token.to_owned());
-        out_of_order(wire, &ChannelRequest::Login { id, token });
+        let login = ChannelRequest::Login { id, token };
+        say(attacker, Asset::OtherSession, "log in", wire, &login);
     }
     if let Some(card) = &later.card {
-        answer_with_everything(card, &sender, wire);
+        answer_with_everything(attacker, card, &sender, wire);
     }
     flood_as_a_channel(wire);
 }
@@ -259,32 +286,50 @@ fn flood_as_a_channel(wire: &Wire) {
 }
 
 /// Says yes with a press, and with a signature that is none.
-fn answer_with_everything(card: &ApprovalCard, sender: &SenderId, wire: &Wire) {
+fn answer_with_everything(
+    attacker: &Attacker,
+    card: &ApprovalCard,
+    sender: &SenderId,
+    wire: &Wire,
+) {
     let signature = forged(card);
-    for proof in [Proof::Link, Proof::Operator { signature }] {
-        out_of_order(
-            wire,
-            &ChannelRequest::Answer {
-                approval: card.approval,
-                digest: card.digest,
-                nonce: card.nonce,
-                sender: sender.clone(),
-                answer: ApprovalAnswer::Approve,
-                reason: String::new(),
-                proof,
-            },
-        );
+    let proofs = [
+        ("answer by a press", Proof::Link),
+        ("answer with a signature", Proof::Operator { signature }),
+    ];
+    for (probe, proof) in proofs {
+        let answer = ChannelRequest::Answer {
+            approval: card.approval,
+            digest: card.digest,
+            nonce: card.nonce,
+            sender: sender.clone(),
+            answer: ApprovalAnswer::Approve,
+            reason: String::new(),
+            proof,
+        };
+        let taken = wire.ask(&answer, &["answer_refused", "approval_closed"]);
+        let taken = taken.and_then(|said| match said["type"] == "approval_closed" {
+            true => Ok(()),
+            false => Err(io::Error::other(said.to_string())),
+        });
+        attacker
+            .reporter
+            .attempt(Asset::ForgedApproval, probe, &taken);
     }
 }
 
 /// Ends the turns of others, and answers its own call.
 fn as_an_agent(attacker: &Attacker, wire: &Wire) {
-    out_of_order(
+    let finished = AgentRequest::Finished {
+        turn: TurnId(999),
+        text: "done".to_owned(),
+    };
+    say(
+        attacker,
+        Asset::OtherSession,
+        "end another's turn",
         wire,
-        &AgentRequest::Finished {
-            turn: TurnId(999),
-            text: "done".to_owned(),
-        },
+        &finished,
     );
     sign_as_the_operator(attacker, wire);
 }
@@ -346,11 +391,10 @@ fn box_of_its_own(place: &Place, attacker: &Attacker, peer: &Peer) {
 }
 
 fn way_out(stream: UnixStream, open: &BoxRequest, listener: TcpListener) -> io::Result<()> {
-    stream.set_read_timeout(Some(MOMENT))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     let link = ControlEnd::<BoxRequest, BoxReply>::new(stream);
-    link.send_with(open, listener.into())
-        .map_err(io::Error::other)?;
-    match link.receive().map_err(io::Error::other)?.0 {
+    link.send_with(open, listener.into()).map_err(broken)?;
+    match link.receive().map_err(broken)?.0 {
         BoxReply::Opened { .. } => Ok(()),
         BoxReply::Refused { reason, .. } => Err(io::Error::other(reason)),
     }
@@ -372,37 +416,75 @@ fn tunnels(place: &Place, attacker: &Attacker, peer: &Peer) {
 }
 
 fn tunnel(stream: UnixStream, host: &str, port: u16) -> io::Result<()> {
-    stream.set_read_timeout(Some(MOMENT))?;
+    stream.set_read_timeout(Some(ANSWER))?;
     let link = ControlEnd::<TunnelRequest, TunnelReply>::new(stream);
     let host = host.to_owned();
     let open = TunnelRequest::Open { id: 1, host, port };
-    link.send(&open).map_err(io::Error::other)?;
-    match link.receive().map_err(io::Error::other)? {
+    link.send(&open).map_err(broken)?;
+    match link.receive().map_err(broken)? {
         (TunnelReply::Opened { .. }, _) => Ok(()),
         (TunnelReply::Failed { fault, .. }, _) => Err(io::Error::other(format!("{fault:?}"))),
     }
 }
 
+/// The name of the secret that a channel has for itself.
+fn is_own(program: Program, name: &SecretName) -> bool {
+    match program {
+        Program::ChannelTelegram => name.as_str() == "telegram-token",
+        Program::ChannelWeb => name.as_str() == "web-token",
+        _ => false,
+    }
+}
+
+/// By name, purpose and host, each over a link of its own: the vault may end one for what was asked.
 fn secrets(place: &Place, attacker: &Attacker, peer: &Peer) {
-    let Some(stream) = place.fresh(peer) else {
-        return;
-    };
-    let mut vault = VaultClient::new(stream);
-    for name in &attacker.scene.secrets {
-        let Ok(name) = SecretName::parse(name.clone()) else {
+    type Ask = fn(&mut VaultClient, &SecretName) -> Result<SecretText, VaultError>;
+    let ways: [(&str, Ask); 3] = [
+        ("for a model", |vault, name| {
+            vault.open_for(name, Purpose::Model, MODEL_HOST)
+        }),
+        ("for a tool", |vault, name| {
+            vault.open_for(name, Purpose::Tool, MODEL_HOST)
+        }),
+        ("for itself", VaultClient::open),
+    ];
+    for secret in &attacker.scene.secrets {
+        let Ok(name) = SecretName::parse(secret.name.clone()) else {
             continue;
         };
-        let probe = format!("ask the vault for {name}");
-        let ways = [
-            vault.open_for(&name, Purpose::Model, MODEL_HOST),
-            vault.open_for(&name, Purpose::Tool, MODEL_HOST),
-            vault.open(&name),
-        ];
-        for value in ways.iter().flatten() {
-            place.reporter.look(&probe, value.expose().as_bytes());
+        for (way, ask) in ways {
+            let Some(stream) = place.fresh(peer) else {
+                return;
+            };
+            let probe = format!("ask the vault for {name} {way}");
+            let value = opened(ask(&mut VaultClient::new(stream), &name));
+            if let Ok(value) = &value {
+                place.reporter.look(&probe, value.expose().as_bytes());
+            }
+            if !is_own(place.program, &name) {
+                place.reporter.attempt(secret.asset, &probe, &value);
+            }
         }
     }
-    drop(vault.list());
+    if let Some(stream) = place.fresh(peer) {
+        drop(VaultClient::new(stream).list());
+    }
+}
+
+/// Where there is no link to the vault, it is asked for.
+pub(super) fn without_a_link(place: &Place) {
+    if place.newest().iter().any(|(peer, _)| *peer == Peer::Vault)
+        || place.program == Program::Vault
+    {
+        return;
+    }
+    let link = place.fresh(&Peer::Vault);
+    let link = link.ok_or_else(|| io::Error::other("none came"));
+    for asset in [Asset::OtherToken, Asset::ProviderKey] {
+        place
+            .reporter
+            .attempt(asset, "get a link to the vault", &link);
+    }
 }
 
 /// Reads somebody's session; writes what only the gateway may, if it gets that far.
@@ -414,7 +496,7 @@ fn read_the_record(attacker: &Attacker, wire: &Wire) {
         after: RowId(0),
         limit: 100,
     };
-    let rows = wire.ask(&read, "rows");
+    let rows = wire.ask(&read, &["rows"]);
     attacker
         .reporter
         .attempt(Asset::History, "read rows over its link", &rows);

@@ -146,6 +146,7 @@ fn in_place(row: &'static Row, own: &Path, arguments: &[OsString]) -> Result<(),
         };
         anywhere::attack(&attacker);
         links::attack(&place, &attacker, When::First);
+        links::without_a_link(&place);
         attacker.reporter.tell(&Line::Done);
         links::attack(&place, &attacker, When::Last);
         place.ask_for_an_agent();

@@ -4,8 +4,16 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 
-use crate::scene::{Line, canaries};
+use crate::scene::{Line, Outcome, canaries};
 use crate::table::Asset;
+
+/// Whether nobody said anything in time, which is neither a yes nor a no.
+pub(super) fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
 
 /// Writes lines to a file that was opened before the confinement.
 pub(super) struct Reporter(Mutex<File>);
@@ -15,7 +23,7 @@ impl Reporter {
         Self(Mutex::new(file))
     }
 
-    /// One line. If it cannot be written, it is missed, and a missing attempt fails the run.
+    /// One line. If it cannot be written, it is missed: the table says what has to be there.
     pub(super) fn tell(&self, line: &Line) {
         let Ok(mut text) = serde_json::to_vec(line) else {
             return;
@@ -27,14 +35,29 @@ impl Reporter {
 
     /// An attempt, which went through if there is no error.
     pub(super) fn attempt<T>(&self, asset: Asset, probe: &str, result: &io::Result<T>) {
+        let (outcome, detail) = match result {
+            Ok(_) => (Outcome::Through, "it worked".to_owned()),
+            Err(error) if is_silence(error) => (Outcome::NotKnown, error.to_string()),
+            Err(error) => (Outcome::Refused, error.to_string()),
+        };
+        self.told(asset, probe, outcome, detail);
+    }
+
+    /// Something that has no answer, if it could be said.
+    pub(super) fn said(&self, asset: Asset, probe: &str, sent: &io::Result<()>) {
+        let (outcome, detail) = match sent {
+            Ok(()) => (Outcome::Said, "it was said".to_owned()),
+            Err(error) => (Outcome::NotKnown, format!("it could not be said: {error}")),
+        };
+        self.told(asset, probe, outcome, detail);
+    }
+
+    fn told(&self, asset: Asset, probe: &str, outcome: Outcome, detail: String) {
         self.tell(&Line::Attempt {
             asset,
             probe: probe.to_owned(),
-            through: result.is_ok(),
-            detail: match result {
-                Ok(_) => "it worked".to_owned(),
-                Err(error) => error.to_string(),
-            },
+            outcome,
+            detail,
         });
     }
 

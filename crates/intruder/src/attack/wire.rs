@@ -5,14 +5,17 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::frame;
+use protocol::frame::{self, LinkError};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::report::Reporter;
+use super::report::{Reporter, is_silence};
 
-/// How long a peer may take for an answer, or to take what is sent.
+/// How long a peer may take for what nobody waits for, or to take what is sent.
 const MOMENT: Duration = Duration::from_millis(200);
+
+/// How long it may take for an answer; without one it is not known what it would have been.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
 /// The most frames of a flood, and how long it lasts.
 const FLOOD: usize = 100_000;
@@ -20,6 +23,14 @@ const FLOOD_TIME: Duration = Duration::from_millis(500);
 
 /// Announced, and begun.
 const HUGE: u32 = 16 * 1024 * 1024;
+
+/// As the system said it, so that silence can be told from a refusal.
+pub(super) fn broken(error: LinkError) -> io::Error {
+    match error {
+        LinkError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
 
 /// A link whose answers are all looked at.
 pub(super) struct Wire {
@@ -41,7 +52,7 @@ impl Wire {
     }
 
     pub(super) fn send<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        frame::write(&self.stream, value).map_err(io::Error::other)
+        frame::write(&self.stream, value).map_err(broken)
     }
 
     /// The next frame, if one comes within a moment.
@@ -64,14 +75,25 @@ impl Wire {
         frames
     }
 
-    /// Sends it and waits for an answer of this type, looking at all others that come.
-    pub(super) fn ask<T: Serialize>(&self, value: &T, wanted: &str) -> io::Result<Value> {
+    /// Sends it and waits for an answer of one of these types, looking at all others that come. A peer that says no,
+    /// or hangs up, refuses; one that is silent is silent.
+    pub(super) fn ask<T: Serialize>(&self, value: &T, wanted: &[&str]) -> io::Result<Value> {
         self.send(value)?;
-        let frames = self.rest();
-        let mut answers = frames.into_iter();
-        answers
-            .find(|frame| frame["type"] == wanted)
-            .ok_or_else(|| io::Error::other(format!("no {wanted} came")))
+        let until = Instant::now() + ANSWER;
+        while Instant::now() < until {
+            match self.receive() {
+                Ok(frame) if wanted.iter().any(|wanted| frame["type"] == *wanted) => {
+                    return Ok(frame);
+                }
+                Ok(frame) if frame["type"] == "refused" => {
+                    return Err(io::Error::other(frame.to_string()));
+                }
+                Ok(_) => {}
+                Err(error) if is_silence(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 
     /// A frame that is far over the limit.
