@@ -23,6 +23,10 @@ const ORDINARY: u32 = 4246;
 /// What root keeps where a user id has to be mapped (capabilities(7)).
 const SETFCAP: u64 = 1 << 31;
 
+/// What the supervisor keeps besides: its programs take users of their own and are ended by it. `CAP_KILL`,
+/// `CAP_SETGID`, `CAP_SETUID`.
+const GIVE_IDS: u64 = 1 << 5 | 1 << 6 | 1 << 7;
+
 /// What the kernel has to say of a program.
 struct Confined {
     name: &'static str,
@@ -50,7 +54,7 @@ const APART: &[&str] = &["user", "ipc", "net"];
 const SUPERVISOR: Confined = Confined {
     name: "bulkhead-supervisor",
     filters: 1,
-    as_root: SETFCAP,
+    as_root: SETFCAP | GIVE_IDS,
     own: &[],
 };
 
