@@ -75,19 +75,19 @@ enum Marked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
     /// On the way out, from a tool.
-    ToolRequest,
+    Tool,
     /// On the way out, from a program in a box.
-    BoxRequest,
+    Box,
     /// On the way into the model.
-    ModelRequest,
+    Model,
 }
 
 impl Where {
     fn as_str(self) -> &'static str {
         match self {
-            Self::ToolRequest => "a tool's request",
-            Self::BoxRequest => "a request of a program in a box",
-            Self::ModelRequest => "a request to the model",
+            Self::Tool => "a tool's request",
+            Self::Box => "a request of a program in a box",
+            Self::Model => "a request to the model",
         }
     }
 }
@@ -176,7 +176,7 @@ impl Leaks {
     /// What a tool is about to send: nothing in it may be a secret, nor complete one of which
     /// the requests before it held a piece.
     pub(crate) async fn check(&self, session: &SessionId, hop: &Hop) -> Result<(), Stopped> {
-        let mut look = self.look(session, Where::ToolRequest).await?;
+        let mut look = self.look(session, Where::Tool).await?;
         look.at(hop.text()).await?;
         look.after(hop.essence()).await
     }
@@ -222,7 +222,7 @@ impl Leaks {
             locked(&clean).keep(blocks);
             return Ok(body);
         }
-        self.report(session, Where::ModelRequest, &findings);
+        self.report(session, Where::Model, &findings);
         let cuts: Vec<_> = findings
             .iter()
             .map(|found| {

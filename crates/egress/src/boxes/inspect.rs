@@ -244,7 +244,7 @@ impl Served<'_> {
         let session = &self.run.call().session;
         let rule = wanted.terms.rule.as_ref();
         let in_address = |stopped| found(stopped, "its address", rule);
-        let look = self.run.door.leaks.look(session, Where::BoxRequest).await;
+        let look = self.run.door.leaks.look(session, Where::Box).await;
         let mut look = look.map_err(in_address)?;
         let address = wanted.url.to_string().len();
         let in_head = |stopped| match &stopped {
