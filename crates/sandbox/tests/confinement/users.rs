@@ -1,6 +1,7 @@
 //! As whom programs go on that root started.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use crate::{
