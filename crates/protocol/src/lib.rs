@@ -38,6 +38,7 @@ pub mod ids;
 pub mod marks;
 pub mod operator;
 pub mod outbound;
+pub mod parts;
 pub mod passkey;
 pub mod record;
 pub mod rules;
