@@ -81,7 +81,8 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     let rules = RuleSet::new(rules).map_err(|error| error.to_string())?;
     let tls = |error| format!("TLS: {error}");
     let (record, vault) = (Record::new(), VaultLink::default());
-    let leaks = Leaks::new(vault.clone(), record.clone());
+    let tokens = Tokens::default();
+    let leaks = Leaks::new(vault.clone(), record.clone(), tokens.clone());
     let rules = Rules::new(rules);
     let box_tls = dial::tls(roots.clone()).map_err(tls)?;
     let boxes = BoxDoor::new(box_tls, record.clone(), rules.clone());
@@ -100,7 +101,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             vault: vault.clone(),
             leaks: leaks.clone(),
             spent: Spent::default(),
-            tokens: Tokens::default(),
+            tokens,
         }),
         boxes: Arc::new(boxes),
         vault,
