@@ -28,8 +28,8 @@ use crate::boxes::budget::{Direction, Meter};
 use crate::boxes::forward::{IDLE, No, Place, Run, answer};
 use crate::boxes::head::{Bad, Body, Framing, Head, Reading, Version, is_of_one_hop};
 use crate::dial;
-use crate::headers;
 use crate::tunnel::target;
+use outbound::headers;
 
 /// How long a server may take to agree on TLS.
 const AGREE: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use protocol::egress::{EgressFault, FetchFault};
 use protocol::event::Event;
 use protocol::ids::{CallRef, Digest, SecretName};
 use protocol::outbound::{Attach, Credential, Method, Subject};
+use protocol::parts::secret_parts;
 use protocol::time::Millis;
 use protocol::vault::SecretText;
 use scan::Scanner;
@@ -34,6 +35,8 @@ pub(crate) struct Hop {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
+    /// Bytes of those that whoever asks wrote.
+    pub(crate) written: usize,
     pub(crate) body: Bytes,
     pub(crate) credential: Option<SecretName>,
 }
@@ -144,11 +147,11 @@ impl Attempt<'_> {
     }
 
     fn reserve(&self, hop: &Hop, terms: &Terms) -> Result<Reservation, FetchFault> {
-        let (budgets, up) = (&terms.budgets, hop.body.len() as u64);
+        let (budgets, body) = (&terms.budgets, hop.body.len() as u64);
         let upload = budgets.upload.bytes();
-        if up > upload {
+        if body > upload {
             return Err(FetchFault::NotAllowed {
-                reason: format!("its body has {up} bytes, and at most {upload} may go out"),
+                reason: format!("its body has {body} bytes, and at most {upload} may go out"),
             });
         }
         let rule = terms.rule.as_ref().map_or_else(
@@ -159,6 +162,8 @@ impl Attempt<'_> {
             per_minute: budgets.per_minute.get(),
             per_day: budgets.per_day.bytes(),
         };
+        let target = hop.url.target();
+        let up = head(hop.method.as_str(), &target, &hop.headers) + body;
         let down = budgets.download.bytes().min(MAX_BODY);
         let now = (Clock::now(), Millis::now().0 / DAY);
         let reserved = self.door.spent.reserve(&rule, budget, (up, down), now);
@@ -217,10 +222,11 @@ impl Attempt<'_> {
         row: &mut Row,
         left: u64,
     ) -> Result<Done, FetchFault> {
-        let vault = self.door.leaks.known();
         let stream = self.connect(&hop.url, terms).await?;
         let (draft, echo) = self.draft(hop, terms).await?;
-        row.bytes_up = draft.body.len() as u64;
+        // With what was got for the draft.
+        let vault = self.door.leaks.known();
+        row.bytes_up = sent(&draft)?;
         let down = terms.budgets.download.bytes().min(MAX_BODY);
         let bytes = down.min(left.saturating_sub(row.bytes_up));
         let answer = exchange(stream, outgoing(hop, draft)?, self.bounds(bytes)).await?;
@@ -284,8 +290,9 @@ impl Attempt<'_> {
         };
         let attached = token.as_ref().unwrap_or(&secret);
         // Each part of what is attached may come back by itself.
-        let values = [attached.expose()].into_iter();
-        let values: Vec<&str> = values.chain(attached.expose().split(':').skip(1)).collect();
+        let parts = secret_parts(attached.expose());
+        let mut values = vec![attached.expose()];
+        values.extend(parts.iter().map(|part| part.as_str()));
         let echo = Echo::of(&credential.secret, &values).map_err(|it| failed(it.to_string()))?;
         draft
             .attach(&credential.attach, attached, Millis::now())
@@ -323,7 +330,7 @@ impl Attempt<'_> {
             .await?;
         let sent = async {
             let stream = self.connect(url, terms).await?;
-            row.bytes_up = draft.body.len() as u64;
+            row.bytes_up = sent(&draft)?;
             let outgoing = Outgoing {
                 method: hyper::Method::POST,
                 scheme: RouteScheme::Https,
@@ -352,6 +359,21 @@ impl Attempt<'_> {
             .map_err(|()| EgressFault::NoRecord)?;
         sent
     }
+}
+
+/// Bytes of a request's first line and headers, as HTTP/1.1 writes them.
+fn head(method: &str, target: &str, headers: &HeaderMap) -> u64 {
+    let line = method.len() + target.len() + 12;
+    let each = (headers.iter()).map(|(name, value)| name.as_str().len() + value.len() + 4);
+    (line + each.sum::<usize>()) as u64
+}
+
+/// Bytes that go out with a request.
+fn sent(draft: &Draft) -> Result<u64, FetchFault> {
+    let target = draft
+        .target()
+        .map_err(|reason| FetchFault::NotAllowed { reason })?;
+    Ok(head(draft.method, target.as_str(), &draft.headers) + draft.body.len() as u64)
 }
 
 fn outgoing(hop: &Hop, draft: Draft) -> Result<Outgoing, FetchFault> {
