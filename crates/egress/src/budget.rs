@@ -155,6 +155,19 @@ impl Meter {
         })
     }
 
+    /// Counts the bytes of a request's first line and headers: by the day alone, since what bounds one request is
+    /// about its body.
+    pub(crate) fn count_head(&self, bytes: u64, now: Millis) -> Result<(), Over> {
+        self.spent.with(&self.rule, now, |counter| {
+            let after = counter.bytes.saturating_add(bytes);
+            if after > self.per_day {
+                return Err(Over::Day(self.per_day));
+            }
+            counter.bytes = after;
+            Ok(())
+        })
+    }
+
     /// What was counted elsewhere, so that this tells it.
     pub(crate) fn told(&self, (up, down): (u64, u64)) {
         self.up.fetch_add(up, Ordering::Relaxed);

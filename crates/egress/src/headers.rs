@@ -1,69 +1,21 @@
 //! Which headers go out and which come back: pure.
 //!
-//! SECURITY: the headers of a request are what the model wrote. Whatever says where a request
-//! goes, where it ends, on whose behalf it is, or that it is another one than was judged, is
-//! egress' own and refused.
+//! SECURITY: the headers of a request are what the model wrote; which names it may write is in
+//! [`outbound::headers`].
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use outbound::headers::check;
+use protocol::ids::SecretName;
 
 /// The most headers of one request.
 const MAX_HEADERS: usize = 32;
 
-/// The longest name and the longest value, in bytes.
-const MAX_NAME: usize = 64;
+/// The longest value, in bytes.
 const MAX_VALUE: usize = 4096;
 
 /// The most headers that are passed on of an answer, and the longest value in bytes.
 const MAX_PASSED: usize = 16;
 const MAX_PASSED_VALUE: usize = 2048;
-
-/// Framing, routing and what changes the method or the path behind the rule that judged them.
-const OWN: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "max-forwards",
-    "origin",
-    "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-    "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-host",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
-    "x-amz-content-sha256",
-    "x-amz-date",
-];
-
-/// Beginnings of names that are likewise.
-const OWN_PREFIXES: &[&str] = &["proxy-", "sec-", "x-forwarded-"];
-
-/// What a name holds that says on whose behalf a request is made.
-const CREDENTIAL_WORDS: &[&str] = &[
-    "apikey",
-    "api-key",
-    "auth",
-    "cookie",
-    "credential",
-    "passw",
-    "secret",
-    "session",
-    "token",
-];
 
 /// What is passed on of an answer.
 const PASSED: &[&str] = &[
@@ -76,24 +28,17 @@ const PASSED: &[&str] = &[
     "retry-after",
 ];
 
-/// Whether a header makes another request of one than that which was judged by its first line.
-/// Programs behind CGI read `_` in a name as `-`.
-pub(crate) fn says_another(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('_', "-");
-    let is_own = OWN.contains(&name.as_str());
-    name == "forwarded"
-        || name.starts_with("x-forwarded-")
-        || (is_own && name.starts_with("x-") && !name.starts_with("x-amz-"))
-}
-
 /// The headers that a tool may send, or what is wrong with them.
-pub(crate) fn requested(wanted: &[(String, String)]) -> Result<HeaderMap, String> {
+pub(crate) fn requested(
+    wanted: &[(String, String)],
+    secret: Option<&SecretName>,
+) -> Result<HeaderMap, String> {
     if wanted.len() > MAX_HEADERS {
         return Err(format!("a request has at most {MAX_HEADERS} headers"));
     }
     let mut headers = HeaderMap::with_capacity(wanted.len() + 8);
     for (name, value) in wanted {
-        let (name, value) = (self::name(name)?, self::value(name, value)?);
+        let (name, value) = (self::name(name, secret)?, self::value(name, value)?);
         if headers.insert(&name, value).is_some() {
             return Err(format!("the header `{name}` stands there twice"));
         }
@@ -101,29 +46,10 @@ pub(crate) fn requested(wanted: &[(String, String)]) -> Result<HeaderMap, String
     Ok(headers)
 }
 
-fn name(text: &str) -> Result<HeaderName, String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    let fits = !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(plain);
-    let lower = text.to_ascii_lowercase();
-    // An underscore passes for a hyphen where requests are handed on by CGI's rules (RFC 3875 4.1.18).
-    let name = HeaderName::from_bytes(lower.as_bytes())
-        .ok()
-        .filter(|_| fits);
-    let name = name.ok_or_else(|| {
-        format!("a header's name has letters, digits and hyphens, at most {MAX_NAME}")
-    })?;
-    let own = OWN.contains(&&*lower) || OWN_PREFIXES.iter().any(|p| lower.starts_with(p));
-    if own {
-        return Err(format!(
-            "the header `{lower}` is set by Bulkhead itself; leave it out"
-        ));
-    }
-    if CREDENTIAL_WORDS.iter().any(|word| lower.contains(word)) {
-        return Err(format!(
-            "the header `{lower}` is for credentials, which a rule attaches; name the secret instead"
-        ));
-    }
-    Ok(name)
+fn name(text: &str, secret: Option<&SecretName>) -> Result<HeaderName, String> {
+    check(text, secret).map_err(|bad| bad.to_string())?;
+    HeaderName::from_bytes(text.to_ascii_lowercase().as_bytes())
+        .map_err(|_| "a header has no name".to_owned())
 }
 
 fn value(name: &str, text: &str) -> Result<HeaderValue, String> {
@@ -157,16 +83,21 @@ mod tests {
     use super::*;
 
     fn ask(name: &str, value: &str) -> Result<HeaderMap, String> {
-        requested(&[(name.to_owned(), value.to_owned())])
+        requested(&[(name.to_owned(), value.to_owned())], None)
     }
 
     #[test]
     fn what_says_where_a_request_goes_or_for_whom_is_refused_in_any_spelling() {
-        for name in OWN {
-            assert!(ask(name, "x").is_err(), "{name}");
-            assert!(ask(&name.to_ascii_uppercase(), "x").is_err(), "{name}");
-        }
         for name in [
+            "Host",
+            "TE",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Accept-Encoding",
+            "Origin",
+            "X-Amz-Date",
+            "X-Amz-Copy-Source",
+            "X-HTTP-Method-Override",
             "Authorization",
             "Proxy-Authorization",
             "Cookie",
@@ -221,10 +152,10 @@ mod tests {
             assert!(ask(name, "x").is_err(), "{name:?}");
         }
         let twice = [("accept", "a"), ("Accept", "b")].map(|(n, v)| (n.to_owned(), v.to_owned()));
-        assert!(requested(&twice).is_err());
+        assert!(requested(&twice, None).is_err());
         let many: Vec<_> = (0..33).map(|n| (format!("x-{n}"), String::new())).collect();
-        assert!(requested(&many).is_err());
-        assert!(requested(&many[..32]).is_ok());
+        assert!(requested(&many, None).is_err());
+        assert!(requested(&many[..32], None).is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::clean::Clean;
 use crate::json;
 use crate::record::Record;
 use crate::tools::attempt::Hop;
+use crate::tools::oauth::Tokens;
 use crate::vault_link::VaultLink;
 
 /// How long a request waits for the first marks.
@@ -50,6 +51,8 @@ pub(crate) struct Leaks {
     asking: Arc<Asking<()>>,
     /// What each session sent last.
     sent: Arc<Mutex<HashMap<SessionId, String>>>,
+    /// What is no secret of the vault, and was got with one.
+    tokens: Tokens,
     /// The gateway's link, for what it has to hear of without having asked.
     gateway: Arc<Mutex<Option<mpsc::Sender<FetchReply>>>>,
 }
@@ -93,7 +96,7 @@ impl Where {
 }
 
 impl Leaks {
-    pub(crate) fn new(vault: VaultLink, record: Record) -> Self {
+    pub(crate) fn new(vault: VaultLink, record: Record, tokens: Tokens) -> Self {
         let known = Known {
             scanner: Arc::new(Scanner::of_formats()),
             generation: 0,
@@ -105,6 +108,7 @@ impl Leaks {
             record,
             known: watch::Sender::new(known),
             asking: Arc::default(),
+            tokens,
             sent: Arc::default(),
             gateway: Arc::default(),
         }
@@ -115,7 +119,8 @@ impl Leaks {
         *self.gateway.lock().unwrap_or_else(PoisonError::into_inner) = Some(gateway);
     }
 
-    /// Forgets which generation of the vault is known: it may have started again, with another key.
+    /// Forgets which generation of the vault is known: it may have started again, with another key,
+    /// or there are other tokens to look for.
     pub(crate) fn begin_anew(&self) {
         self.known.send_modify(|known| known.generation = 0);
     }
@@ -129,7 +134,10 @@ impl Leaks {
             let known = self.known.borrow().generation;
             self.vault.marks_after(known).await
         };
-        if let Ok(Ok(Some((generation, marks)))) = timeout(VAULT_LIMIT, asked).await {
+        if let Ok(Ok(Some((generation, mut marks)))) = timeout(VAULT_LIMIT, asked).await {
+            for (name, token) in self.tokens.all() {
+                marks.add(name, token.expose());
+            }
             self.known.send_replace(Known {
                 scanner: Arc::new(Scanner::new(marks)),
                 generation,

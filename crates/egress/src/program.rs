@@ -81,7 +81,8 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
     let rules = RuleSet::new(rules).map_err(|error| error.to_string())?;
     let tls = |error| format!("TLS: {error}");
     let (record, vault) = (Record::new(), VaultLink::default());
-    let leaks = Leaks::new(vault.clone(), record.clone());
+    let tokens = Tokens::default();
+    let leaks = Leaks::new(vault.clone(), record.clone(), tokens.clone());
     let rules = Rules::new(rules);
     let box_tls = dial::tls(roots.clone()).map_err(tls)?;
     let spent = Spent::default();
@@ -105,7 +106,7 @@ async fn serve(control: ProgramEnd<EgressConfig>, config: EgressConfig) -> Resul
             vault: vault.clone(),
             leaks: leaks.clone(),
             spent,
-            tokens: Tokens::default(),
+            tokens,
         }),
         boxes: Arc::new(boxes),
         vault,

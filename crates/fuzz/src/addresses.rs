@@ -87,6 +87,7 @@ fn check(input: &[u8]) -> String {
         subject: &subject,
         method: Method::Get,
         url: &url,
+        headers: 0,
         credential: None,
         now: NOW,
     };

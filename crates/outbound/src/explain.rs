@@ -1,5 +1,6 @@
 //! `egress check --json`: a request in, a decision out, nothing sent.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use protocol::ids::{SecretName, ToolName};
@@ -8,6 +9,7 @@ use protocol::time::Millis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::headers;
 use crate::judge::{Asked, Refusal, Terms, Verdict, answers, judge};
 use crate::redirect::{MAX_REDIRECTS, redirect};
 use crate::rules::RuleSet;
@@ -26,6 +28,8 @@ struct Line {
     #[serde(default)]
     redirects: Vec<Hop>,
     credential: Option<SecretName>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -89,6 +93,13 @@ fn said(rules: &RuleSet, line: &Line, now: Millis) -> Said {
             "more than {MAX_REDIRECTS} redirects are not followed"
         ));
     }
+    for name in line.headers.keys() {
+        if let Err(bad) = headers::check(name, line.credential.as_ref()) {
+            let (reason, class) = (bad.to_string(), "header");
+            return Said::Deny { reason, class };
+        }
+    }
+    let headers: Vec<_> = line.headers.clone().into_iter().collect();
     let mut from: Option<Url> = None;
     let mut worst: Option<Said> = None;
     let first = std::iter::once((&line.url, &line.answers));
@@ -102,6 +113,7 @@ fn said(rules: &RuleSet, line: &Line, now: Millis) -> Said {
             subject: &subject,
             method,
             url: &url,
+            headers: headers::bytes(&headers),
             // Another server gets none.
             credential: line.credential.as_ref().filter(|_| at == 0),
             now,

@@ -18,7 +18,8 @@ use crate::redirect::BadRedirect;
 use crate::rules::{Place, RuleSet, is_about};
 use crate::url::{BadUrl, Scheme, Url};
 
-/// The longest query of a request that goes out without a question, in bytes: more is a message.
+/// The longest query of a request that goes out without a question, together with the headers that
+/// whoever asks wrote, in bytes: more is a message.
 pub const MAX_FREE_QUERY: usize = 512;
 
 /// The longest path of one, in bytes.
@@ -33,6 +34,8 @@ pub struct Asked<'a> {
     pub method: Method,
     /// What.
     pub url: &'a Url,
+    /// With how many bytes of headers that whoever asks wrote; see [`crate::headers::bytes`].
+    pub headers: usize,
     /// With which secret.
     pub credential: Option<&'a SecretName>,
     /// The time, for rules that expire.
@@ -391,7 +394,7 @@ fn tunnel(rules: &RuleSet, asked: &AskedTunnel<'_>) -> Result<Terms, Refusal> {
 /// box with these rules before it ran.
 fn exec(rules: &RuleSet, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
     let rule = by_rule(rules, asked)?.ok_or_else(|| no_rule(asked.subject, asked.url.host()))?;
-    match data(asked.url, Some(rule)) {
+    match data(asked, Some(rule)) {
         Some(data)
             if asked
                 .url
@@ -427,7 +430,7 @@ fn tool(rules: &RuleSet, asked: &Asked<'_>) -> Result<Verdict, Refusal> {
     if let Some(secret) = asked.credential {
         question.why.push(Why::Credential(secret.to_string()));
     }
-    if let Some(data) = data(asked.url, Some(rule)) {
+    if let Some(data) = data(asked, Some(rule)) {
         question.often = Often::Always;
         question.why.push(Why::Data(data));
     }
@@ -446,6 +449,7 @@ fn by_rule<'a>(rules: &'a RuleSet, asked: &Asked<'a>) -> Result<Option<&'a Egres
         url,
         credential,
         now,
+        headers: _,
     } = *asked;
     if !url.scheme().is_http() {
         return Err(Refusal::Scheme(url.scheme()));
@@ -587,7 +591,7 @@ fn without_rule(rules: &RuleSet, asked: &Asked<'_>) -> Result<Verdict, Refusal> 
     if !url.scheme().is_tls() {
         why.push(Why::Clear);
     }
-    why.extend(data(url, None).map(Why::Data));
+    why.extend(data(asked, None).map(Why::Data));
     let terms = Terms {
         rule: None,
         allowed: Allowed::Public,
@@ -599,19 +603,24 @@ fn without_rule(rules: &RuleSet, asked: &Asked<'_>) -> Result<Verdict, Refusal> 
     Ok(Verdict::Ask(terms, Question { often, why }))
 }
 
-/// Why a request may be there to carry something out by its address, if so.
-fn data(url: &Url, rule: Option<&EgressRule>) -> Option<String> {
+/// Why a request may be there to carry something out by its address or its headers, if so.
+fn data(asked: &Asked<'_>, rule: Option<&EgressRule>) -> Option<String> {
+    let url = asked.url;
     let by_name = match (rule, url.host()) {
         (Some(rule), Host::Name(name)) => beyond(rule, name),
         (None, Host::Name(name)) => names::carries_data(name),
         (_, Host::Address(_)) => None,
     };
-    let query = url.query().map_or(0, str::len);
+    let (query, headers) = (url.query().map_or(0, str::len), asked.headers);
     let path = url.path().len();
     by_name
         .or_else(|| {
-            (query > MAX_FREE_QUERY)
-                .then(|| format!("its query is long enough to carry data out ({query} bytes)"))
+            (query + headers > MAX_FREE_QUERY).then(|| {
+                format!(
+                    "its query and headers are long enough to carry data out ({query} and \
+                     {headers} bytes)"
+                )
+            })
         })
         .or_else(|| {
             (path > MAX_FREE_PATH)

@@ -7,6 +7,7 @@
 
 pub mod address;
 mod explain;
+pub mod headers;
 mod host;
 mod judge;
 mod names;

@@ -227,10 +227,16 @@ impl ApprovalRequest {
     /// A yes to a request that a rule allows is one to the rule.
     fn covers_rule(&self) -> String {
         let asked = self.judgement.effects.requests.first();
+        let with = match &self.exact.call {
+            ToolCall::HttpRequest { headers, .. } if !requests::telling(headers).is_empty() => {
+                " with the same headers"
+            }
+            _ => "",
+        };
         match asked.and_then(|asked| asked.rule.as_ref().map(|rule| (asked.method, rule))) {
             Some((method, rule)) => {
                 format!(
-                    "any other {method} that egress rule {:?} allows",
+                    "any other {method}{with} that egress rule {:?} allows",
                     rule.as_str()
                 )
             }

@@ -1,6 +1,6 @@
 //! What leaves: the requests of tools to hosts, and boxes whose programs may reach some.
 
-use outbound::{Asked, Often, Question, RuleSet, Terms, Url, Verdict, Why, judge};
+use outbound::{Asked, Often, Question, RuleSet, Terms, Url, Verdict, Why, headers, judge};
 use protocol::call::{Action, ToolCall};
 use protocol::egress::{Approved, HttpOrder};
 use protocol::ids::{Digest, RuleName, SecretName, ToolName};
@@ -66,6 +66,7 @@ pub(crate) fn asking(wanted: &Wanted<'_>, egress: &RuleSet, now: Millis) -> Read
         subject: &Subject::Tool(tool.clone()),
         method,
         url: &url,
+        headers: headers::bytes(wanted.headers),
         credential,
         now,
     };
@@ -86,7 +87,7 @@ pub(crate) fn asking(wanted: &Wanted<'_>, egress: &RuleSet, now: Millis) -> Read
     let rule = terms.rule.as_ref().and_then(|name| egress.rule(name));
     Reading {
         found: parts(wanted, &url, &terms, question.as_ref()),
-        key: rule.map_or(key, |rule| key_of(call.name(), method, rule, credential)),
+        key: rule.map_or(key, |rule| key_of(wanted, rule)),
         action: order(wanted, &tool, url.to_string()),
         network: Vec::new(),
     }
@@ -167,14 +168,20 @@ fn parts(
     parts
 }
 
-/// Under which key a yes is remembered: for this rule as it is now, whatever else it allows.
-fn key_of(
-    tool: &str,
-    method: Method,
-    rule: &EgressRule,
-    credential: Option<&SecretName>,
-) -> String {
-    let with = credential.map_or(String::new(), |secret| format!(" with the secret {secret}"));
+/// Under which key a yes is remembered: for this rule as it is now, whatever else it allows, and
+/// for the headers that could say more of what is done than method and address do.
+fn key_of(wanted: &Wanted<'_>, rule: &EgressRule) -> String {
+    let (tool, method) = (wanted.call.name(), wanted.method);
+    let mut with = String::new();
+    if let Some(secret) = wanted.credential {
+        with.push_str(&format!(" with the secret {secret}"));
+    }
+    let telling = telling(wanted.headers);
+    if !telling.is_empty() {
+        let names: Vec<&str> = telling.iter().map(|(name, _)| name.as_str()).collect();
+        let (names, digest) = (names.join(", "), digest(&telling));
+        with.push_str(&format!(" with the headers {names} ({digest})"));
+    }
     format!(
         "{tool}:{method} by egress rule {}{with} ({})",
         rule.name,
@@ -182,10 +189,16 @@ fn key_of(
     )
 }
 
-/// The rules as one short word.
-fn digest(rules: &[&EgressRule]) -> String {
+/// The headers to which a yes is as it is to the method.
+pub(crate) fn telling(headers: &[(String, String)]) -> Vec<&(String, String)> {
+    let each = headers.iter();
+    each.filter(|(name, _)| !headers::is_plain(name)).collect()
+}
+
+/// Rules or headers as one short word.
+fn digest(all: &[impl Serialize]) -> String {
     // Texts, numbers and lists of them always have a JSON form, and memory takes it.
-    let text = serde_json::to_vec(rules).expect("rules have a JSON form");
+    let text = serde_json::to_vec(all).expect("rules and headers have a JSON form");
     Digest::of(text).to_string()[..16].to_owned()
 }
 

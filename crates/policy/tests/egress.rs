@@ -465,6 +465,56 @@ fn a_remembered_yes_is_to_the_rule_as_it_was() {
     );
 }
 
+fn with_headers(method: Method, headers: &[(&str, &str)]) -> ToolCall {
+    let headers = headers.iter();
+    ToolCall::HttpRequest {
+        method,
+        url: NOTES.to_owned(),
+        headers: headers
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        body: None,
+        credential: None,
+    }
+}
+
+#[test]
+fn a_remembered_yes_is_to_the_headers_that_could_say_more_than_the_method() {
+    let plain = with_headers(Method::Put, &[("accept", "text/plain"), ("if-match", "x")]);
+    let telling = |value: &str| with_headers(Method::Put, &[("x-note", value)]);
+    let granted = [grant(&judged(&rules(), &http(Method::Put, NOTES)).key)];
+    assert!(matches!(
+        asked(&rules(), &plain, &granted),
+        Decision::Allow(_)
+    ));
+    let Decision::Ask(request) = asked(&rules(), &telling("a"), &granted) else {
+        panic!("nobody is asked")
+    };
+    assert!(request.text().contains("x-note: a"), "{}", request.text());
+    let covers = request.covers();
+    assert!(covers.contains("PUT with the same headers"), "{covers}");
+    let granted = [grant(&judged(&rules(), &telling("a")).key)];
+    for (call, is_covered) in [
+        (telling("a"), true),
+        (telling("b"), false),
+        (http(Method::Put, NOTES), false),
+    ] {
+        let decision = asked(&rules(), &call, &granted);
+        let allowed = matches!(decision, Decision::Allow(_));
+        assert_eq!(allowed, is_covered, "{call:?}");
+    }
+}
+
+#[test]
+fn headers_that_could_carry_something_out_are_asked_about_each_time() {
+    let of = |bytes: usize| {
+        let call = with_headers(Method::Get, &[("x-note", &"x".repeat(bytes))]);
+        judged(&rules(), &call).verdict
+    };
+    assert_eq!(of(300), Verdict::Allow);
+    assert_eq!(of(600), Verdict::AskAlways);
+}
+
 #[test]
 fn where_a_box_may_reach_is_in_the_digest_of_the_call() {
     let digest = |egress: Vec<EgressRule>| match asked(

@@ -228,7 +228,7 @@ pub struct FetchOutcome {
     pub extent: Extent,
     /// Where redirects led, in order; the last is `final_url`.
     pub redirects: Vec<String>,
-    /// Bytes of bodies that were sent.
+    /// Bytes that were sent: first lines, headers and bodies.
     pub bytes_up: u64,
     /// Bytes of bodies that were received.
     pub bytes_down: u64,

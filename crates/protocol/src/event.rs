@@ -302,7 +302,7 @@ pub enum Event {
         call: CallId,
         /// The HTTP status; 0 if there was none.
         status: u16,
-        /// Bytes of the request's body.
+        /// Bytes of the request: its first line, its headers and its body; 0 if none was made.
         bytes_up: u64,
         /// Bytes of the answer's body, as far as it was read.
         bytes_down: u64,

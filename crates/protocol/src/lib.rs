@@ -39,6 +39,7 @@ pub mod log;
 pub mod marks;
 pub mod operator;
 pub mod outbound;
+pub mod parts;
 pub mod passkey;
 pub mod record;
 pub mod rules;

@@ -174,6 +174,12 @@ impl Marks {
         Self::new(&MarkKey([0; 32]), Vec::new())
     }
 
+    /// Looks for this value as well, if it is long enough.
+    pub fn add(&mut self, name: SecretName, value: &str) {
+        let mark = marks_of(&self.key, name, MarkKind::Secret, value);
+        self.marks.extend(mark);
+    }
+
     /// The marks.
     pub fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.marks.iter()

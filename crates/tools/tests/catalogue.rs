@@ -279,3 +279,29 @@ fn limits_refuse_and_errors_stay_short() {
     let escape = refused("read_file", r#"{"\u001b[2J":1}"#);
     assert!(!escape.contains('\u{1b}'), "{escape:?}");
 }
+
+#[test]
+fn a_header_that_is_not_the_model_s_is_refused_before_anybody_is_asked() {
+    let call = |name: &str, more: &str| {
+        format!(
+            r#"{{"method":"PUT","url":"https://example.com/a","headers":{{"{name}":"x"}}{more}}}"#
+        )
+    };
+    for name in [
+        "X-Amz-Copy-Source",
+        "x-goog-copy-source",
+        "x-ms-copy-source",
+        "Destination",
+        "X-Original-URL",
+        "Authorization",
+        "Host",
+        "X_Forwarded_For",
+    ] {
+        let why = refused("http_request", &call(name, ""));
+        assert!(why.contains("is not taken"), "{name}: {why}");
+    }
+    let secret = r#","credential":"key""#;
+    assert!(resolve("http_request", &call("Range", ""), "/w").is_ok());
+    assert!(refused("http_request", &call("Range", secret)).contains("whole answer"));
+    assert!(resolve("http_request", &call("x-amz-meta-note", secret), "/w").is_ok());
+}

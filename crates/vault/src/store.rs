@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::ids::SecretName;
 use protocol::marks::{MarkKey, MarkKind, Marks, marks_of};
+use protocol::parts::secret_parts;
 use protocol::time::Millis;
 use protocol::vault::{
     KeySource, LockState, MAX_HOSTS, NewDate, Protection, SecretEntry, SecretKind, SecretText,
@@ -262,7 +263,8 @@ impl Store {
         Ok(self.contents()?.entries.list.iter().map(public).collect())
     }
 
-    /// What finds the secrets in a text. A value too short to be looked for has none.
+    /// What finds the secrets in a text, and the parts that are secret by themselves. What is too
+    /// short to be looked for has none.
     pub fn marks(&self, key: &MarkKey) -> Result<Marks, StoreError> {
         let contents = self.contents()?;
         let mut marks = Vec::new();
@@ -275,7 +277,15 @@ impl Store {
                 SecretKind::Secret => MarkKind::Secret,
                 SecretKind::Honeytoken => MarkKind::Honeytoken,
             };
-            marks.extend(marks_of(key, name.clone(), kind, value.expose()));
+            let parts = secret_parts(value.expose());
+            let held: Result<Vec<_>, _> = (parts.iter())
+                .map(|part| memory::lock(part.as_bytes()))
+                .collect();
+            let _held = (_held, held.map_err(StoreError::Unlockable)?);
+            let texts = parts.iter().map(|part| part.as_str());
+            for text in std::iter::once(value.expose()).chain(texts) {
+                marks.extend(marks_of(key, name.clone(), kind, text));
+            }
         }
         Ok(Marks::new(key, marks))
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bulkhead_vault::{MAX_VALUE, Store, StoreError, key_source};
 use protocol::ids::SecretName;
+use protocol::marks::{MarkKey, normal};
 use protocol::vault::{KeySource, NewDate, SecretText, Subject, Terms};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -329,4 +330,39 @@ fn bounds_hold() {
         Err(StoreError::Unknown(_))
     ));
     assert!(store.reveal(&name("a")).unwrap().expose() == longest.expose());
+}
+
+#[test]
+fn parts_of_a_secret_are_marked_that_are_secret_by_themselves() {
+    let dir = folder();
+    let mut store = Store::open(dir.path()).unwrap();
+    // Invented.
+    let client = r#"{"refresh_token": "Zq8hT2vXw91LmPc4", "client_id": "a1b2c3d4.example.com",
+        "client_secret": "GX-Rb6Yk3Nd"}"#;
+    for (secret_name, value) in [
+        ("mail", "alice.smith@example.com:Tr0ub4dor&3xQ9"),
+        ("client", client),
+    ] {
+        let terms = Terms {
+            hosts: vec!["api.example.com".parse().unwrap()],
+            ..Terms::default()
+        };
+        store
+            .add(name(secret_name), Subject::Tool, terms, &secret(value))
+            .unwrap();
+    }
+    let marks = store.marks(&MarkKey::from_bytes([7; 32])).unwrap();
+    let marked = |text: &str| {
+        let normal: Vec<u8> = text.bytes().filter_map(normal).collect();
+        let whole = marks.digest(&normal);
+        let found = marks.iter().find(|mark| mark.whole == whole);
+        found.map(|mark| mark.name.to_string())
+    };
+    assert_eq!(marked("Tr0ub4dor&3xQ9").as_deref(), Some("mail"));
+    for part in [client, "Zq8hT2vXw91LmPc4", "GX-Rb6Yk3Nd"] {
+        assert_eq!(marked(part).as_deref(), Some("client"), "{part}");
+    }
+    for name in ["alice.smith@example.com", "a1b2c3d4.example.com"] {
+        assert_eq!(marked(name), None, "{name} stands in ordinary texts");
+    }
 }

@@ -284,6 +284,8 @@ impl Run {
                 subject,
                 method,
                 url,
+                // Programs of a box say by themselves what they carry.
+                headers: 0,
                 credential: None,
                 now,
             };

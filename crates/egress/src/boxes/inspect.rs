@@ -29,10 +29,10 @@ use crate::boxes::head::{Bad, Framing, Head, Reading, Version, is_of_one_hop};
 use crate::boxes::upload::{Upload, found};
 use crate::budget::{Direction, Meter};
 use crate::dial;
-use crate::headers;
 use crate::leaks::{Stopped, Where};
 use crate::tools::attempt::{essence_of_address, head_text};
 use crate::tunnel::target;
+use outbound::headers;
 
 /// How long a server may take to agree on TLS.
 const AGREE: Duration = Duration::from_secs(10);
@@ -253,9 +253,9 @@ impl Served<'_> {
             }
             _ => in_address(stopped),
         };
-        look.at(head_text(&wanted.url, head.lasting()))
-            .await
-            .map_err(in_head)?;
+        let text = head_text(&wanted.url, head.lasting());
+        wanted.meter.count_head(text.len() as u64, Millis::now())?;
+        look.at(text).await.map_err(in_head)?;
         if wanted.framing == Framing::Length(0) {
             // Where nothing else follows, a piece of a secret may be here.
             let piece = essence_of_address(&wanted.url);

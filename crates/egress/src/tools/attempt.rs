@@ -11,6 +11,7 @@ use protocol::egress::{EgressFault, FetchFault};
 use protocol::event::Event;
 use protocol::ids::{CallRef, Digest, SecretName};
 use protocol::outbound::{Attach, Credential, Method, Subject};
+use protocol::parts::secret_parts;
 use protocol::time::Millis;
 use protocol::vault::SecretText;
 use scan::Scanner;
@@ -31,6 +32,8 @@ pub(crate) struct Hop {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
+    /// Bytes of those that whoever asks wrote.
+    pub(crate) written: usize,
     pub(crate) body: Bytes,
     pub(crate) credential: Option<SecretName>,
 }
@@ -151,11 +154,11 @@ impl Attempt<'_> {
 
     /// Counts it and its body by its rule. What comes down is counted as it comes.
     fn begin(&self, hop: &Hop, terms: &Terms) -> Result<Meter, FetchFault> {
-        let (budgets, up) = (&terms.budgets, hop.body.len() as u64);
+        let (budgets, body) = (&terms.budgets, hop.body.len() as u64);
         let upload = budgets.upload.bytes();
-        if up > upload {
+        if body > upload {
             return Err(FetchFault::NotAllowed {
-                reason: format!("its body has {up} bytes, and at most {upload} may go out"),
+                reason: format!("its body has {body} bytes, and at most {upload} may go out"),
             });
         }
         let rule = terms.rule.as_ref().map_or_else(
@@ -165,7 +168,9 @@ impl Attempt<'_> {
         let now = Millis::now();
         let meter = self.door.spent.begin(&rule, budgets, now);
         let counted = meter.and_then(|meter| {
-            meter.count(Direction::Up, up, now)?;
+            let target = hop.url.target();
+            meter.count_head(head(hop.method.as_str(), &target, &hop.headers), now)?;
+            meter.count(Direction::Up, body, now)?;
             Ok(meter)
         });
         counted.map_err(|over| FetchFault::OverBudget {
@@ -226,13 +231,14 @@ impl Attempt<'_> {
         row: &mut Row,
         meter: &Meter,
     ) -> Result<Done, FetchFault> {
-        let vault = self.door.leaks.known();
         let stream = self.connect(&hop.url, terms).await?;
         let (draft, echo) = self.draft(hop, terms).await?;
-        row.bytes_up = draft.body.len() as u64;
+        row.bytes_up = sent(&draft)?;
         // What was attached to the body counts too, but does not stop what was allowed.
-        let attached = row.bytes_up.saturating_sub(hop.body.len() as u64);
+        let attached = (draft.body.len() as u64).saturating_sub(hop.body.len() as u64);
         meter.take(Direction::Up, attached, Millis::now());
+        // With what was got for the draft.
+        let vault = self.door.leaks.known();
         let take = |wanted| meter.take(Direction::Down, wanted, Millis::now());
         let bounds = self.bounds(MAX_BODY);
         let answer = exchange(stream, outgoing(hop, draft)?, bounds, &take).await?;
@@ -296,8 +302,9 @@ impl Attempt<'_> {
         };
         let attached = token.as_ref().unwrap_or(&secret);
         // Each part of what is attached may come back by itself.
-        let values = [attached.expose()].into_iter();
-        let values: Vec<&str> = values.chain(attached.expose().split(':').skip(1)).collect();
+        let parts = secret_parts(attached.expose());
+        let mut values = vec![attached.expose()];
+        values.extend(parts.iter().map(|part| part.as_str()));
         let echo = Echo::of(&credential.secret, &values).map_err(|it| failed(it.to_string()))?;
         draft
             .attach(&credential.attach, attached, Millis::now())
@@ -335,7 +342,7 @@ impl Attempt<'_> {
             .await?;
         let sent = async {
             let stream = self.connect(url, terms).await?;
-            row.bytes_up = draft.body.len() as u64;
+            row.bytes_up = sent(&draft)?;
             let outgoing = Outgoing {
                 method: hyper::Method::POST,
                 scheme: RouteScheme::Https,
@@ -365,6 +372,21 @@ impl Attempt<'_> {
             .map_err(|()| EgressFault::NoRecord)?;
         sent
     }
+}
+
+/// Bytes of a request's first line and headers, as HTTP/1.1 writes them.
+fn head(method: &str, target: &str, headers: &HeaderMap) -> u64 {
+    let line = method.len() + target.len() + 12;
+    let each = (headers.iter()).map(|(name, value)| name.as_str().len() + value.len() + 4);
+    (line + each.sum::<usize>()) as u64
+}
+
+/// Bytes that go out with a request.
+fn sent(draft: &Draft) -> Result<u64, FetchFault> {
+    let target = draft
+        .target()
+        .map_err(|reason| FetchFault::NotAllowed { reason })?;
+    Ok(head(draft.method, target.as_str(), &draft.headers) + draft.body.len() as u64)
 }
 
 fn outgoing(hop: &Hop, draft: Draft) -> Result<Outgoing, FetchFault> {

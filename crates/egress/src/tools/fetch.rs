@@ -148,6 +148,7 @@ impl FetchDoor {
             subject,
             method: hop.method,
             url: &hop.url,
+            headers: hop.written,
             credential: hop.credential.as_ref(),
             now: Millis::now(),
         };
@@ -166,16 +167,16 @@ impl FetchDoor {
         if trail.urls.len() >= MAX_REDIRECTS {
             return Err(format!("{MAX_REDIRECTS} redirects were followed already"));
         }
+        // What was attached could be handed on by whoever got it.
+        if done.sought().is_in(location) {
+            return Err("it holds a secret".to_owned());
+        }
         if *approved == Approved::Person {
             return Err(
                 "a person allowed the address that was asked for and no other; ask for this one \
                  if you want it"
                     .to_owned(),
             );
-        }
-        // What was attached could be handed on by whoever got it.
-        if done.sought().is_in(location) {
-            return Err("it holds a secret".to_owned());
         }
         let redirect = outbound::redirect(&hop.url, location).map_err(|bad| bad.to_string())?;
         let method = match (done.answer.status.as_u16(), hop.method) {
@@ -188,6 +189,7 @@ impl FetchDoor {
             method,
             url: redirect.url,
             headers: hop.headers.clone(),
+            written: hop.written,
             body: hop.body.clone(),
             credential: match redirect.credential {
                 AfterRedirect::Kept => hop.credential.clone(),
@@ -210,7 +212,7 @@ impl FetchDoor {
 fn read(order: HttpOrder) -> Result<Wanted, String> {
     let url = Url::parse(&order.url).map_err(|bad| bad.to_string())?;
     let method: Method = order.method.parse().map_err(|bad| format!("{bad}"))?;
-    let mut headers = headers::requested(&order.headers)?;
+    let mut headers = headers::requested(&order.headers, order.credential.as_ref())?;
     let has_body = order.body.as_deref().is_some_and(|body| !body.is_empty());
     if has_body && matches!(method, Method::Get | Method::Head | Method::Options) {
         return Err(format!("a request with {method} has no body"));
@@ -227,6 +229,7 @@ fn read(order: HttpOrder) -> Result<Wanted, String> {
             method,
             url,
             headers,
+            written: outbound::headers::bytes(&order.headers),
             body: Bytes::from(order.body.unwrap_or_default()),
             credential: order.credential,
         },
@@ -245,10 +248,11 @@ fn leads_on(answer: &Answer) -> Option<String> {
 }
 
 fn redirected(done: &Done, location: &str, reason: String) -> FetchFault {
-    let shown: String = location.chars().take(2048).collect();
+    // Cut before, it could end in the middle of what is looked for.
+    let shown = done.sought().out_of(location.to_owned());
     FetchFault::Redirected {
         status: done.answer.status.as_u16(),
-        target: done.sought().out_of(shown),
+        target: shown.chars().take(2048).collect(),
         reason,
     }
 }
@@ -294,7 +298,9 @@ impl Trail {
             vault: &vault,
             echo: echo.as_ref(),
         };
-        let body = sought.body(answer.body).map_err(|_| leak_of_secret())?;
+        let (body, extent) = sought
+            .body(answer.body, (answer.status, answer.extent))
+            .map_err(|_| leak_of_secret())?;
         let headers = headers::passed(&answer.headers);
         Ok(FetchOutcome {
             status: answer.status.as_u16(),
@@ -304,7 +310,7 @@ impl Trail {
                 .map(|(name, value)| (name, sought.out_of(value)))
                 .collect(),
             body,
-            extent: answer.extent,
+            extent,
             redirects: self
                 .urls
                 .into_iter()

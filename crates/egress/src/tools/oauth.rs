@@ -91,6 +91,17 @@ impl Tokens {
         kept.refresh.clone().map(SecretText::new)
     }
 
+    /// All that is kept, by the secret that got it.
+    pub(crate) fn all(&self) -> Vec<(SecretName, SecretText)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = all.iter().flat_map(|((name, _), kept)| {
+            let texts = [Some(&kept.access), kept.refresh.as_ref()];
+            let texts = texts.into_iter().flatten().cloned();
+            texts.map(|text| (name.clone(), SecretText::new(text)))
+        });
+        each.collect()
+    }
+
     fn keep(&self, key: (SecretName, String), kept: Kept) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(key, kept);
@@ -163,6 +174,9 @@ impl Attempt<'_> {
                 refresh: refresh.or_else(|| rotated.map(|it| it.expose().to_owned())),
             },
         );
+        // From now on they are looked for, as what the vault holds is.
+        self.door.leaks.begin_anew();
+        self.door.leaks.refresh().await;
         Ok(SecretText::new(std::mem::take(&mut granted.access_token)))
     }
 }

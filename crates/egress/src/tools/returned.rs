@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use protocol::egress::FetchBody;
+use hyper::StatusCode;
+use protocol::egress::{Extent, FetchBody};
 use protocol::ids::{NoRandom, SecretName};
 use protocol::marks::{MarkKey, MarkKind, Marks, marks_of};
 use protocol::vault::SecretText;
@@ -15,12 +16,17 @@ pub(crate) const MAX_BODY: u64 = 1792 * 1024;
 /// Shorter values are not looked for: every answer holds them by chance.
 const SHORTEST: usize = 4;
 
+/// The most bytes that an encoding takes for one: `&#x0041;`.
+const ENCODED: usize = 8;
+
 /// Looks for what was attached to a request, in any encoding that a scan knows.
 pub(crate) struct Echo {
     name: SecretName,
     scanner: Scanner,
     /// Values with too few letters and digits for marks; looked for as they are.
     short: Vec<SecretText>,
+    /// How many bytes the longest value can be in any usual encoding.
+    longest: usize,
 }
 
 /// The answer holds a credential where it cannot be cut out.
@@ -44,6 +50,7 @@ impl Echo {
             name: name.clone(),
             scanner: Scanner::new(Marks::new(&key, marks)),
             short,
+            longest: values.iter().map(|it| it.len()).max().unwrap_or(0) * ENCODED,
         })
     }
 
@@ -105,26 +112,48 @@ impl Sought<'_> {
         echoed || self.vault.scan(text).iter().any(vault_s)
     }
 
-    /// The body as it goes back.
-    pub(crate) fn body(&self, bytes: Vec<u8>) -> Result<FetchBody, Held> {
-        match String::from_utf8(bytes) {
-            Ok(text) if is_plain(&text) => Ok(FetchBody::Text {
-                text: fitting(self.out_of(text)),
-            }),
-            Ok(text) => self.binary(text.into_bytes()),
-            Err(error) => self.binary(error.into_bytes()),
-        }
+    /// The body as it goes back, and whether that is all of it. Where it is cut, the scan does not
+    /// know the beginning or the end of what was attached; as much as that can be is left out
+    /// there, since whoever asked may have chosen the place.
+    pub(crate) fn body(
+        &self,
+        bytes: Vec<u8>,
+        (status, extent): (StatusCode, Extent),
+    ) -> Result<(FetchBody, Extent), Held> {
+        let edge = self.echo.map_or(0, |echo| echo.longest);
+        let (front, back) = match (status, extent) {
+            (StatusCode::PARTIAL_CONTENT, _) => (edge, edge),
+            (_, Extent::Truncated) => (0, edge),
+            (_, Extent::Whole) => (0, 0),
+        };
+        let extent = if back > 0 { Extent::Truncated } else { extent };
+        let body = match String::from_utf8(bytes) {
+            Ok(text) if is_plain(&text) => {
+                let text = self.out_of(text);
+                let start = text.ceil_char_boundary(front.min(text.len()));
+                let end = text.floor_char_boundary(text.len().saturating_sub(back));
+                let kept = text.get(start..end).unwrap_or_default();
+                FetchBody::Text {
+                    text: fitting(kept.to_owned()),
+                }
+            }
+            Ok(text) => self.binary(text.into_bytes(), (front, back))?,
+            Err(error) => self.binary(error.into_bytes(), (front, back))?,
+        };
+        Ok((body, extent))
     }
 
-    /// Nothing can be cut out of what is not text.
-    fn binary(&self, bytes: Vec<u8>) -> Result<FetchBody, Held> {
+    /// Nothing can be cut out of the middle of what is not text.
+    fn binary(&self, bytes: Vec<u8>, (front, back): (usize, usize)) -> Result<FetchBody, Held> {
         // Each byte as a character, so that what stands between others is found.
         let shown: String = bytes.iter().map(|byte| char::from(*byte)).collect();
         if self.is_in(&shown) {
             return Err(Held);
         }
+        let end = bytes.len().saturating_sub(back);
+        let kept = bytes.get(front..end).unwrap_or_default();
         Ok(FetchBody::Base64 {
-            base64: STANDARD.encode(bytes),
+            base64: STANDARD.encode(kept),
         })
     }
 }
@@ -155,7 +184,14 @@ mod tests {
             vault: &vault,
             echo,
         };
-        sought.body(b"plain \"text\"\n".to_vec()).ok().unwrap()
+        sought
+            .body(
+                b"plain \"text\"\n".to_vec(),
+                (StatusCode::OK, Extent::Whole),
+            )
+            .ok()
+            .unwrap()
+            .0
     }
 
     #[test]
@@ -168,7 +204,11 @@ mod tests {
         };
         let most = usize::try_from(MAX_BODY).unwrap();
         for byte in [b'"', b'\n', 0, 0xff, b'x'] {
-            let body = sought.body(vec![byte; most]).ok().unwrap();
+            let body = sought
+                .body(vec![byte; most], (StatusCode::OK, Extent::Truncated))
+                .ok()
+                .unwrap()
+                .0;
             let text = matches!(body, FetchBody::Text { .. });
             assert_eq!(text, byte != 0 && byte != 0xff, "{byte}");
             let outcome = FetchOutcome {
@@ -211,7 +251,11 @@ mod tests {
         };
         let mut bytes = vec![0, 0xff];
         bytes.extend(secret.bytes());
-        assert!(sought.body(bytes).is_err());
-        assert!(sought.body(vec![0, 0xff]).is_ok());
+        assert!(sought.body(bytes, (StatusCode::OK, Extent::Whole)).is_err());
+        assert!(
+            sought
+                .body(vec![0, 0xff], (StatusCode::OK, Extent::Whole))
+                .is_ok()
+        );
     }
 }

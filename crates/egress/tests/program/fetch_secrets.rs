@@ -15,7 +15,7 @@ use crate::vault::{Opened, Secret, vault};
 use crate::world::{Certificate, H1, H2, ONE, Reply, Sent, TWO, Tls, World, in_namespace, nothing};
 
 /// Invented, and in no format that anybody gives keys out in.
-fn value() -> String {
+pub(crate) fn value() -> String {
     ["Zq8hT2vX", "w91LmPc4", "Rb6Yk3Nd"].concat()
 }
 
@@ -26,21 +26,21 @@ fn credential(attach: &str) -> Option<Credential> {
     })
 }
 
-fn with_rule(attach: &str) -> EgressRule {
+pub(crate) fn with_rule(attach: &str) -> EgressRule {
     EgressRule {
         credential: credential(attach),
         ..rule(API)
     }
 }
 
-fn with_key(order: HttpOrder) -> HttpOrder {
+pub(crate) fn with_key(order: HttpOrder) -> HttpOrder {
     HttpOrder {
         credential: Some("key".parse().unwrap()),
         ..by_person(order)
     }
 }
 
-fn tls(name: &str) -> Tls<'_> {
+pub(crate) fn tls(name: &str) -> Tls<'_> {
     Tls::For(name, Certificate::Good, H1)
 }
 

@@ -2,6 +2,7 @@
 //! and as the servers that it reaches; all of them on loopback.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+mod carried;
 mod faults;
 mod fetch;
 mod fetch_secrets;

@@ -21,34 +21,6 @@ const MAX_HEADER: usize = 4096;
 /// The longest body, in bytes. What a rule allows may be less.
 const MAX_BODY: usize = 200 * 1024;
 
-/// Headers that egress writes itself, or that say who asks. `Proxy-` and `Sec-` as a whole too.
-const OWN: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "origin",
-    "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-    "x-api-key",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-];
-
 pub(crate) static TOOL: Tool = Tool {
     name: "http_request",
     description: "Make one HTTP request to a web service and see its answer. Hosts, methods and paths that \
@@ -115,16 +87,17 @@ fn parse(arguments: &Arguments<'_>) -> Result<ToolCall, BadCall> {
     Ok(ToolCall::HttpRequest {
         method,
         url: arguments.url(&args.url)?,
-        headers: headers(arguments, args.headers)?,
+        headers: headers(arguments, args.headers, credential.as_ref())?,
         body,
         credential,
     })
 }
 
-/// Lower-case names, each once, none of those that egress writes.
+/// Lower-case names, each once, none of those that are not the model's to set.
 fn headers(
     arguments: &Arguments<'_>,
     given: BTreeMap<String, String>,
+    credential: Option<&SecretName>,
 ) -> Result<Vec<(String, String)>, BadCall> {
     let bad = |rule: String| Err(arguments.bad("headers", rule));
     if given.len() > MAX_HEADERS {
@@ -136,30 +109,17 @@ fn headers(
     let mut headers: Vec<(String, String)> = Vec::new();
     for (name, value) in given {
         let name = name.to_ascii_lowercase();
-        // RFC 9110, 5.6.2: a token.
-        let is_token = !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-        if !is_token || name.len() + value.len() > MAX_HEADER {
-            return bad(format!(
-                "hold a name that is no header's, or one of more than {MAX_HEADER} bytes"
-            ));
+        if let Err(why) = outbound::headers::check(&name, credential) {
+            return bad(format!("hold one that is not taken: {why}"));
+        }
+        if name.len() + value.len() > MAX_HEADER {
+            return bad(format!("hold one of more than {MAX_HEADER} bytes"));
         }
         if !value
             .bytes()
             .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
         {
             return bad(format!("hold a sign in {name} that no header may have"));
-        }
-        let is_own = OWN.contains(&name.as_str())
-            || ["proxy-", "sec-"]
-                .iter()
-                .any(|start| name.starts_with(start));
-        if is_own {
-            return bad(format!(
-                "hold {name}, which is not the model's to set; a credential is named by `credential`"
-            ));
         }
         if headers.iter().any(|(other, _)| *other == name) {
             return bad(format!("hold {name} twice"));
