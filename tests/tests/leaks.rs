@@ -162,6 +162,17 @@ fn a_decoy_halts_the_session_that_came_upon_it_and_no_other() {
     // The model was asked by those that go on alone.
     assert_eq!(model.requests().len(), asked + 4);
     assert_eq!(system.rows("session_halted").len(), 1);
+    let checks = system.json(&["doctor"]);
+    let mut checks = checks.as_array().expect("a list").iter();
+    let decoys = checks.find(|check| check["check"] == "decoys");
+    let decoys = decoys.expect("a check of decoys");
+    assert_eq!(decoys["status"], "warn", "{decoys}");
+    let detail = decoys["detail"].as_str().expect("a text");
+    assert!(
+        detail.contains(&halted) && detail.contains("bait"),
+        "{detail}"
+    );
+    assert!(!detail.contains(other), "{detail}");
     system.assert_record_is_sound();
 }
 

@@ -84,7 +84,14 @@ pub struct Later {
     pub session: String,
     /// A call of tier 3 that waits for a yes.
     pub card: Option<ApprovalCard>,
+    /// The token of a one-time link to the page.
+    pub login: String,
 }
+
+/// Whoever says this to the model has it ask for a call of tier 2.
+pub const ORDINARY: &str = "ordinary";
+/// The same of tier 3.
+pub const SERIOUS: &str = "serious";
 
 /// A line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +115,10 @@ pub enum Line {
         /// It.
         text: String,
     },
+    /// It wants to be let in as the owner, over Telegram.
+    Knocked,
+    /// As the owner it said yes to a call of tier 2, and that counted.
+    Counted,
     /// Everything was tried but what may be the end of the program: nothing more is told.
     Done,
 }

@@ -154,6 +154,20 @@ pub const ROWS: [Row; 9] = [
             (Asset::OtherSession, "log in"),
             (Asset::ForgedApproval, "answer by a press"),
             (Asset::ForgedApproval, "answer with a signature"),
+            (Asset::ForgedApproval, "answer by a press as the owner"),
+            (
+                Asset::ForgedApproval,
+                "answer with a signature as the owner",
+            ),
+            (
+                Asset::ForgedApproval,
+                "answer by a press as the owner, to another channel",
+            ),
+            (
+                Asset::ForgedApproval,
+                "answer with a signature as the owner, to another channel",
+            ),
+            (Asset::OtherSession, "ask for its transcript as the owner"),
             (Asset::OtherToken, "get a link to the vault"),
             (Asset::ProviderKey, "get a link to the vault"),
         ],
@@ -172,6 +186,20 @@ pub const ROWS: [Row; 9] = [
             (Asset::OtherSession, "log in"),
             (Asset::ForgedApproval, "answer by a press"),
             (Asset::ForgedApproval, "answer with a signature"),
+            (Asset::ForgedApproval, "answer by a press as the owner"),
+            (
+                Asset::ForgedApproval,
+                "answer with a signature as the owner",
+            ),
+            (
+                Asset::ForgedApproval,
+                "answer by a press as the owner, to another channel",
+            ),
+            (
+                Asset::ForgedApproval,
+                "answer with a signature as the owner, to another channel",
+            ),
+            (Asset::OtherSession, "ask for its transcript as the owner"),
             (Asset::NetworkHost, "a tunnel to 127.0.0.1"),
             (Asset::NetworkHost, "a tunnel to localhost"),
             (Asset::NetworkHost, "a tunnel to 2130706433"),

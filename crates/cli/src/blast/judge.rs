@@ -135,7 +135,7 @@ fn cell(
                     how.get_or_insert_with(|| probe.clone());
                 }
             }
-            Line::Attempt { .. } | Line::Done => {}
+            Line::Attempt { .. } | Line::Knocked | Line::Counted | Line::Done => {}
         }
     }
     let effect = seen.effects.iter().find(|(of, _)| *of == asset);

@@ -9,19 +9,22 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use intruder::scene::{self, CANARY, Later, Line, Scene, Secret, Target, WRITTEN};
+use intruder::scene::{
+    self, CANARY, Later, Line, ORDINARY, SERIOUS, Scene, Secret, Target, WRITTEN,
+};
 use intruder::table::{Asset, Row};
 use ledger::read::{Filter, Reader};
 use protocol::channel::{ApprovalAnswer, ApprovalCard, CallCard};
 use protocol::event::Event;
-use protocol::ids::{ConversationId, SenderId, SessionId, hex, random};
+use protocol::ids::{ConversationId, PrincipalId, SenderId, SessionId, hex, random};
+use protocol::operator::{OperatorReply, OperatorRequest, PairState};
 use protocol::supervisor::{ProgramState, ProgramStatus, SupervisorReply, SupervisorRequest};
 use sandbox::Program;
 use serde_json::json;
 
 use super::judge::Seen;
 use super::place::{self, Programs};
-use crate::connect::Supervisor;
+use crate::connect::{Operator, Supervisor};
 use crate::demo::relay::Canary;
 use crate::fault::Fault;
 use crate::programs;
@@ -114,7 +117,7 @@ impl<'a> Stage<'a> {
     /// An attacker under no confinement, beside everything that runs.
     pub(super) fn without_confinement(&self) -> Result<Seen, Fault> {
         let run = self.begin(&self.loopback_model()?, None)?;
-        run.tell(None)?;
+        run.tell(None, String::new())?;
         let mut intruder = Command::new(programs::path("bulkhead-intruder")?)
             .arg("--unconfined")
             .arg(self.programs.folder())
@@ -140,7 +143,11 @@ impl<'a> Stage<'a> {
         self.programs.replace(row.name, "bulkhead-intruder")?;
         let run = self.begin(&model, Some(row))?;
         let question = Question::raise(self, row.program);
-        run.tell(question.as_ref().and_then(Question::card))?;
+        let login = match row.program {
+            Program::ChannelWeb => run.login()?,
+            _ => String::new(),
+        };
+        run.tell(question.as_ref().and_then(Question::card), login)?;
         run.lines()?;
         let mut seen = run.look(row)?;
         if let Some(question) = question {
@@ -161,9 +168,14 @@ impl<'a> Stage<'a> {
     fn loopback_model(&self) -> Result<StandIn, Fault> {
         let call = json!({ "tool_calls": { "said": "", "calls": [{ "name": "exec", "args": { "command": COMMAND } }] } });
         let says = json!({ "text": { "tokens": ["done"] } });
+        let ordinary = json!({ "tool_calls": { "said": "", "calls": [{ "name": "exec", "args": { "command": "touch ordinary" } }] } });
+        let rules = json!([
+            { "contains": ORDINARY, "steps": [ordinary, says] },
+            { "contains": SERIOUS, "steps": [call, says] },
+        ]);
         model(
             self.scratch.root(),
-            &json!({ "steps": [call, says], "then": "repeat" }),
+            &json!({ "rules": rules, "steps": [call, says], "then": "repeat" }),
         )
     }
 
@@ -273,7 +285,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Tells the intruder what is only known now.
-    fn tell(&self, card: Option<ApprovalCard>) -> Result<(), Fault> {
+    fn tell(&self, card: Option<ApprovalCard>, login: String) -> Result<(), Fault> {
         let (supervisor, programs) = self.stage.status()?;
         let pids = programs.iter().filter_map(|program| match program.state {
             ProgramState::Starting { pid } | ProgramState::Running { pid, .. } => Some(pid),
@@ -288,6 +300,7 @@ impl Run<'_> {
             conversation: self.stage.somebody.1.to_string(),
             session: self.stage.session.to_string(),
             card,
+            login,
         };
         let text = serde_json::to_string(&later);
         let text = text.map_err(|error| Fault::Refused(error.to_string()))?;
@@ -304,11 +317,41 @@ impl Run<'_> {
             .collect())
     }
 
+    /// Says that whoever waits with a code is the owner.
+    fn let_in(&self) -> Result<(), Fault> {
+        let operator = Operator::connect(self.stage.scratch.home())?;
+        let OperatorReply::Pairs { pairs } = operator.ask(&OperatorRequest::Pairs)? else {
+            return Err(Fault::Unexpected("the gateway"));
+        };
+        for pair in pairs {
+            if let PairState::Waiting { code, .. } = pair.state {
+                let principal = PrincipalId::parse("owner");
+                let principal = principal.map_err(|error| Fault::Refused(error.to_string()))?;
+                operator.tell(&OperatorRequest::PairApprove { code, principal })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The token of a new link to the page, which the page itself gets from a browser.
+    fn login(&self) -> Result<String, Fault> {
+        let operator = Operator::connect(self.stage.scratch.home())?;
+        match operator.ask(&OperatorRequest::LoginLink)? {
+            OperatorReply::LoginLink { url } => {
+                Ok(url.rsplit('#').next().unwrap_or_default().to_owned())
+            }
+            _ => Err(Fault::Unexpected("the gateway")),
+        }
+    }
+
     /// The same, when it has tried everything but what may be its end.
     fn lines(&self) -> Result<Vec<Line>, Fault> {
         let until = Instant::now() + PATIENCE;
         loop {
             let lines = self.told()?;
+            if lines.contains(&Line::Knocked) {
+                self.let_in()?;
+            }
             if lines.contains(&Line::Done) {
                 return Ok(lines);
             }
@@ -361,6 +404,13 @@ impl Run<'_> {
             _ => "",
         };
         let of = SECRETS.iter().position(|(name, _, _)| *name == own);
+        let is_channel = matches!(row.program, Program::ChannelWeb | Program::ChannelTelegram);
+        if is_channel && !lines.contains(&Line::Counted) {
+            harm.push(
+                "the owner's yes to tier 2 did not count, so that its others prove nothing"
+                    .to_owned(),
+            );
+        }
         // What shows that asking the vault can have an answer.
         let got = |at: usize| {
             let (text, _) = &self.stage.laid_out[at];

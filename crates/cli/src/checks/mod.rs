@@ -1,5 +1,6 @@
 //! What `bulkhead doctor` looks at. Each check is a function; [`all`] is the list.
 
+mod decoys;
 mod egress;
 mod history;
 mod installation;
@@ -79,6 +80,7 @@ pub(crate) fn all(home: &Home) -> Vec<Check> {
         installation::vault(home),
         installation::disk(home),
         installation::ledger(home),
+        decoys::halted(home),
         installation::running(home),
     ]);
     if let Ok(config) = &config {

@@ -31,7 +31,7 @@ use vault::client::VaultError;
 
 use super::anywhere::opened;
 use super::wire::{ANSWER, Wire, broken};
-use super::{Attacker, Place};
+use super::{Attacker, Place, known};
 use crate::table::Asset;
 
 /// When something is done.
@@ -81,6 +81,10 @@ fn speak(place: &Place, attacker: &Attacker, peer: &Peer, wire: &Wire) {
             if let Some(stream) = place.fresh(peer) {
                 let wire = Wire::new(stream, "its link to the gateway", &place.reporter);
                 as_a_channel(place, attacker, &wire);
+            }
+            if let Some(stream) = place.fresh(peer) {
+                let wire = Wire::new(stream, "its own owner's conversation", &place.reporter);
+                as_the_owner(place, attacker, &wire);
             }
         }
         (Program::ChannelTelegram, Peer::Egress) => tunnels(place, attacker, peer),
@@ -225,11 +229,7 @@ fn prove(place: &Place, wire: &Wire, name: &str) -> io::Result<()> {
 
 /// As itself: with somebody else's sender, conversation and approval.
 fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
-    let name = match place.program {
-        Program::ChannelWeb => "web",
-        _ => "telegram",
-    };
-    if prove(place, wire, name).is_err() {
+    if prove(place, wire, own_name(place.program)).is_err() {
         return;
     }
     let later = &attacker.later;
@@ -246,11 +246,7 @@ fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
         sender: sender.clone(),
         conversation: conversation.clone(),
     };
-    let told = wire.ask(&history, &["transcript"]);
-    let told = told.and_then(|told| match told["entries"].as_array() {
-        Some(entries) if !entries.is_empty() => Ok(()),
-        _ => Err(io::Error::other("an empty transcript")),
-    });
+    let told = wire.transcript(&history);
     place
         .reporter
         .attempt(Asset::OtherSession, "ask for its transcript", &told);
@@ -274,9 +270,25 @@ fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
         say(attacker, Asset::OtherSession, "log in", wire, &login);
     }
     if let Some(card) = &later.card {
-        answer_with_everything(attacker, card, &sender, wire);
+        answer_with_everything(attacker, card, &sender, wire, "");
     }
     flood_as_a_channel(wire);
+}
+
+/// What does not come to its end is missing in what has to be tried.
+fn as_the_owner(place: &Place, attacker: &Attacker, wire: &Wire) {
+    let name = own_name(place.program);
+    let done = prove(place, wire, name).and_then(|()| known::attack(place, attacker, wire));
+    if let Err(error) = done {
+        eprintln!("bulkhead-intruder: as the owner over {name}: {error}");
+    }
+}
+
+fn own_name(program: Program) -> &'static str {
+    match program {
+        Program::ChannelWeb => "web",
+        _ => "telegram",
+    }
 }
 
 fn flood_as_a_channel(wire: &Wire) {
@@ -286,11 +298,12 @@ fn flood_as_a_channel(wire: &Wire) {
 }
 
 /// Says yes with a press, and with a signature that is none.
-fn answer_with_everything(
+pub(super) fn answer_with_everything(
     attacker: &Attacker,
     card: &ApprovalCard,
     sender: &SenderId,
     wire: &Wire,
+    how: &str,
 ) {
     let signature = forged(card);
     let proofs = [
@@ -314,7 +327,7 @@ fn answer_with_everything(
         });
         attacker
             .reporter
-            .attempt(Asset::ForgedApproval, probe, &taken);
+            .attempt(Asset::ForgedApproval, &format!("{probe}{how}"), &taken);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod anywhere;
 mod helpers;
+mod known;
 mod links;
 mod report;
 mod wire;

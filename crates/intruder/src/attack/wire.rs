@@ -79,6 +79,11 @@ impl Wire {
     /// or hangs up, refuses; one that is silent is silent.
     pub(super) fn ask<T: Serialize>(&self, value: &T, wanted: &[&str]) -> io::Result<Value> {
         self.send(value)?;
+        self.await_one(wanted)
+    }
+
+    /// Waits for one of these types likewise.
+    pub(super) fn await_one(&self, wanted: &[&str]) -> io::Result<Value> {
         let until = Instant::now() + ANSWER;
         while Instant::now() < until {
             match self.receive() {
@@ -94,6 +99,15 @@ impl Wire {
             }
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Asks for what was said in a conversation; nothing of it is a refusal.
+    pub(super) fn transcript<T: Serialize>(&self, history: &T) -> io::Result<()> {
+        let told = self.ask(history, &["transcript"])?;
+        match told["entries"].as_array() {
+            Some(entries) if !entries.is_empty() => Ok(()),
+            _ => Err(io::Error::other("an empty transcript")),
+        }
     }
 
     /// A frame that is far over the limit.

@@ -63,9 +63,10 @@ pub(crate) fn no_signal_and_no_look_goes_from_one_program_s_user_to_another_s_wi
     }
     // The same user can, where nothing else is in the way.
     assert_eq!(attempt("signal", &agent), "allowed");
-    let mut plain = hold_by("unconfined", |command| match is_root() {
-        true => agent.as_its_user(command),
-        false => {}
+    let mut plain = hold_by("unconfined", |command| {
+        if is_root() {
+            agent.as_its_user(command);
+        }
     });
     assert_eq!(attempt("memory", &plain), "allowed");
     plain = hold("unconfined", As::Me);
