@@ -216,11 +216,11 @@ fn what_was_got_with_a_secret_is_looked_for_as_the_secret_is() {
         let refresh = ["Jd5Fs1", "Zm6Cx0Ya", "Ue2Wo7"].concat();
         world.name(API, &[&[ONE]]);
         world.name("auth.example.net", &[&[TWO]]);
-        world.name(OTHER, &[&["93.184.216.36"]]);
+        world.name(OTHER, &[&[TWO]]);
         let told = refresh.clone();
         world.serve("93.184.216.34:443", tls(API), move |_| Reply::text(&told));
         let both = format!("{access} and {refresh}");
-        world.serve("93.184.216.36:443", tls(OTHER), move |_| Reply::text(&both));
+        world.serve("93.184.216.35:444", tls(OTHER), move |_| Reply::text(&both));
         let granted = format!(
             r#"{{"access_token":"{access}","token_type":"Bearer","expires_in":3600,"refresh_token":"{refresh}"}}"#
         );
@@ -229,12 +229,13 @@ fn what_was_got_with_a_secret_is_looked_for_as_the_secret_is() {
         });
         let client = format!(r#"{{"refresh_token":"{}","client_id":"me"}}"#, value());
         let secret = Secret::new("key", &client, &[API, "auth.example.net"]);
-        let rules = vec![
-            with_rule("oauth2 https://auth.example.net/token"),
-            rule(OTHER),
-        ];
+        let beside = EgressRule {
+            ports: vec![444.try_into().unwrap()],
+            ..rule(OTHER)
+        };
+        let rules = vec![with_rule("oauth2 https://auth.example.net/token"), beside];
         let door = Door::new(world, rules, vec![secret]);
-        let other = |query: &str| get(&format!("https://other.example.net/?q={query}"));
+        let other = |query: &str| get(&format!("https://other.example.net:444/?q={query}"));
         let before = door.ask(other("hello")).unwrap();
         assert!(text(&before).contains(&access), "nobody got it yet");
         let first = door.ask(with_key(get(URL))).unwrap();
