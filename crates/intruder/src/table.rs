@@ -223,7 +223,6 @@ pub const ROWS: [Row; 9] = [
         tries: &[
             (Asset::NetworkHost, "ask for a tunnel"),
             (Asset::OtherSession, "end another's turn"),
-            (Asset::ForgedApproval, "answer as the operator"),
             (Asset::OtherToken, "get a link to the vault"),
             (Asset::ProviderKey, "get a link to the vault"),
         ],

@@ -246,10 +246,9 @@ fn as_a_channel(place: &Place, attacker: &Attacker, wire: &Wire) {
         sender: sender.clone(),
         conversation: conversation.clone(),
     };
-    let told = wire.transcript(&history);
-    place
-        .reporter
-        .attempt(Asset::OtherSession, "ask for its transcript", &told);
+    // A stranger gets no answer; if it is one, what stands in it is found.
+    let probe = "ask for its transcript";
+    say(attacker, Asset::OtherSession, probe, wire, &history);
     let inbound = ChannelRequest::Inbound {
         message,
         sender: sender.clone(),
@@ -331,7 +330,7 @@ pub(super) fn answer_with_everything(
     }
 }
 
-/// Ends the turns of others, and answers its own call.
+/// Ends the turns of others. It is the last that the gateway hears of it.
 fn as_an_agent(attacker: &Attacker, wire: &Wire) {
     let finished = AgentRequest::Finished {
         turn: TurnId(999),
@@ -344,7 +343,6 @@ fn as_an_agent(attacker: &Attacker, wire: &Wire) {
         wire,
         &finished,
     );
-    sign_as_the_operator(attacker, wire);
 }
 
 /// What a person would have to be asked about first; egress has only the gateway's word for that.

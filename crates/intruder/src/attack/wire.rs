@@ -90,7 +90,7 @@ impl Wire {
                 Ok(frame) if wanted.iter().any(|wanted| frame["type"] == *wanted) => {
                     return Ok(frame);
                 }
-                Ok(frame) if frame["type"] == "refused" => {
+                Ok(frame) if frame["type"] == "refused" || frame["type"] == "failed" => {
                     return Err(io::Error::other(frame.to_string()));
                 }
                 Ok(_) => {}
