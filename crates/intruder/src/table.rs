@@ -306,11 +306,8 @@ pub const ROWS: [Row; 9] = [
         name: "bulkhead-ledger",
         program: Program::Ledger,
         yes: &[Asset::History, Asset::SigningKey, Asset::OtherSession],
-        tries: &[
-            (Asset::ForgedApproval, "answer as the operator"),
-            (Asset::OtherToken, "get a link to the vault"),
-            (Asset::ProviderKey, "get a link to the vault"),
-        ],
+        // Its link to the vault is one that the vault asks over.
+        tries: &[(Asset::ForgedApproval, "answer as the operator")],
         why: "it writes and signs the record, in which everything stands",
     },
     Row {

@@ -376,7 +376,7 @@ impl Run<'_> {
         }
         let lines = self.told()?;
         let (_, programs) = self.stage.status()?;
-        if agents(&programs) > usize::from(row.program != Program::Gateway) {
+        if agents(&programs) > agents_of_its_own(row.program) {
             effects.push((Asset::Supervisor, "it started an agent"));
         }
         for other in programs.iter().filter(|other| other.name != row.name) {
@@ -450,6 +450,16 @@ impl Run<'_> {
 fn agents(programs: &[ProgramStatus]) -> usize {
     let agents = programs.iter().filter(|it| it.name == "bulkhead-agent");
     agents.count()
+}
+
+/// How many sessions there may be while this program is an attacker's.
+fn agents_of_its_own(program: Program) -> usize {
+    match program {
+        Program::Gateway => 0,
+        // It speaks as its own owner as well, who has a session there.
+        Program::ChannelWeb | Program::ChannelTelegram => 2,
+        _ => 1,
+    }
 }
 
 /// Whether a turn has to go on to its end when this program has become an attacker's.
