@@ -146,7 +146,9 @@ async function load() {
   for (const pause of waits()) {
     try {
       const transcript = await get("/transcript");
-      return render(transcript);
+      // Whoever logged out meanwhile leaves nothing behind.
+      if (link.stream !== "logged out") render(transcript);
+      return;
     } catch (error) {
       // The stream notices by itself when the login or the server is gone.
       if (!(error instanceof Problem) || !error.passes || link.stream !== "open") return;
@@ -263,6 +265,7 @@ const on = {
 };
 
 function take(event) {
+  if (link.stream === "logged out") return;
   if (early !== null && event.type !== "link") {
     early.push(event);
     return;

@@ -20,6 +20,7 @@ export class ApprovalsView {
     this.count = byId("waiting");
     this.links = [byId("to-chat"), byId("to-approvals")];
     this.rows = new Map();  // grant number to its row
+    this.login = 0;         // which login this is
   }
 
   get shown() {
@@ -64,6 +65,7 @@ export class ApprovalsView {
   }
 
   clear() {
+    this.login += 1;
     this.list.replaceChildren();
     this.grants.replaceChildren();
     this.rows.clear();
@@ -74,8 +76,11 @@ export class ApprovalsView {
   // Shows the grants as they are now.
   async load() {
     if (!this.shown) return;
+    const { login } = this;
     try {
       const { grants, more } = await get("/grants");
+      // Whoever logged out meanwhile leaves nothing behind.
+      if (this.login !== login) return;
       this.draw(grants);
       if (more > 0) this.grantsNote.textContent = `There are ${more} older ones: bulkhead grants list`;
     } catch (error) {
