@@ -28,4 +28,4 @@ mod view;
 
 pub use finding::{Finding, Kind, redact};
 pub use scanner::Scanner;
-pub use stream::{Passed, Stream, remembered};
+pub use stream::{Passed, Stream};

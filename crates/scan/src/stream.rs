@@ -128,7 +128,7 @@ impl Stream {
 }
 
 /// The end of what was said, as far as it can belong to what is said next.
-pub fn remembered(said: &str) -> &str {
+fn remembered(said: &str) -> &str {
     &said[said.floor_char_boundary(said.len().saturating_sub(MEMORY))..]
 }
 

@@ -22,7 +22,7 @@ use protocol::runner::{Change, Changes, Fate, RunOutcome, RunReply};
 use protocol::time::Millis;
 use protocol::vault::{VaultReply, VaultRequest};
 use protocol::workspace::HistoryReply;
-use scan::{Finding, Kind, Scanner, Stream, links, redact, remembered};
+use scan::{Finding, Kind, Scanner, Stream, links, redact};
 
 use super::state::Place;
 use super::wire::{Event, LinkId};
@@ -33,6 +33,10 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// The most rows about one text.
 const MAX_ROWS: usize = 16;
+
+/// So much of what was said in a session is looked through again with what is said next, in bytes: more than any
+/// key but a private one has, and little enough to be looked through with every piece.
+const KEPT: usize = 512;
 
 /// The longest words of a model's server in a fault, in bytes, and how much of them is looked through.
 const MAX_FAULT: usize = 500;
@@ -232,6 +236,11 @@ pub(super) fn read_vault(
         .map(drop)
 }
 
+/// The end of what was said, as far as it can belong to what is said next.
+pub(super) fn end_of(said: &str) -> &str {
+    &said[said.floor_char_boundary(said.len().saturating_sub(KEPT))..]
+}
+
 /// Up to where a text can be shown before it goes on: no link reaches over it.
 fn last_break(text: &str) -> Option<usize> {
     if text.len() > MAX_WORD {
@@ -373,7 +382,7 @@ impl Gateway {
         let clean = redact(text, &findings);
         session.said.truncate(before);
         session.said.push_str(&clean);
-        session.said = remembered(&session.said).to_owned();
+        session.said = end_of(&session.said).to_owned();
         if told >= findings.len() {
             findings.retain(|it| it.kind == Kind::HONEYTOKEN);
         }

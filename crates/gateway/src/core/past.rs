@@ -168,7 +168,7 @@ pub(super) fn said(rows: &[Row]) -> String {
     for row in rows {
         if let Event::Reply { text, .. } = &row.event {
             said.push_str(text);
-            said = scan::remembered(&said).to_owned();
+            said = super::leaks::end_of(&said).to_owned();
         }
     }
     said
