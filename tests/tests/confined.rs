@@ -111,15 +111,7 @@ impl Rig {
             None => System::prepare(model.port(), &extra),
             Some(user) => System::prepare_as(user, model.port(), &extra),
         };
-        let add = [
-            "vault",
-            "add",
-            "telegram-token",
-            "--for",
-            "channel:telegram",
-        ];
-        let kept = system.bulkhead_with(&add, token);
-        assert!(kept.status.success(), "{}", said(&kept));
+        system.keep_telegram_token(token);
         system.up();
         let ask = system.spawn(&["ask", "--json", "go"]);
         let tool = wait_for("the tool runs", || {

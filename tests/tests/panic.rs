@@ -482,15 +482,7 @@ fn the_word_of_the_owner_freezes_and_that_of_a_guest_or_a_stranger_does_not() {
         server.address()
     );
     let system = System::prepare(model.port(), &extra);
-    let add = [
-        "vault",
-        "add",
-        "telegram-token",
-        "--for",
-        "channel:telegram",
-    ];
-    let kept = system.bulkhead_with(&add, TOKEN);
-    assert!(kept.status.success(), "{}", said(&kept));
+    system.keep_telegram_token(TOKEN);
     system.up();
     let writes = |user: i64, text: &str| server.user_writes(user, &Chat::private(user), text);
     let hears = |user: i64, part: &str| {

@@ -33,17 +33,7 @@ impl Rig {
             server.address()
         );
         let system = System::prepare(model.port(), &api);
-        let kept = system.bulkhead_with(
-            &[
-                "vault",
-                "add",
-                "telegram-token",
-                "--for",
-                "channel:telegram",
-            ],
-            TOKEN,
-        );
-        assert!(kept.status.success(), "{}", said(&kept));
+        system.keep_telegram_token(TOKEN);
         system.up();
         Self {
             system,

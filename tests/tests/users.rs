@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use testkit::model::{Script, ScriptedModel};
-use testkit::system::{System, said};
+use testkit::system::System;
 use testkit::telegram::TelegramServer;
 
 /// The first id of those that docs/decisions/0013 names; the process id is added to it.
@@ -121,15 +121,7 @@ fn everything(model: &ScriptedModel, telegram: &TelegramServer) -> System {
         telegram.address()
     );
     let system = System::prepare(model.port(), &api);
-    let add = [
-        "vault",
-        "add",
-        "telegram-token",
-        "--for",
-        "channel:telegram",
-    ];
-    let kept = system.bulkhead_with(&add, TOKEN);
-    assert!(kept.status.success(), "{}", said(&kept));
+    system.keep_telegram_token(TOKEN);
     system.up();
     for text in ["one", "two"] {
         assert_eq!(system.ask(text)["reply"], format!("You said: {text}"));

@@ -39,14 +39,7 @@ impl Rig {
             server,
             _model: model,
         };
-        let words = [
-            "vault",
-            "add",
-            "telegram-token",
-            "--for",
-            "channel:telegram",
-        ];
-        done(&rig.system.bulkhead_with(&words, TOKEN));
+        rig.system.keep_telegram_token(TOKEN);
         rig
     }
 

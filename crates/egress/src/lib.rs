@@ -15,6 +15,7 @@ mod handed;
 mod headers;
 mod json;
 mod leaks;
+mod looked;
 mod model_link;
 mod program;
 mod record;

@@ -123,6 +123,73 @@ pub const EVERYWHERE: &[Try] = &[
     (Asset::Supervisor, "ask over its socket"),
 ];
 
+/// What a channel says as a stranger, as another channel and as its own owner.
+const AS_A_CHANNEL: &[Try] = &[
+    (Asset::OtherSession, "prove to be operator"),
+    (Asset::OtherSession, "prove to be terminal"),
+    (Asset::OtherSession, "ask for its transcript"),
+    (Asset::OtherSession, "write as its person"),
+    (Asset::OtherSession, "log in"),
+    (Asset::ForgedApproval, "answer by a press"),
+    (Asset::ForgedApproval, "answer with a signature"),
+    (Asset::ForgedApproval, "answer by a press as the owner"),
+    (
+        Asset::ForgedApproval,
+        "answer with a signature as the owner",
+    ),
+    (
+        Asset::ForgedApproval,
+        "answer by a press as the owner, to another channel",
+    ),
+    (
+        Asset::ForgedApproval,
+        "answer with a signature as the owner, to another channel",
+    ),
+    (Asset::OtherSession, "ask for its transcript as the owner"),
+];
+
+/// What the vault is asked for, for each purpose, by who has a link to it.
+const FOR_THE_WEB_TOKEN: &[Try] = &[
+    (Asset::OtherToken, "ask the vault for web-token for a model"),
+    (Asset::OtherToken, "ask the vault for web-token for a tool"),
+    (Asset::OtherToken, "ask the vault for web-token for itself"),
+];
+
+/// The same.
+const FOR_THE_TELEGRAM_TOKEN: &[Try] = &[
+    (
+        Asset::OtherToken,
+        "ask the vault for telegram-token for a model",
+    ),
+    (
+        Asset::OtherToken,
+        "ask the vault for telegram-token for a tool",
+    ),
+    (
+        Asset::OtherToken,
+        "ask the vault for telegram-token for itself",
+    ),
+];
+
+/// The same.
+const FOR_THE_MODEL_KEY: &[Try] = &[
+    (
+        Asset::ProviderKey,
+        "ask the vault for model-key for a model",
+    ),
+    (Asset::ProviderKey, "ask the vault for model-key for a tool"),
+    (Asset::ProviderKey, "ask the vault for model-key for itself"),
+];
+
+/// What is asked of the supervisor by who has none.
+const WITHOUT_A_LINK: &[Try] = &[
+    (Asset::OtherToken, "get a link to the vault"),
+    (Asset::ProviderKey, "get a link to the vault"),
+];
+
+/// What is said to programs that take no answers.
+const AS_THE_OPERATOR: &[Try] = &[(Asset::ForgedApproval, "answer as the operator")];
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -133,7 +200,7 @@ pub struct Row {
     /// What it reaches by design; everything else it must not.
     pub yes: &'static [Asset],
     /// What has to be tried over its links before it counts as not reached, beside [`EVERYWHERE`].
-    pub tries: &'static [Try],
+    pub tries: &'static [&'static [Try]],
     /// Why, for people.
     pub why: &'static str,
 }
@@ -146,30 +213,9 @@ pub const ROWS: [Row; 9] = [
         program: Program::ChannelWeb,
         yes: &[],
         tries: &[
-            (Asset::OtherSession, "prove to be operator"),
-            (Asset::OtherSession, "prove to be terminal"),
-            (Asset::OtherSession, "prove to be telegram"),
-            (Asset::OtherSession, "ask for its transcript"),
-            (Asset::OtherSession, "write as its person"),
-            (Asset::OtherSession, "log in"),
-            (Asset::ForgedApproval, "answer by a press"),
-            (Asset::ForgedApproval, "answer with a signature"),
-            (Asset::ForgedApproval, "answer by a press as the owner"),
-            (
-                Asset::ForgedApproval,
-                "answer with a signature as the owner",
-            ),
-            (
-                Asset::ForgedApproval,
-                "answer by a press as the owner, to another channel",
-            ),
-            (
-                Asset::ForgedApproval,
-                "answer with a signature as the owner, to another channel",
-            ),
-            (Asset::OtherSession, "ask for its transcript as the owner"),
-            (Asset::OtherToken, "get a link to the vault"),
-            (Asset::ProviderKey, "get a link to the vault"),
+            AS_A_CHANNEL,
+            WITHOUT_A_LINK,
+            &[(Asset::OtherSession, "prove to be telegram")],
         ],
         why: "",
     },
@@ -178,41 +224,16 @@ pub const ROWS: [Row; 9] = [
         program: Program::ChannelTelegram,
         yes: &[],
         tries: &[
-            (Asset::OtherSession, "prove to be operator"),
-            (Asset::OtherSession, "prove to be terminal"),
-            (Asset::OtherSession, "prove to be web"),
-            (Asset::OtherSession, "ask for its transcript"),
-            (Asset::OtherSession, "write as its person"),
-            (Asset::OtherSession, "log in"),
-            (Asset::ForgedApproval, "answer by a press"),
-            (Asset::ForgedApproval, "answer with a signature"),
-            (Asset::ForgedApproval, "answer by a press as the owner"),
-            (
-                Asset::ForgedApproval,
-                "answer with a signature as the owner",
-            ),
-            (
-                Asset::ForgedApproval,
-                "answer by a press as the owner, to another channel",
-            ),
-            (
-                Asset::ForgedApproval,
-                "answer with a signature as the owner, to another channel",
-            ),
-            (Asset::OtherSession, "ask for its transcript as the owner"),
-            (Asset::NetworkHost, "a tunnel to 127.0.0.1"),
-            (Asset::NetworkHost, "a tunnel to localhost"),
-            (Asset::NetworkHost, "a tunnel to 2130706433"),
-            (Asset::NetworkHost, "a tunnel to ::ffff:127.0.0.1"),
-            (Asset::OtherToken, "ask the vault for web-token for a model"),
-            (Asset::OtherToken, "ask the vault for web-token for a tool"),
-            (Asset::OtherToken, "ask the vault for web-token for itself"),
-            (
-                Asset::ProviderKey,
-                "ask the vault for model-key for a model",
-            ),
-            (Asset::ProviderKey, "ask the vault for model-key for a tool"),
-            (Asset::ProviderKey, "ask the vault for model-key for itself"),
+            AS_A_CHANNEL,
+            FOR_THE_WEB_TOKEN,
+            FOR_THE_MODEL_KEY,
+            &[
+                (Asset::OtherSession, "prove to be web"),
+                (Asset::NetworkHost, "a tunnel to 127.0.0.1"),
+                (Asset::NetworkHost, "a tunnel to localhost"),
+                (Asset::NetworkHost, "a tunnel to 2130706433"),
+                (Asset::NetworkHost, "a tunnel to ::ffff:127.0.0.1"),
+            ],
         ],
         why: "",
     },
@@ -221,10 +242,11 @@ pub const ROWS: [Row; 9] = [
         program: Program::Agent,
         yes: &[],
         tries: &[
-            (Asset::NetworkHost, "ask for a tunnel"),
-            (Asset::OtherSession, "end another's turn"),
-            (Asset::OtherToken, "get a link to the vault"),
-            (Asset::ProviderKey, "get a link to the vault"),
+            WITHOUT_A_LINK,
+            &[
+                (Asset::NetworkHost, "ask for a tunnel"),
+                (Asset::OtherSession, "end another's turn"),
+            ],
         ],
         why: "",
     },
@@ -238,29 +260,7 @@ pub const ROWS: [Row; 9] = [
             Asset::WorkspaceFiles,
             Asset::NetworkHost,
         ],
-        tries: &[
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for a model",
-            ),
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for a tool",
-            ),
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for itself",
-            ),
-            (Asset::OtherToken, "ask the vault for web-token for a model"),
-            (Asset::OtherToken, "ask the vault for web-token for a tool"),
-            (Asset::OtherToken, "ask the vault for web-token for itself"),
-            (
-                Asset::ProviderKey,
-                "ask the vault for model-key for a model",
-            ),
-            (Asset::ProviderKey, "ask the vault for model-key for a tool"),
-            (Asset::ProviderKey, "ask the vault for model-key for itself"),
-        ],
+        tries: &[FOR_THE_WEB_TOKEN, FOR_THE_TELEGRAM_TOKEN, FOR_THE_MODEL_KEY],
         why: "it decides, has boxes run what it decided, and has egress send what it says was allowed",
     },
     Row {
@@ -268,22 +268,9 @@ pub const ROWS: [Row; 9] = [
         program: Program::Egress,
         yes: &[Asset::ProviderKey, Asset::OtherSession, Asset::NetworkHost],
         tries: &[
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for a model",
-            ),
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for a tool",
-            ),
-            (
-                Asset::OtherToken,
-                "ask the vault for telegram-token for itself",
-            ),
-            (Asset::OtherToken, "ask the vault for web-token for a model"),
-            (Asset::OtherToken, "ask the vault for web-token for a tool"),
-            (Asset::OtherToken, "ask the vault for web-token for itself"),
-            (Asset::History, "read rows over its link"),
+            FOR_THE_WEB_TOKEN,
+            FOR_THE_TELEGRAM_TOKEN,
+            &[(Asset::History, "read rows over its link")],
         ],
         why: "all that is said to models passes through it, with the key that they want",
     },
@@ -297,8 +284,8 @@ pub const ROWS: [Row; 9] = [
             Asset::MasterKey,
         ],
         tries: &[
-            (Asset::History, "read rows over its link"),
-            (Asset::ForgedApproval, "answer as the operator"),
+            AS_THE_OPERATOR,
+            &[(Asset::History, "read rows over its link")],
         ],
         why: "it keeps them",
     },
@@ -307,7 +294,7 @@ pub const ROWS: [Row; 9] = [
         program: Program::Ledger,
         yes: &[Asset::History, Asset::SigningKey, Asset::OtherSession],
         // Its link to the vault is one that the vault asks over.
-        tries: &[(Asset::ForgedApproval, "answer as the operator")],
+        tries: &[AS_THE_OPERATOR],
         why: "it writes and signs the record, in which everything stands",
     },
     Row {
@@ -315,11 +302,12 @@ pub const ROWS: [Row; 9] = [
         program: Program::Sandbox,
         yes: &[Asset::HostFiles, Asset::WorkspaceFiles],
         tries: &[
-            (Asset::NetworkHost, "a box with a rule of its own"),
-            (Asset::History, "ask for the history of the workspace"),
-            (Asset::ForgedApproval, "answer as the operator"),
-            (Asset::OtherToken, "get a link to the vault"),
-            (Asset::ProviderKey, "get a link to the vault"),
+            WITHOUT_A_LINK,
+            AS_THE_OPERATOR,
+            &[
+                (Asset::NetworkHost, "a box with a rule of its own"),
+                (Asset::History, "ask for the history of the workspace"),
+            ],
         ],
         why: "it lays the host's programs and the workspace into boxes",
     },
@@ -327,11 +315,7 @@ pub const ROWS: [Row; 9] = [
         name: "bulkhead-workspace",
         program: Program::Workspace,
         yes: &[Asset::WorkspaceFiles],
-        tries: &[
-            (Asset::ForgedApproval, "answer as the operator"),
-            (Asset::OtherToken, "get a link to the vault"),
-            (Asset::ProviderKey, "get a link to the vault"),
-        ],
+        tries: &[WITHOUT_A_LINK, AS_THE_OPERATOR],
         why: "it keeps them",
     },
 ];

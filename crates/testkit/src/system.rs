@@ -229,6 +229,19 @@ impl System {
         self.json_lines(&["approvals", "list"])
     }
 
+    /// Keeps the token of the bot in the vault, for the channel that speaks as it.
+    pub fn keep_telegram_token(&self, token: &str) {
+        let add = [
+            "vault",
+            "add",
+            "telegram-token",
+            "--for",
+            "channel:telegram",
+        ];
+        let kept = self.bulkhead_with(&add, token);
+        assert!(kept.status.success(), "{}", said(&kept));
+    }
+
     /// Says yes to this question, as the owner at a shell.
     pub fn approve(&self, card: &Value) -> Output {
         let text = |key: &str| card[key].as_str().expect("a text").to_owned();

@@ -102,10 +102,10 @@ fn cell(
     program: &'static str,
     asset: Asset,
     expected: Reached,
-    tries: &[Try],
+    tries: &[&[Try]],
     seen: &Seen,
 ) -> Cell {
-    let all = EVERYWHERE.iter().chain(tries);
+    let all = EVERYWHERE.iter().chain(tries.iter().copied().flatten());
     let mut missing: Vec<&str> = all
         .filter(|(on, _)| *on == asset)
         .map(|(_, it)| *it)
@@ -177,7 +177,9 @@ mod tests {
 
     /// All that the first row has to try, in vain.
     fn vain() -> Vec<Line> {
-        let all = EVERYWHERE.iter().chain(ROWS[0].tries);
+        let all = EVERYWHERE
+            .iter()
+            .chain(ROWS[0].tries.iter().copied().flatten());
         all.map(|(asset, probe)| attempt(*asset, probe, Outcome::Refused))
             .collect()
     }

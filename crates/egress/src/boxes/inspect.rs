@@ -30,7 +30,7 @@ use crate::boxes::upload::{Upload, found};
 use crate::budget::{Direction, Meter};
 use crate::dial;
 use crate::leaks::{Stopped, Where};
-use crate::tools::attempt::{essence_of_address, head_text};
+use crate::looked::{essence_of_address, head_text};
 use crate::tunnel::target;
 use outbound::headers;
 

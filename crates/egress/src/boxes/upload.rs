@@ -1,7 +1,7 @@
 //! The body of a request of a program in a box: nothing of it goes on before it was looked through.
 //!
-//! SECURITY: what a scan could still find something in is held back, some 100 KiB at most. A body that says it is compressed is unpacked for the scan alone, as far as it may be long; what goes on
-//! is what came.
+//! SECURITY: what a scan could still find something in is held back, some 100 KiB at most. A body that says it is
+//! compressed is unpacked for the scan alone, as far as it may be long; what goes on is what came.
 
 use std::collections::VecDeque;
 use std::io::Write as _;

@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::budget::{Direction, Meter};
 use crate::credential::Draft;
 use crate::dial::{self, Stream};
+use crate::looked::{essence_of_address, head_text};
 use crate::record::Record;
-use crate::sigv4::decode;
 use crate::tools::exchange::{Answer, Bounds, Outgoing, exchange};
 use crate::tools::fetch::FetchDoor;
 use crate::tools::returned::{Echo, MAX_BODY, Sought};
@@ -65,33 +65,6 @@ impl Hop {
         }
         essence_of_address(&self.url)
     }
-}
-
-/// The address and the headers of a request, as one text.
-pub(crate) fn head_text<'a>(
-    url: &Url,
-    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> String {
-    let mut text = url.to_string();
-    for (name, value) in headers {
-        text.push('\n');
-        text.push_str(name);
-        text.push_str(": ");
-        text.push_str(&String::from_utf8_lossy(value));
-    }
-    text
-}
-
-/// The values of a query, or the end of the path.
-pub(crate) fn essence_of_address(url: &Url) -> String {
-    let text = match url.query() {
-        Some(query) => query
-            .split('&')
-            .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value))
-            .collect(),
-        None => url.path().rsplit('/').next().unwrap_or_default().to_owned(),
-    };
-    String::from_utf8_lossy(&decode(&text)).into_owned()
 }
 
 fn collect(value: &Value, texts: &mut String) {

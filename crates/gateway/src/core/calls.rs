@@ -15,6 +15,7 @@ use scan::Finding;
 
 use policy::{Decision, Permit, Profile, Question, Request};
 
+use super::leaks;
 use super::runner::By;
 use super::session::{Agent, MAX_CALLS, MAX_OPEN_CALLS, OpenCall};
 use super::state::Place;
@@ -78,11 +79,12 @@ impl Gateway {
             turn,
             call,
         };
-        let (named, spoken) = (self.own(&name, MAX_NAME), self.own(&said, MAX_SAID));
         // What is found may reach over where it is cut.
-        let said = self.redacted(&texts::shortened(&said, 4 * MAX_SAID));
+        let (said, spoken) = self.out_of(&texts::shortened(&said, 4 * MAX_SAID));
+        let (name, named) = self.out_of(&texts::shortened(&name, 4 * MAX_NAME));
+        let (spoken, named) = (leaks::own(spoken), leaks::own(named));
         let said = texts::shortened(&said, MAX_SAID);
-        let name = self.redacted(&texts::shortened(&name, MAX_NAME));
+        let name = texts::shortened(&name, MAX_NAME);
         let root = self.config.workspace.to_string_lossy().into_owned();
         let resolved = tools::resolve(&name, &args, &root);
         let title = self.title(&name, &args);

@@ -76,14 +76,7 @@ impl Shared {
         let AgentRequest::CallTool { args, .. } = request else {
             return Vec::new();
         };
-        self.own(args)
-    }
-
-    /// The vault's own values in a text.
-    pub(super) fn own(&self, text: &str) -> Vec<Finding> {
-        let mut findings = self.now().scan(text);
-        findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
-        findings
+        own(self.now().scan(args))
     }
 
     /// What came of a run, without secrets, and what was found.
@@ -234,6 +227,12 @@ pub(super) fn read_vault(
         .name("marks".to_owned())
         .spawn(read)
         .map(drop)
+}
+
+/// Those of the vault's own values.
+pub(super) fn own(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.retain(|it| [Kind::SECRET, Kind::HONEYTOKEN].contains(&it.kind));
+    findings
 }
 
 /// The end of what was said, as far as it can belong to what is said next.
@@ -399,11 +398,6 @@ impl Gateway {
                 .any(|rule| rule.is_in_force(now) && rule.host.covers(host))
         };
         links::defang(text, &allowed)
-    }
-
-    /// The vault's own values in a text that will be cut to so many bytes.
-    pub(super) fn own(&self, text: &str, most: usize) -> Vec<Finding> {
-        self.leaks.shared.own(&texts::shortened(text, 4 * most))
     }
 
     /// The text without secrets, and what was found in it.

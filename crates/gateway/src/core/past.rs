@@ -164,14 +164,12 @@ pub(super) fn open_undo(rows: &[Row]) -> Option<RowId> {
 
 /// The end of what was said in a session.
 pub(super) fn said(rows: &[Row]) -> String {
-    let mut said = String::new();
-    for row in rows {
-        if let Event::Reply { text, .. } = &row.event {
-            said.push_str(text);
-            said = super::leaks::end_of(&said).to_owned();
-        }
-    }
-    said
+    let replies = rows.iter().filter_map(|row| match &row.event {
+        Event::Reply { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    let all: String = replies.collect();
+    super::leaks::end_of(&all).to_owned()
 }
 
 /// The conversation for an agent that starts now. A message that had several turns, since

@@ -113,8 +113,8 @@ impl Child {
             control,
             process,
         };
-        // One that does not take them, since a freeze killed it in this moment or it ended by itself,
-        // is reported gone, which says what becomes of it.
+        // One that does not take them, since a freeze killed it in this moment, it ended by itself or
+        // it stands still, is reported gone, which says what becomes of it.
         let config = plan.config.clone();
         let told = child.tell(&Control::Start { config }).and_then(|()| {
             let mut listeners = listeners.into_iter();
@@ -125,6 +125,7 @@ impl Child {
                 "bulkhead-supervisor: {} could not be told how to start: {error}",
                 plan.name
             );
+            child.kill();
         }
         Ok(child)
     }

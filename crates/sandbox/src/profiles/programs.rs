@@ -126,8 +126,9 @@ pub(crate) fn of(program: Program) -> Profile {
                 SECRETS,
             ],
         ),
-        // The runner starts it within its own user namespace, where there is no other user. Its socket is the engine's; connecting is what the owner of that file allows, not Landlock. Of /proc it
-        // reads whether those still live that started containers.
+        // The runner starts it within its own user namespace, where there is no other user. Its socket is the
+        // engine's; connecting is what the owner of that file allows, not Landlock. Of /proc it reads whether those
+        // still live that started containers.
         Program::Engine => confined(
             Identity::Given,
             Reach::OwnFiles(&["/proc"]),
